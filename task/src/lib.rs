@@ -1,0 +1,13 @@
+//! What a user may ask for: one [`TaskSpec`] serves the `ScrapeTask` resource, the API and the worker.
+//!
+//! Pure: no I/O, no clock. [`TaskSpec::compile`] turns a spec into a [`Plan`] or says everything that is wrong with it.
+//! Must not know Kubernetes, SQL, Redis or HTTP.
+
+mod duration;
+pub mod feed;
+mod plan;
+mod spec;
+
+pub use duration::{Duration, ParseDurationError};
+pub use plan::{CompiledField, Plan, Violation, Violations};
+pub use spec::{Field, FieldType, Pagination, Render, SPEC_VERSION, TaskSpec, WaitCondition};

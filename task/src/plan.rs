@@ -1,0 +1,459 @@
+//! From a [`TaskSpec`] to a [`Plan`] that can be run, or to every [`Violation`] at once.
+
+use std::{collections::HashSet, fmt};
+
+use regex::Regex;
+use scraper::Selector;
+use url::Url;
+
+use crate::{Duration, Field, FieldType, Render, TaskSpec};
+
+/// The longest time a page may ask for: the guide's critical task processing time ("Key Performance Metrics").
+const MAX_TIMEOUT: Duration = Duration::from_secs(120);
+const MIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A spec that was checked and compiled: every selector parses, every limit holds.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The first page.
+    pub url: Url,
+    /// How pages are fetched.
+    pub render: Render,
+    /// The elements that are one record each; `None` when the page is the record.
+    pub items: Option<Selector>,
+    /// The fields of a record, in the order of the spec.
+    pub fields: Vec<CompiledField>,
+    /// The link to the next page.
+    pub next: Option<Selector>,
+    /// The most pages of a run, at least 1.
+    pub max_pages: u32,
+    /// What must be in the page before it is read: the selector as text (for the browser) and how long to wait.
+    pub wait_conditions: Vec<(String, std::time::Duration)>,
+    /// Request headers to add, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// How often a page is tried again.
+    pub max_retries: u8,
+    /// The wait before the first retry.
+    pub retry_delay: std::time::Duration,
+    /// How long one page may take.
+    pub timeout: std::time::Duration,
+}
+
+/// A field of a record with its compiled selector.
+#[derive(Clone, Debug)]
+pub struct CompiledField {
+    /// The key in the record.
+    pub name: String,
+    /// What is taken.
+    pub kind: FieldType,
+    /// Where, within the item; `None` takes the item itself.
+    pub selector: Option<Selector>,
+    /// The attribute's name, for [`FieldType::Attribute`].
+    pub attribute: Option<String>,
+    /// Take every match.
+    pub multiple: bool,
+    /// A record without it is left out.
+    pub required: bool,
+    /// The value when nothing matches.
+    pub default: Option<String>,
+}
+
+/// One thing that is wrong with a spec: where, what was written, and how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The path of the field in the spec, such as `fields[2].selector`.
+    pub field: String,
+    /// What was written there, shortened to 80 characters.
+    pub value: String,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+/// Everything that is wrong with a spec; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violations(Vec<Violation>);
+
+impl Violations {
+    /// The violations, in the order of the spec.
+    pub fn iter(&self) -> std::slice::Iter<'_, Violation> {
+        self.0.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Violations {
+    type Item = &'a Violation;
+    type IntoIter = std::slice::Iter<'a, Violation>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {:?}: {}", self.field, self.value, self.message)
+    }
+}
+
+impl fmt::Display for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, violation) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            violation.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Violations {}
+
+impl TaskSpec {
+    /// Checks the whole spec and compiles it.
+    ///
+    /// # Errors
+    /// Every violation there is, not only the first.
+    pub fn compile(&self) -> Result<Plan, Violations> {
+        let mut check = Check::default();
+        let url = check.url(&self.url);
+        let items = self.items.as_deref().and_then(|s| check.selector("items", s));
+        let fields = check.fields(&self.fields);
+        let next = self
+            .pagination
+            .as_ref()
+            .and_then(|p| check.selector("pagination.nextSelector", &p.next_selector));
+        let max_pages = self.pagination.as_ref().map_or(1, |p| p.max_pages);
+        check.range("pagination.maxPages", max_pages.into(), 1, 10_000);
+        check.range("maxRetries", self.max_retries.into(), 0, 10);
+        check.wait_conditions(self);
+        let headers = check.headers(self);
+        check.within("timeout", self.timeout, MIN_TIMEOUT, MAX_TIMEOUT);
+        check.within(
+            "retryDelay",
+            self.retry_delay,
+            Duration::from_millis(100),
+            Duration::from_secs(900),
+        );
+        if let Some(name) = &self.name
+            && (name.trim().is_empty() || name.chars().count() > 200)
+        {
+            check.refuse("name", name, "must have 1 to 200 characters");
+        }
+        match url {
+            Some(url) if check.violations.is_empty() => Ok(Plan {
+                url,
+                render: self.render,
+                items,
+                fields,
+                next,
+                max_pages,
+                wait_conditions: self
+                    .wait_conditions
+                    .iter()
+                    .map(|w| (w.selector.clone(), w.timeout.get()))
+                    .collect(),
+                headers,
+                max_retries: self.max_retries,
+                retry_delay: self.retry_delay.get(),
+                timeout: self.timeout.get(),
+            }),
+            _ => Err(Violations(check.violations)),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Check {
+    violations: Vec<Violation>,
+}
+
+impl Check {
+    fn refuse(&mut self, field: impl Into<String>, value: impl fmt::Display, message: impl Into<String>) {
+        let value = value.to_string().chars().take(80).collect();
+        self.violations.push(Violation {
+            field: field.into(),
+            value,
+            message: message.into(),
+        });
+    }
+
+    fn url(&mut self, text: &str) -> Option<Url> {
+        let cure = "write an absolute URL such as https://example.com/list";
+        let url = match Url::parse(text) {
+            Ok(url) => url,
+            Err(error) => {
+                self.refuse("url", text, format!("is not a URL ({error}); {cure}"));
+                return None;
+            }
+        };
+        if !matches!(url.scheme(), "http" | "https") {
+            self.refuse(
+                "url",
+                text,
+                format!("has the scheme {:?}; only http and https are fetched", url.scheme()),
+            );
+            return None;
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            self.refuse(
+                "url",
+                "(hidden)",
+                "holds credentials; take the user and password out of the URL",
+            );
+            return None;
+        }
+        if url.as_str().len() > 2048 {
+            self.refuse("url", text, "has more than 2048 characters");
+            return None;
+        }
+        Some(url)
+    }
+
+    fn selector(&mut self, field: impl Into<String>, text: &str) -> Option<Selector> {
+        let field = field.into();
+        if text.len() > 1024 {
+            self.refuse(field, text, "has more than 1024 characters");
+            return None;
+        }
+        match Selector::parse(text) {
+            Ok(selector) => Some(selector),
+            Err(error) => {
+                self.refuse(
+                    field,
+                    text,
+                    format!("is not a CSS selector ({error}); try it with document.querySelector in a browser"),
+                );
+                None
+            }
+        }
+    }
+
+    fn fields(&mut self, fields: &[Field]) -> Vec<CompiledField> {
+        if fields.is_empty() || fields.len() > 64 {
+            self.refuse("fields", fields.len(), "a task has 1 to 64 fields");
+        }
+        let mut seen = HashSet::new();
+        fields
+            .iter()
+            .enumerate()
+            .map(|(index, field)| {
+                if !seen.insert(&field.name) {
+                    self.refuse(
+                        format!("fields[{index}].name"),
+                        &field.name,
+                        "stands twice; a record's keys are unique",
+                    );
+                }
+                self.field(index, field)
+            })
+            .collect()
+    }
+
+    fn field(&mut self, index: usize, field: &Field) -> CompiledField {
+        if !is_key(&field.name) {
+            let cure = "must be 1 to 63 letters, digits and underscores, not beginning with a digit";
+            self.refuse(format!("fields[{index}].name"), &field.name, cure);
+        }
+        match (field.kind, &field.attribute) {
+            (FieldType::Attribute, None) => {
+                self.refuse(
+                    format!("fields[{index}].attribute"),
+                    "",
+                    "is required with type Attribute; name the attribute to read",
+                );
+            }
+            (FieldType::Attribute, Some(_)) | (_, None) => {}
+            (_, Some(attribute)) => {
+                self.refuse(
+                    format!("fields[{index}].attribute"),
+                    attribute,
+                    "is read only with type Attribute; set that type or remove it",
+                );
+            }
+        }
+        let selector = field
+            .selector
+            .as_deref()
+            .and_then(|s| self.selector(format!("fields[{index}].selector"), s));
+        CompiledField {
+            name: field.name.clone(),
+            kind: field.kind,
+            selector,
+            attribute: field.attribute.as_ref().map(|a| a.to_ascii_lowercase()),
+            multiple: field.multiple,
+            required: field.required,
+            default: field.default.clone(),
+        }
+    }
+
+    fn wait_conditions(&mut self, spec: &TaskSpec) {
+        if spec.render != Render::Browser && !spec.wait_conditions.is_empty() {
+            self.refuse(
+                "waitConditions",
+                spec.wait_conditions.len(),
+                "are read only with render Browser; set it or remove them",
+            );
+        }
+        if spec.wait_conditions.len() > 8 {
+            self.refuse("waitConditions", spec.wait_conditions.len(), "at most 8 are allowed");
+        }
+        for (index, wait) in spec.wait_conditions.iter().enumerate() {
+            self.selector(format!("waitConditions[{index}].selector"), &wait.selector);
+            self.within(
+                &format!("waitConditions[{index}].timeout"),
+                wait.timeout,
+                Duration::from_millis(1),
+                MAX_TIMEOUT,
+            );
+        }
+    }
+
+    fn headers(&mut self, spec: &TaskSpec) -> Vec<(String, String)> {
+        if spec.custom_headers.len() > 32 {
+            self.refuse("customHeaders", spec.custom_headers.len(), "at most 32 are allowed");
+        }
+        let mut headers = Vec::with_capacity(spec.custom_headers.len());
+        for (name, value) in &spec.custom_headers {
+            let lower = name.to_ascii_lowercase();
+            let field = format!("customHeaders[{name:?}]");
+            if !is_token(&lower) {
+                self.refuse(field, name, "is not a header name (RFC 9110, section 5.1)");
+            } else if RESERVED_HEADERS.contains(&lower.as_str()) || lower.starts_with("proxy-") {
+                self.refuse(field, name, "is set by the platform and cannot be given");
+            } else if value.len() > 4096 || !value.bytes().all(|b| b == b'\t' || (0x20..0x7f).contains(&b)) {
+                self.refuse(field, "(hidden)", "must be at most 4096 printable ASCII characters");
+            } else {
+                headers.push((lower, value.clone()));
+            }
+        }
+        headers
+    }
+
+    fn range(&mut self, field: &str, value: u64, min: u64, max: u64) {
+        if !(min..=max).contains(&value) {
+            self.refuse(field, value, format!("must be {min} to {max}"));
+        }
+    }
+
+    fn within(&mut self, field: &str, value: Duration, min: Duration, max: Duration) {
+        if !(min..=max).contains(&value) {
+            self.refuse(field, value, format!("must be {min} to {max}"));
+        }
+    }
+}
+
+/// Headers that the platform sets itself, or that would change how the connection is framed (RFC 9110, section 7.6.1), or that carry
+/// credentials, which a spec must not hold.
+const RESERVED_HEADERS: [&str; 12] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "accept-encoding",
+];
+
+fn is_key(name: &str) -> bool {
+    static KEY: std::sync::LazyLock<Option<Regex>> =
+        std::sync::LazyLock::new(|| Regex::new("^[A-Za-z_][A-Za-z0-9_]{0,62}$").ok());
+    KEY.as_ref().is_some_and(|key| key.is_match(name))
+}
+
+fn is_token(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(extra: &serde_json::Value) -> TaskSpec {
+        let mut spec = serde_json::json!({
+            "url": "https://example.com/list",
+            "fields": [{ "name": "title", "selector": "h1" }],
+        });
+        if let (Some(spec), Some(extra)) = (spec.as_object_mut(), extra.as_object()) {
+            spec.extend(extra.clone());
+        }
+        serde_json::from_value(spec).unwrap()
+    }
+
+    fn refused(extra: &serde_json::Value) -> Vec<String> {
+        let violations = spec(extra).compile().unwrap_err();
+        violations.iter().map(|v| v.field.clone()).collect()
+    }
+
+    #[test]
+    fn a_minimal_spec_compiles_with_the_guides_defaults() {
+        let plan = spec(&serde_json::json!({})).compile().unwrap();
+        assert_eq!(plan.timeout, std::time::Duration::from_secs(30));
+        assert_eq!((plan.max_pages, plan.max_retries), (1, 3));
+    }
+
+    #[test]
+    fn every_violation_is_told_at_once() {
+        let fields = refused(&serde_json::json!({
+            "url": "ftp://example.com",
+            "items": "div[",
+            "fields": [{ "name": "1st" }, { "name": "a", "attribute": "id" }, { "name": "a", "type": "Attribute" }],
+            "timeout": "5m",
+            "waitConditions": [{ "selector": "::" }],
+        }));
+        assert_eq!(
+            fields,
+            [
+                "url",
+                "items",
+                "fields[0].name",
+                "fields[1].attribute",
+                "fields[2].name",
+                "fields[2].attribute",
+                "waitConditions",
+                "waitConditions[0].selector",
+                "timeout",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_password_in_the_url_is_refused_and_not_echoed() {
+        let violations = spec(&serde_json::json!({ "url": "https://u:secret@example.com/" }))
+            .compile()
+            .unwrap_err();
+        assert!(!violations.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn headers_of_the_platform_and_credentials_are_refused() {
+        for name in [
+            "Host",
+            "authorization",
+            "Cookie",
+            "Proxy-Authorization",
+            "Transfer-Encoding",
+            "bad name",
+        ] {
+            assert_eq!(
+                refused(&serde_json::json!({ "customHeaders": { name: "x" } })).len(),
+                1,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_newer_spec_is_read_by_this_version() {
+        let spec = spec(&serde_json::json!({ "someLaterField": true }));
+        assert!(spec.compile().is_ok());
+    }
+}

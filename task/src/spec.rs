@@ -1,0 +1,178 @@
+//! The task's specification as users write it, in camelCase, with the field names of the product that the guide describes.
+//!
+//! The types are lenient readers (unknown fields are ignored), so that an older program survives a newer writer; strictness sits at
+//! the edges: the API collects unknown fields into one answer, the CRD has `fieldValidation=Strict`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Duration;
+
+/// The version of [`TaskSpec`] that this build writes; stored beside every spec.
+pub const SPEC_VERSION: i16 = 1;
+
+/// What to extract, from where.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskSpec {
+    /// A name for people, shown in lists. Not unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200))]
+    pub name: Option<String>,
+
+    /// The first page, an absolute http or https URL without credentials.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = "^[hH][tT][tT][pP][sS]?://[^@]+"))]
+    pub url: String,
+
+    /// How a page is fetched: Http reads the server's HTML; Browser renders it in Chromium and reads the DOM.
+    #[serde(default)]
+    pub render: Render,
+
+    /// A CSS selector of the elements that are one record each. Without it each page is one record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub items: Option<String>,
+
+    /// The fields of a record.
+    #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub fields: Vec<Field>,
+
+    /// How to go on to further pages. Without it only the first page is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pagination: Option<Pagination>,
+
+    /// What has to be in the page before it is read, in this order. Only with render Browser.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub wait_conditions: Vec<WaitCondition>,
+
+    /// Request headers to add. Hop-by-hop headers, Host, Cookie and Authorization are refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub custom_headers: BTreeMap<String, String>,
+
+    /// How often a page is tried again after a failure that may pass.
+    #[serde(default = "default_max_retries")]
+    #[schemars(range(min = 0, max = 10))]
+    pub max_retries: u8,
+
+    /// The wait before the first retry; it doubles with each further one, with jitter, up to 15 minutes.
+    #[serde(default = "default_retry_delay")]
+    pub retry_delay: Duration,
+
+    /// How long one page may take, from the request to the record, at most 120s (the guide's critical task processing time).
+    #[serde(default = "default_timeout")]
+    pub timeout: Duration,
+}
+
+/// How a page is fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Render {
+    /// Fetch by HTTP and read the HTML that the server sent.
+    #[default]
+    Http,
+    /// Render in Chromium and read the DOM after the wait conditions hold.
+    Browser,
+}
+
+/// One value of a record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Field {
+    /// The key in the record: letters, digits and underscores, not beginning with a digit.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
+    pub name: String,
+
+    /// What is taken from the selected element.
+    #[serde(rename = "type", default)]
+    pub kind: FieldType,
+
+    /// A CSS selector, read within the item. Without it the item itself is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub selector: Option<String>,
+
+    /// The attribute to read. Required with type Attribute, refused with others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub attribute: Option<String>,
+
+    /// Take every match, as a list, instead of the first.
+    #[serde(default)]
+    pub multiple: bool,
+
+    /// A record without this field is left out and a warning counted; a page on which every record lacks it fails.
+    #[serde(default)]
+    pub required: bool,
+
+    /// The value when nothing matches; without it the value is null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub default: Option<String>,
+}
+
+/// What is taken from an element.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FieldType {
+    /// The text, with white space folded and trimmed.
+    #[default]
+    Text,
+    /// The inner HTML.
+    Html,
+    /// The named attribute, as it is written.
+    Attribute,
+    /// The `href`, as an absolute URL.
+    Link,
+    /// The `src` of an image, as an absolute URL.
+    Image,
+}
+
+/// How to go on to further pages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pagination {
+    /// A CSS selector of the link to the next page; its `href` is followed, on the same origin only. The run ends where it is missing.
+    #[schemars(length(min = 1, max = 1024))]
+    pub next_selector: String,
+
+    /// The most pages that a run reads.
+    #[serde(default = "default_max_pages")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_pages: u32,
+}
+
+/// What has to be in the page before it is read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitCondition {
+    /// A CSS selector that must match.
+    #[schemars(length(min = 1, max = 1024))]
+    pub selector: String,
+
+    /// How long to wait for it; the page's own timeout bounds it too.
+    #[serde(default = "default_wait_timeout")]
+    pub timeout: Duration,
+}
+
+fn default_max_retries() -> u8 {
+    3
+}
+
+fn default_retry_delay() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn default_timeout() -> Duration {
+    // The guide's task processing target ("Key Performance Metrics").
+    Duration::from_secs(30)
+}
+
+fn default_max_pages() -> u32 {
+    100
+}
+
+fn default_wait_timeout() -> Duration {
+    Duration::from_secs(10)
+}
