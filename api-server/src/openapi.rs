@@ -1,0 +1,87 @@
+//! The OpenAPI 3.1 document: what the handlers declare, and the task's schema from the one type that every part shares.
+
+use schemars::{SchemaGenerator, generate::SchemaSettings};
+use selextract_task::TaskSpec;
+use serde_json::{Value, json};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+
+/// Where the document is served.
+pub const PATH: &str = "/api/v1/openapi.json";
+
+/// What is not declared by a handler.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Selextract",
+        description = "Declare what to extract, follow the task, read its records.\n\nSend an access token from `auth/login`, or an API \
+                       key, as `Authorization: Bearer …`. What belongs to somebody else answers 404. Errors are `application/problem+json` \
+                       (RFC 9457) with a stable `type`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    modifiers(&Security),
+    security(("bearer" = []), ("apiKey" = [])),
+    tags(
+        (name = "auth", description = "Logging in, and who one is"),
+        (name = "users", description = "People and their roles; for admins"),
+        (name = "api-keys", description = "Keys for programs"),
+        (name = "tasks", description = "What to extract, and what became of it"),
+        (name = "insight", description = "Counts and trends"),
+        (name = "health", description = "Whether the API answers"),
+    ),
+)]
+pub struct Document;
+
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("An access token (15 minutes) or an API key (sxk_…)."))
+            .build();
+        let key = ApiKey::Header(ApiKeyValue::with_description("X-API-Key", "An API key (sxk_…)."));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        components.add_security_scheme("apiKey", SecurityScheme::ApiKey(key));
+    }
+}
+
+/// The whole document, with `TaskSpec` and `CreateTask` in it.
+pub fn complete(document: &utoipa::openapi::OpenApi) -> serde_json::Result<Value> {
+    let mut document = serde_json::to_value(document)?;
+    let settings = SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
+    let mut generator = SchemaGenerator::new(settings);
+    let spec = generator.subschema_for::<TaskSpec>();
+    let definitions = generator.take_definitions(true);
+    let schemas = &mut document["components"]["schemas"];
+    for (name, schema) in definitions {
+        schemas[name] = schema;
+    }
+    schemas["CreateTask"] = json!({
+        "description": "What to extract, and how soon. Unknown fields are refused.",
+        "allOf": [spec, {
+            "type": "object",
+            "properties": {
+                "priority": {
+                    "type": "integer", "minimum": 0, "maximum": 9, "default": crate::routes::tasks::DEFAULT_PRIORITY,
+                    "description": "0 (last) to 9 (first).",
+                },
+            },
+        }],
+    });
+    Ok(document)
+}
+
+/// Every operation of the document: the method in capitals, and the template of the path.
+pub fn operations(document: &Value) -> Vec<(String, String)> {
+    let paths = document["paths"].as_object().into_iter().flatten();
+    paths
+        .flat_map(|(path, item)| {
+            let methods = item.as_object().into_iter().flatten();
+            methods.map(move |(method, _)| (method.to_ascii_uppercase(), path.clone()))
+        })
+        .collect()
+}
