@@ -1,1 +1,41 @@
-//! Placeholder.
+//! The two kinds of the API group `selextract.io`, as Rust types, and the `CustomResourceDefinition`s made from them.
+//!
+//! Pure: no I/O. Thresholds and defaults live here once, each with the section of the performance guide that it comes from.
+//! A section stands here only when something acts on it.
+
+mod cluster;
+mod components;
+mod definitions;
+mod placement;
+mod pod;
+mod schema;
+mod scrape_task;
+mod status;
+mod stores;
+
+pub use cluster::{DeletionPolicy, ImageSpec, Profile, PullPolicy, SelextractCluster, SelextractClusterSpec};
+pub use components::{
+    AllowSpec, ApiSpec, BrowserSpec, EgressSpec, IngressSpec, KeeperSpec, PgBouncerSpec, PoolSpec, SandboxMode,
+    WorkerSpec,
+};
+pub use definitions::{cluster_definition, scrape_task_definition};
+pub use placement::{
+    Affinity, LabelSelector, LabelSelectorRequirement, NodeAffinity, NodeSelector, NodeSelectorRequirement,
+    NodeSelectorTerm, PodAffinity, PodAffinityTerm, PreferredSchedulingTerm, Toleration, TopologySpreadConstraint,
+    WeightedPodAffinityTerm,
+};
+pub use pod::{Compute, LocalObjectReference, PodSettings, Quantity, Resources};
+pub use scrape_task::{
+    ClusterRef, LastError, OnChange, RunState, ScheduleSpec, ScrapeTask, ScrapeTaskSpec, ScrapeTaskStatus,
+};
+pub use status::{
+    ComponentStatus, DatabaseStatus, Endpoints, ImageStatus, ReplicaSlotStatus, ScaleStatus, ScalingStatus,
+    SelextractClusterStatus,
+};
+pub use stores::{ExternalDatabase, PostgresSpec, Provider, RedisCacheSpec, RedisQueueSpec, RedisSpec, SslMode};
+
+/// The API group of both kinds.
+pub const GROUP: &str = "selextract.io";
+
+/// The version of both kinds.
+pub const VERSION: &str = "v1alpha1";

@@ -1,0 +1,258 @@
+//! `ScrapeTask`: what to extract, and on which cluster.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use selextract_task::TaskSpec;
+pub use selextract_task::feed::OnChange;
+use serde::{Deserialize, Serialize};
+
+use crate::schema::{conditions, rule};
+
+/// What to extract, when and on which cluster.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "selextract.io",
+    version = "v1alpha1",
+    kind = "ScrapeTask",
+    plural = "scrapetasks",
+    shortname = "sxt",
+    category = "selextract",
+    namespaced,
+    status = "ScrapeTaskStatus",
+    derive = "PartialEq",
+    doc = "What to extract from web pages, when, and on which SelextractCluster. Deleting it cancels its run; results that exist stay in the platform.",
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        description = "The reason of the condition Ready."
+    ),
+    printcolumn(
+        name = "Cluster",
+        type_ = "string",
+        json_path = ".spec.clusterRef.name",
+        description = "The SelextractCluster that runs it."
+    ),
+    printcolumn(
+        name = "State",
+        type_ = "string",
+        json_path = ".status.state",
+        description = "Where the newest run stands."
+    ),
+    printcolumn(
+        name = "Pages",
+        type_ = "integer",
+        json_path = ".status.pages",
+        description = "Pages that the newest run has committed."
+    ),
+    printcolumn(
+        name = "Records",
+        type_ = "integer",
+        json_path = ".status.records",
+        description = "Records that the newest run has committed."
+    ),
+    printcolumn(
+        name = "Next Run",
+        type_ = "string",
+        json_path = ".status.nextRunTime",
+        description = "When the schedule runs next.",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Error",
+        type_ = "string",
+        json_path = ".status.error.class",
+        description = "Why the newest run failed.",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        description = "The message of the condition Ready.",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "When it was created."
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ScrapeTaskSpec {
+    /// The SelextractCluster that runs it. It cannot change.
+    #[schemars(extend("x-kubernetes-validations" = [rule(
+        "self == oldSelf",
+        "clusterRef cannot change; create a second ScrapeTask for the other cluster",
+    )]))]
+    pub cluster_ref: ClusterRef,
+
+    /// What to extract. A change starts a new run, or holds from the schedule's next tick.
+    pub task: TaskSpec,
+
+    /// Which of the namespace's tasks go first: 9 first, 0 last.
+    #[serde(default = "default_priority")]
+    #[schemars(range(min = 0, max = 9))]
+    pub priority: u8,
+
+    /// No new run starts while it is set; a run that is under way goes on.
+    #[serde(default)]
+    pub suspend: bool,
+
+    /// When it runs. Without one it runs once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleSpec>,
+
+    /// What a changed task does to a run that is under way: Replace cancels it and starts anew, Forbid refuses the change until the run has ended.
+    #[serde(default)]
+    pub on_change: OnChange,
+}
+
+fn default_priority() -> u8 {
+    5
+}
+
+/// A `SelextractCluster`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 30), regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+
+    /// Its namespace, which must admit this one in allowedNamespaces. Without it, the ScrapeTask's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: Option<String>,
+}
+
+/// When a task runs again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduleSpec {
+    /// A cron expression of five fields: minute, hour, day of the month, month, day of the week.
+    #[schemars(length(min = 9, max = 100), regex(pattern = "^\\S+(\\s+\\S+){4}$"))]
+    pub cron: String,
+
+    /// An IANA time zone, such as Europe/Berlin.
+    #[serde(default = "utc")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z][-+_/A-Za-z0-9]*$"))]
+    pub time_zone: String,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+/// What became of it: accepted by its cluster (the condition Ready), and the newest run (the condition Succeeded).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScrapeTaskStatus {
+    /// The generation of the spec that this status speaks of; -1 before the operator has looked at it.
+    pub observed_generation: i64,
+
+    /// Ready (accepted and valid), Reconciling and Stalled, of which exactly one is True; Succeeded is the outcome of the newest run, Unknown while it is under way.
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+
+    /// The newest run's id, as in the API's paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub run_id: Option<String>,
+
+    /// The hash of the task that the newest run runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub spec_hash: Option<String>,
+
+    /// Where the newest run stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<RunState>,
+
+    /// Pages that the newest run has committed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub pages: Option<i64>,
+
+    /// Records that the newest run has committed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub records: Option<i64>,
+
+    /// Why the newest run failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<LastError>,
+
+    /// When the newest run was accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("format" = "date-time"))]
+    pub created_at: Option<String>,
+
+    /// When the newest run started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("format" = "date-time"))]
+    pub started_at: Option<String>,
+
+    /// When the newest run ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("format" = "date-time"))]
+    pub finished_at: Option<String>,
+
+    /// When the schedule runs next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("format" = "date-time"))]
+    pub next_run_time: Option<String>,
+
+    /// The first records of the newest finished run, as a JSON array that may be cut short to whole records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub preview: Option<String>,
+
+    /// Where all results are: a path of the cluster's API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub results: Option<String>,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RunState {
+    /// Accepted, waits for a worker or for a retry.
+    Pending,
+    /// A worker holds it.
+    Running,
+    /// Every page was read.
+    Succeeded,
+    /// It ended with an error; what was committed stays.
+    Failed,
+    /// Somebody ended it.
+    Canceled,
+}
+
+impl From<selextract_task::feed::RunState> for RunState {
+    fn from(state: selextract_task::feed::RunState) -> Self {
+        use selextract_task::feed::RunState as Feed;
+        match state {
+            Feed::Pending => Self::Pending,
+            Feed::Running => Self::Running,
+            Feed::Succeeded => Self::Succeeded,
+            Feed::Failed => Self::Failed,
+            Feed::Canceled => Self::Canceled,
+        }
+    }
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastError {
+    /// A stable word, such as Timeout or NoRecords.
+    #[schemars(length(max = 64))]
+    pub class: String,
+
+    /// One sentence for people.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
