@@ -82,10 +82,6 @@ use crate::{
         "(has(self.postgres) ? self.postgres.provider : 'Managed') == (has(oldSelf.postgres) ? oldSelf.postgres.provider : 'Managed')",
         "spec.postgres.provider cannot change; create a second SelextractCluster with the other provider and move the data with pg_dump and pg_restore",
     ),
-    rule(
-        "!has(self.api) || !has(self.api.replicas) || self.api.replicas >= 1",
-        "spec.api.replicas must be at least 1; delete the SelextractCluster (its data stays by default) to stop the platform",
-    ),
 ]))]
 pub struct SelextractClusterSpec {
     /// The sizes that hold where a section gives none: Current is the column "Current" of the guide's table ("Vertical Scaling Guidelines"), Small fits one machine.

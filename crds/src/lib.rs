@@ -20,9 +20,8 @@ pub use components::{
 };
 pub use definitions::{cluster_definition, scrape_task_definition};
 pub use placement::{
-    Affinity, LabelSelector, LabelSelectorRequirement, NodeAffinity, NodeSelector, NodeSelectorRequirement,
-    NodeSelectorTerm, PodAffinity, PodAffinityTerm, PreferredSchedulingTerm, Toleration, TopologySpreadConstraint,
-    WeightedPodAffinityTerm,
+    Affinity, LabelSelector, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinity,
+    PodAffinityTerm, PreferredSchedulingTerm, Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 pub use pod::{Compute, LocalObjectReference, PodSettings, Quantity, Resources};
 pub use scrape_task::{

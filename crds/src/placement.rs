@@ -160,11 +160,6 @@ pub struct PodAffinityTerm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_selector: Option<LabelSelector>,
 
-    /// In which namespaces. Without any, the pod's own.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
-    pub namespaces: Vec<String>,
-
     /// The label of nodes that makes the topology.
     #[schemars(length(min = 1, max = 316))]
     pub topology_key: String,
@@ -190,27 +185,4 @@ pub struct LabelSelector {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16, "additionalProperties" = { "type": "string", "maxLength": 63 }))]
     pub match_labels: BTreeMap<String, String>,
-
-    /// Requirements that must all hold.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
-    pub match_expressions: Vec<LabelSelectorRequirement>,
-}
-
-/// A requirement on one label.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct LabelSelectorRequirement {
-    /// The label's key.
-    #[schemars(length(min = 1, max = 316))]
-    pub key: String,
-
-    /// How the values are compared.
-    #[schemars(extend("enum" = ["In", "NotIn", "Exists", "DoesNotExist"]))]
-    pub operator: String,
-
-    /// The values.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
-    pub values: Vec<String>,
 }
