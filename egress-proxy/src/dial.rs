@@ -1,0 +1,131 @@
+//! From a target to a connected, guarded stream: resolve once, check every answer, dial one that was checked.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use hickory_resolver::net::NetError;
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tracing::{debug, info};
+
+use crate::{
+    address,
+    answer::Failure,
+    guard::Origin,
+    metrics::Metrics,
+    policy::Policy,
+    resolve::Resolver,
+    target::{Host, Target},
+};
+
+/// The limits of one connection to an origin.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For resolving and connecting together.
+    pub connect: Duration,
+    /// With nothing moving in either direction.
+    pub idle: Duration,
+    /// From the connection's start to its end.
+    pub total: Duration,
+    /// Both directions together.
+    pub max_bytes: u64,
+}
+
+/// Opens connections to origins.
+pub struct Dialler {
+    resolver: Resolver,
+    policy: watch::Receiver<Arc<Policy>>,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+}
+
+impl Dialler {
+    /// A dialler that follows the policy as it changes.
+    pub fn new(
+        resolver: Resolver,
+        policy: watch::Receiver<Arc<Policy>>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            resolver,
+            policy,
+            metrics,
+            limits,
+        }
+    }
+
+    /// The limits that its streams are under.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Connects to the target, or says why not.
+    pub async fn open(&self, target: &Target) -> Result<Origin<TcpStream>, Failure> {
+        let started = Instant::now();
+        let deadline = started + self.limits.connect;
+        let policy = self.policy.borrow().clone();
+        if !policy.may_resolve(target) {
+            info!(%target, "The port is not open to anything.");
+            return Err(Failure::Refused);
+        }
+        let addresses = self.resolve(target, deadline).await?;
+        if let Some(refused) = addresses.iter().find(|address| !policy.admits(target, **address)) {
+            info!(%target, address = %refused, "An address of the target may not be reached.");
+            return Err(Failure::Refused);
+        }
+        let stream = connect_first(&addresses, target.port, deadline).await?;
+        self.metrics.connect_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(Origin::new(
+            stream,
+            self.limits.idle,
+            self.limits.max_bytes,
+            self.metrics.clone(),
+        ))
+    }
+
+    async fn resolve(&self, target: &Target, deadline: Instant) -> Result<Vec<IpAddr>, Failure> {
+        let name = match &target.host {
+            Host::Address(address) => return Ok(vec![*address]),
+            Host::Name(name) => name,
+        };
+        match timeout_at(deadline, self.resolver.lookup(name)).await {
+            Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
+            Ok(Ok(_)) => Err(Failure::Unreachable),
+            Ok(Err(NetError::Timeout)) | Err(_) => Err(Failure::TimedOut),
+            Ok(Err(error)) => {
+                debug!(%target, %error, "The name does not resolve.");
+                Err(Failure::Unreachable)
+            }
+        }
+    }
+}
+
+/// Tries the addresses in order; each gets an equal share of the time that is left, so that a dead first one leaves time for the next.
+async fn connect_first(addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<TcpStream, Failure> {
+    let mut failure = Failure::Unreachable;
+    for (index, address) in addresses.iter().enumerate() {
+        let waiting = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+        let share = deadline.saturating_duration_since(Instant::now()) / waiting;
+        let address = SocketAddr::new(address::canonical(*address), port);
+        match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // Small writes of a tunnel are not to wait for each other; a stream that refuses this still works.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => {
+                debug!(%address, %error, "The address cannot be connected to.");
+                failure = Failure::Unreachable;
+            }
+            Err(_) => failure = Failure::TimedOut,
+        }
+    }
+    Err(failure)
+}

@@ -1,0 +1,89 @@
+//! The program `selextract-egress-proxy`: wires settings, policy, proxy and telemetry, and stops on SIGTERM.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use selextract_egress_proxy::{
+    dial::Dialler, metrics::Metrics, policy::Policy, proxy::Proxy, reload::Watched, resolve::Resolver, server::Server,
+    settings::Settings, telemetry,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let settings = Settings::parse();
+    let filter = EnvFilter::try_new(&settings.log).context("reading SELEXTRACT_LOG")?;
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .init();
+    run(settings).await
+}
+
+async fn run(settings: Settings) -> Result<()> {
+    let metrics = Arc::new(Metrics::new().context("registering metrics")?);
+    let stop = stop_on_signals()?;
+    let policy = follow_policy(&settings, metrics.clone()).await?;
+    let resolver = Resolver::from_system().context("reading the resolver configuration")?;
+    let tasks = TaskTracker::new();
+    let dialler = Dialler::new(resolver, policy, metrics.clone(), settings.origin_limits());
+    let server = Server {
+        proxy: Arc::new(Proxy::new(dialler, metrics.clone(), tasks.clone())),
+        metrics: metrics.clone(),
+        tasks,
+        limits: settings.server_limits(),
+    };
+    let listener = bind(settings.listen).await?;
+    let probes = bind(settings.telemetry_addr).await?;
+    let router = telemetry::router(metrics, stop.clone());
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(probes, router).await {
+            error!(%error, "The telemetry listener ended.");
+        }
+    });
+    info!(listen = %settings.listen, "The egress proxy serves.");
+    server.run(listener, stop).await;
+    info!("The egress proxy stopped.");
+    Ok(())
+}
+
+async fn bind(address: std::net::SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}"))
+}
+
+async fn follow_policy(settings: &Settings, metrics: Arc<Metrics>) -> Result<watch::Receiver<Arc<Policy>>> {
+    let Some(path) = settings.config.clone() else {
+        return Ok(watch::Sender::new(Arc::new(Policy::default())).subscribe());
+    };
+    let watched = Watched::load(path, metrics).await?;
+    let policy = watched.policy();
+    tokio::spawn(watched.run(settings.reload_interval.get()));
+    Ok(policy)
+}
+
+fn stop_on_signals() -> Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("Told to stop; open connections may finish.");
+        token.cancel();
+    });
+    Ok(stop)
+}

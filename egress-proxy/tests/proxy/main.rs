@@ -1,0 +1,7 @@
+//! The proxy over real sockets on loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where an assumption does")]
+
+mod forwarding;
+mod refusals;
+mod support;
