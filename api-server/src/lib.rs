@@ -2,7 +2,6 @@
 
 pub mod auth;
 pub mod export;
-pub mod internal;
 pub mod metrics;
 pub mod problem;
 pub mod server;
