@@ -1,0 +1,51 @@
+//! The egress proxy: Deployment, Service and its configuration, which it reads again when it changes.
+
+use serde_json::{Value, json};
+
+use super::{
+    Child, Component, Inputs, Names, labels,
+    pod::{self, Template, env, mount_read_only},
+    program,
+};
+use crate::validated::{Allowed, Destination};
+
+const PORT: u16 = 3128;
+
+pub fn foundation(inputs: Inputs<'_>) -> Vec<Child> {
+    let name = Names::new(inputs.cluster).component(Component::Egress);
+    let selector = labels::selector(inputs.cluster, Component::Egress);
+    let config = json!({ "egress.json": config(inputs).to_string() });
+    vec![
+        program::service(inputs, &name, Component::Egress, &selector, &[("proxy", PORT)]),
+        program::config_map(inputs, &name, Component::Egress, config),
+    ]
+}
+
+pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
+    let (names, egress) = (Names::new(inputs.cluster), &inputs.cluster.egress);
+    let mut container = json!({
+        "image": inputs.cluster.images.platform,
+        "command": ["/usr/local/bin/selextract-egress-proxy"],
+        "env": [env("SELEXTRACT_EGRESS_CONFIG", "/etc/selextract/egress/egress.json")],
+        "ports": [program::port("proxy", PORT), program::port("telemetry", 9090)],
+        "volumeMounts": [mount_read_only("egress", "/etc/selextract/egress")],
+    });
+    program::probes(&mut container);
+    let mut template = Template::new(Component::Egress, &egress.pod, container);
+    template.volumes = vec![pod::config_volume("egress", &names.component(Component::Egress))];
+    template.grace = 150;
+    vec![program::deployment(inputs, template, egress.replicas)]
+}
+
+fn config(inputs: Inputs<'_>) -> Value {
+    let egress = &inputs.cluster.egress;
+    let allow: Vec<Value> = egress.allow.iter().map(entry).collect();
+    json!({ "ports": egress.ports, "allow": allow })
+}
+
+fn entry(allowed: &Allowed) -> Value {
+    match &allowed.destination {
+        Destination::Host(host) => json!({ "host": host, "ports": allowed.ports }),
+        Destination::Network(network) => json!({ "cidr": network, "ports": allowed.ports }),
+    }
+}

@@ -1,0 +1,110 @@
+//! Clusters and facts for the builders' tests. No cluster is named like the product.
+
+use serde_json::{Value, json};
+
+use super::{Endpoint, External, Facts, secrets::Passwords};
+use crate::validated::{Defaults, ValidatedCluster, validate};
+
+/// The smallest cluster that a user may write.
+pub const MINIMAL: &str = "
+apiVersion: selextract.io/v1alpha1
+kind: SelextractCluster
+metadata: { name: shop, namespace: web, uid: 0b0e7f7c-0000-4000-8000-000000000001 }
+spec: {}
+";
+
+/// One that sets about everything.
+pub const FULL: &str = "
+apiVersion: selextract.io/v1alpha1
+kind: SelextractCluster
+metadata: { name: bazaar, namespace: web, uid: 0b0e7f7c-0000-4000-8000-000000000002 }
+spec:
+  profile: Small
+  deletionPolicy: Delete
+  adoptForeignData: true
+  image: { registry: registry.example.org/team, tag: 2.0.0, pullPolicy: Never }
+  api:
+    replicas: 4
+    ingress: { host: scrape.example.org, className: nginx, tlsSecretName: scrape-tls, annotations: { a.example.org/b: c } }
+    pool: { size: 5, overflow: 6, acquireTimeout: 1s, maxLifetime: 10m }
+    pod:
+      resources: { requests: { cpu: 100m }, limits: { memory: 300Mi } }
+      labels: { team: a }
+      annotations: { note: b }
+      priorityClassName: high
+      imagePullSecrets: [{ name: pull }]
+      tolerations: [{ key: dedicated, operator: Exists }]
+  worker:
+    replicas: 3
+    concurrency: 2
+    browser: { sandbox: Required, maxMemory: 300M }
+    pod: { nodeSelector: { disk: fast } }
+  postgres: { storage: 5Gi, storageClassName: fast, readReplicas: 2, maxLag: 3s }
+  pgbouncer: { replicas: 2, defaultPoolSize: 10 }
+  redis: { queue: { storage: 2Gi, storageClassName: fast, maxMemory: 64Mi } }
+  egress:
+    replicas: 2
+    ports: [80, 443, 8443]
+    allow: [{ host: docs.demo.svc.cluster.local, ports: [80] }, { cidr: 10.9.0.0/16 }]
+";
+
+fn read(yaml: &str) -> ValidatedCluster {
+    let defaults = Defaults {
+        registry: "example.org/selextract".into(),
+        tag: "1.2.3".into(),
+        namespace: "operators".into(),
+        subject: "system:serviceaccount:operators:selextract-operator".into(),
+    };
+    validate(&serde_yaml_ng::from_str(yaml).unwrap(), &defaults).unwrap()
+}
+
+pub fn minimal() -> ValidatedCluster {
+    read(MINIMAL)
+}
+
+pub fn full() -> ValidatedCluster {
+    read(FULL)
+}
+
+/// As long a name as is allowed.
+pub fn long() -> ValidatedCluster {
+    read(&FULL.replace("bazaar", &"n".repeat(30)))
+}
+
+pub fn external() -> (ValidatedCluster, External) {
+    let spec: Value =
+        json!({ "postgres": { "provider": "External", "external": { "secretName": "db", "caKey": "ca" } } });
+    let cluster = read(&MINIMAL.replace("spec: {}", &format!("spec: {spec}")));
+    let end = Endpoint {
+        host: "db.example.org".into(),
+        port: 6543,
+        database: "ledger".into(),
+        role: "scraper".into(),
+        password: "p@ss/\"word".into(),
+    };
+    (
+        cluster,
+        External {
+            primary: end.clone(),
+            read: end,
+        },
+    )
+}
+
+pub fn passwords() -> Passwords {
+    Passwords {
+        superuser: "superuser-secret".into(),
+        owner: "owner-secret".into(),
+        app: "app-secret".into(),
+        replication: "replication-secret".into(),
+    }
+}
+
+pub fn facts() -> Facts {
+    Facts {
+        jwks: "{\"keys\":[]}".into(),
+        issuer: "https://kubernetes.default.svc".into(),
+        secrets: [("shop-redis".to_owned(), "0123".to_owned())].into(),
+        ..Facts::default()
+    }
+}

@@ -1,0 +1,35 @@
+//! The keeper's Deployment.
+
+use serde_json::json;
+
+use super::{
+    Child, Component, Inputs, Names,
+    pod::{Template, env, secret_env},
+    program,
+};
+
+pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
+    let (names, keeper) = (Names::new(inputs.cluster), &inputs.cluster.keeper);
+    let (volumes, mounts) = program::authorities(inputs);
+    let mut container = json!({
+        "image": inputs.cluster.images.platform,
+        "command": ["/usr/local/bin/selextract-keeper"],
+        "env": [
+            secret_env("SELEXTRACT_DATABASE_URL", &names.with("database"), "url"),
+            secret_env("SELEXTRACT_DATABASE_DIRECT_URL", &names.with("database"), "direct-url"),
+            secret_env("SELEXTRACT_REDIS_QUEUE_URL", &names.with("redis"), "queue-url"),
+            secret_env("SELEXTRACT_REDIS_CACHE_URL", &names.with("redis"), "cache-url"),
+            env("SELEXTRACT_REFILL_INTERVAL", keeper.spec.refill_interval.to_string()),
+            env("SELEXTRACT_SWEEP_INTERVAL", keeper.spec.sweep_interval.to_string()),
+            env("SELEXTRACT_RETENTION", keeper.spec.retention.to_string()),
+            env("SELEXTRACT_PARTITIONS_AHEAD", keeper.spec.partitions_ahead),
+        ],
+        "ports": [program::port("telemetry", 9090)],
+        "volumeMounts": mounts,
+    });
+    program::probes(&mut container);
+    let mut template = Template::new(Component::Keeper, &keeper.pod, container);
+    template.volumes = volumes;
+    template.secrets = [program::database_secrets(inputs), vec![names.with("redis")]].concat();
+    vec![program::deployment(inputs, template, 1)]
+}

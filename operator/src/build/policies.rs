@@ -1,0 +1,228 @@
+//! `NetworkPolicies`: everything is denied but the edges of one table.
+
+use serde_json::{Value, json};
+
+use super::{Child, Component, Inputs, Names, identity, labels};
+use crate::validated::{Allowed, Destination};
+
+/// Who speaks to whom at which port; everything else is denied. Every component also asks DNS.
+const EDGES: [(Component, Component, u16); 16] = {
+    use Component as C;
+    [
+        (C::Api, C::PgBouncerRw, 6432),
+        (C::Api, C::PgBouncerRo, 6432),
+        (C::Api, C::RedisQueue, 6379),
+        (C::Api, C::RedisCache, 6379),
+        (C::Keeper, C::PgBouncerRw, 6432),
+        (C::Keeper, C::Postgres, 5432),
+        (C::Keeper, C::RedisQueue, 6379),
+        (C::Keeper, C::RedisCache, 6379),
+        (C::Worker, C::PgBouncerRw, 6432),
+        (C::Worker, C::RedisQueue, 6379),
+        (C::Worker, C::Egress, 3128),
+        (C::Migrate, C::Postgres, 5432),
+        (C::PgBouncerRw, C::Postgres, 5432),
+        (C::PgBouncerRo, C::Postgres, 5432),
+        (C::PgBouncerRo, C::PostgresReplica, 5432),
+        (C::PostgresReplica, C::Postgres, 5432),
+    ]
+};
+
+/// What the operator's pods reach: the internal listener, and what it looks at in databases and poolers.
+const OPERATOR: [(Component, u16); 5] = [
+    (Component::Api, 8081),
+    (Component::Postgres, 5432),
+    (Component::PostgresReplica, 5432),
+    (Component::PgBouncerRw, 6432),
+    (Component::PgBouncerRo, 6432),
+];
+
+/// What anybody reaches.
+const PUBLIC: [(Component, u16); 1] = [(Component::Api, 8080)];
+
+/// Networks that are not globally routable (IANA's special-purpose registries); the proxy checks the same by itself.
+const PRIVATE_V4: [&str; 14] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+];
+const PRIVATE_V6: [&str; 9] = [
+    "::/96",
+    "::ffff:0:0/96",
+    "64:ff9b::/96",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "2001::/23",
+    "2002::/16",
+    "fc00::/7",
+    "fe80::/9",
+];
+/// The address at which many clusters run a resolver on each node.
+const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
+
+pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
+    let mut children = vec![default_deny(inputs)];
+    children.extend(
+        identity::present(inputs)
+            .into_iter()
+            .map(|component| policy(inputs, component)),
+    );
+    children
+}
+
+fn default_deny(inputs: Inputs<'_>) -> Child {
+    let selector = json!({ "matchLabels": { "app.kubernetes.io/name": "selextract", "app.kubernetes.io/instance": inputs.cluster.name } });
+    let spec = json!({ "podSelector": selector, "policyTypes": ["Ingress", "Egress"] });
+    object(
+        inputs,
+        &Names::new(inputs.cluster).with("default-deny"),
+        "policy",
+        &spec,
+    )
+}
+
+fn policy(inputs: Inputs<'_>, component: Component) -> Child {
+    let spec = json!({
+        "podSelector": { "matchLabels": labels::selector(inputs.cluster, component) },
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": ingress(inputs, component),
+        "egress": egress(inputs, component),
+    });
+    object(
+        inputs,
+        &Names::new(inputs.cluster).component(component),
+        component.as_str(),
+        &spec,
+    )
+}
+
+fn object(inputs: Inputs<'_>, name: &str, component: &str, spec: &Value) -> Child {
+    Child::plain(json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": labels::metadata(inputs.cluster, name, component),
+        "spec": spec,
+    }))
+}
+
+fn ingress(inputs: Inputs<'_>, component: Component) -> Vec<Value> {
+    let peers = EDGES.iter().filter(|(_, to, _)| *to == component);
+    let inner = peers.map(|(from, _, port)| json!({ "from": [pods(inputs, *from)], "ports": [tcp(*port)] }));
+    let operator = OPERATOR.iter().filter(|(to, _)| *to == component);
+    let operator = operator.map(|(_, port)| json!({ "from": [operator_pods(inputs)], "ports": [tcp(*port)] }));
+    let public = PUBLIC
+        .iter()
+        .filter(|(to, _)| *to == component)
+        .map(|(_, port)| json!({ "ports": [tcp(*port)] }));
+    inner.chain(operator).chain(public).collect()
+}
+
+fn egress(inputs: Inputs<'_>, component: Component) -> Vec<Value> {
+    let peers = EDGES.iter().filter(|(from, _, _)| *from == component);
+    let mut rules: Vec<Value> = peers
+        .map(|(_, to, port)| json!({ "to": [pods(inputs, *to)], "ports": [tcp(*port)] }))
+        .collect();
+    rules.push(dns());
+    if component == Component::Egress {
+        rules.extend(world(inputs));
+    }
+    rules.extend(external_database(inputs, component));
+    rules
+}
+
+fn pods(inputs: Inputs<'_>, component: Component) -> Value {
+    json!({ "podSelector": { "matchLabels": labels::selector(inputs.cluster, component) } })
+}
+
+/// The operator's namespace; where the cluster lives in the same one, the operator's pods by their label.
+fn operator_pods(inputs: Inputs<'_>) -> Value {
+    let namespace = &inputs.cluster.operator_namespace;
+    let mut peer = json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } } });
+    if *namespace == inputs.cluster.namespace {
+        peer["podSelector"] = json!({ "matchLabels": { "app.kubernetes.io/name": "selextract-operator" } });
+    }
+    peer
+}
+
+fn tcp(port: u16) -> Value {
+    json!({ "protocol": "TCP", "port": port })
+}
+
+fn dns() -> Value {
+    json!({
+        "to": [{ "namespaceSelector": {} }, { "ipBlock": { "cidr": NODE_LOCAL_DNS } }],
+        "ports": [{ "protocol": "UDP", "port": 53 }, { "protocol": "TCP", "port": 53 }],
+    })
+}
+
+/// Where the proxy may go: the public network, and what the spec opens.
+fn world(inputs: Inputs<'_>) -> Vec<Value> {
+    let egress = &inputs.cluster.egress;
+    let ports: Vec<_> = egress.ports.iter().map(|port| tcp(*port)).collect();
+    let public = json!({
+        "to": [
+            { "ipBlock": { "cidr": "0.0.0.0/0", "except": PRIVATE_V4 } },
+            { "ipBlock": { "cidr": "::/0", "except": PRIVATE_V6 } },
+        ],
+        "ports": ports,
+    });
+    std::iter::once(public)
+        .chain(egress.allow.iter().map(allowed))
+        .collect()
+}
+
+/// A policy knows addresses and pods, the allow list knows names: the proxy itself holds to the name and the port.
+fn allowed(allowed: &Allowed) -> Value {
+    let ports: Vec<_> = allowed.ports.iter().map(|port| tcp(*port)).collect();
+    match &allowed.destination {
+        Destination::Network(network) => json!({ "to": [{ "ipBlock": { "cidr": network } }], "ports": ports }),
+        Destination::Host(host) => match service_namespace(host) {
+            // A policy sees the pods behind a Service, at ports of their own.
+            Some(namespace) => {
+                json!({ "to": [{ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } } }] })
+            }
+            None => {
+                let networks = [
+                    "10.0.0.0/8",
+                    "172.16.0.0/12",
+                    "192.168.0.0/16",
+                    "100.64.0.0/10",
+                    "fc00::/7",
+                ];
+                let blocks: Vec<_> = networks
+                    .iter()
+                    .map(|cidr| json!({ "ipBlock": { "cidr": cidr } }))
+                    .collect();
+                json!({ "to": blocks, "ports": ports })
+            }
+        },
+    }
+}
+
+/// The namespace of a Service's name, such as `docs.demo.svc.cluster.local`.
+fn service_namespace(host: &str) -> Option<&str> {
+    let mut parts = host.trim_end_matches(".cluster.local").rsplit('.');
+    (parts.next()? == "svc").then(|| parts.next())?
+}
+
+/// An external database lies anywhere; its port is known.
+fn external_database(inputs: Inputs<'_>, component: Component) -> Option<Value> {
+    let external = inputs.facts.external.as_ref()?;
+    let ports = match component {
+        Component::Keeper | Component::Migrate | Component::PgBouncerRw => vec![external.primary.port],
+        Component::PgBouncerRo => vec![external.read.port],
+        _ => return None,
+    };
+    Some(json!({ "ports": ports.into_iter().map(tcp).collect::<Vec<_>>() }))
+}

@@ -1,0 +1,560 @@
+//! From a `SelextractCluster` to a [`ValidatedCluster`], or everything that is wrong with it. Pure.
+
+use std::fmt::Display;
+
+use kube::ResourceExt;
+use selextract_crds::{
+    AllowSpec, ApiSpec, Compute, EgressSpec, ImageSpec, PgBouncerSpec, PodSettings, PostgresSpec, Profile, Provider,
+    Quantity, RedisSpec, SelextractCluster, WorkerSpec,
+};
+use selextract_task::Duration;
+
+use super::{
+    Admission, Allowed, Api, Defaults, Destination, Egress, Images, Keeper, PgBouncer, Pod, Postgres, Redis, Refusal,
+    ValidatedCluster, Worker,
+    sizes::{self, Size, Sizes},
+};
+
+/// The least memory of a component that its program starts with, in megabytes.
+const LEAST_POSTGRES_MB: u64 = 128;
+/// The least that Valkey is given.
+const LEAST_REDIS_BYTES: u64 = 1 << 20;
+
+/// Reads a cluster as the builders need it.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the spec's fields.
+pub fn validate(cluster: &SelextractCluster, defaults: &Defaults) -> Result<ValidatedCluster, Vec<Refusal>> {
+    let spec = &cluster.spec;
+    let mut check = Check {
+        sizes: sizes::of(spec.profile),
+        profile: spec.profile,
+        refusals: Vec::new(),
+    };
+    let name = check.name(&cluster.name_any());
+    let validated = ValidatedCluster {
+        name,
+        namespace: cluster.namespace().unwrap_or_default(),
+        uid: cluster.uid().unwrap_or_default(),
+        operator_namespace: defaults.namespace.clone(),
+        operator_subject: defaults.subject.clone(),
+        images: check.images(&spec.image, defaults),
+        deletion_policy: spec.deletion_policy,
+        adopt_foreign_data: spec.adopt_foreign_data,
+        admission: admission(&spec.allowed_namespaces),
+        api: check.api(&spec.api),
+        keeper: check.keeper(&spec.keeper),
+        worker: check.worker(&spec.worker),
+        postgres: check.postgres(&spec.postgres),
+        pgbouncer: check.pgbouncer(&spec.pgbouncer, &spec.postgres),
+        queue: check.queue(&spec.redis),
+        cache: check.cache(&spec.redis),
+        egress: check.egress(&spec.egress),
+    };
+    if check.refusals.is_empty() {
+        Ok(validated)
+    } else {
+        Err(check.refusals)
+    }
+}
+
+fn admission(names: &[String]) -> Admission {
+    if names.iter().any(|name| name == "*") {
+        Admission::All
+    } else {
+        Admission::Named(names.to_vec())
+    }
+}
+
+struct Check {
+    sizes: &'static Sizes,
+    profile: Profile,
+    refusals: Vec<Refusal>,
+}
+
+impl Check {
+    fn refuse(&mut self, reason: &'static str, field: &str, value: impl Display, cure: impl Display) {
+        self.refusals.push(Refusal {
+            reason,
+            message: format!("{field} is {value:?}: {cure}", value = value.to_string()),
+        });
+    }
+
+    fn name(&mut self, name: &str) -> String {
+        let bytes = name.as_bytes();
+        let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
+        let label = bytes.first().is_some_and(u8::is_ascii_lowercase)
+            && bytes.iter().all(inner)
+            && bytes.last().is_some_and(|b| *b != b'-');
+        if !label || name.len() > 30 {
+            let cure =
+                "it must be a DNS label of at most 30 characters that begins with a letter; choose a shorter name";
+            self.refuse("InvalidName", "metadata.name", name, cure);
+        }
+        name.to_owned()
+    }
+
+    fn images(&mut self, image: &ImageSpec, defaults: &Defaults) -> Images {
+        let registry = image
+            .registry
+            .as_deref()
+            .unwrap_or(&defaults.registry)
+            .trim_end_matches('/');
+        let tag = image.tag.as_deref().unwrap_or(&defaults.tag);
+        let name = |name: &str| {
+            if registry.is_empty() {
+                format!("{name}:{tag}")
+            } else {
+                format!("{registry}/{name}:{tag}")
+            }
+        };
+        let full = |own: &Option<String>, part: &str| own.clone().unwrap_or_else(|| name(part));
+        if tag.is_empty() {
+            let cure = "no image can be named without a tag; set it, or start the operator with --image-tag";
+            self.refuse("InvalidImage", "spec.image.tag", tag, cure);
+        }
+        Images {
+            platform: full(&image.platform, "platform"),
+            browser: full(&image.browser, "browser"),
+            data: full(&image.data, "data"),
+            pull_policy: image.pull_policy,
+        }
+    }
+
+    fn api(&mut self, api: &ApiSpec) -> Api {
+        self.at_least(
+            "spec.api.pool.acquireTimeout",
+            api.pool.acquire_timeout,
+            Duration::from_millis(100),
+        );
+        self.at_least(
+            "spec.api.pool.maxLifetime",
+            api.pool.max_lifetime,
+            Duration::from_secs(10),
+        );
+        Api {
+            replicas: api.replicas.unwrap_or(self.sizes.api_replicas).into(),
+            ingress: api.ingress.clone(),
+            pool: api.pool,
+            pod: self.pod("spec.api.pod", &api.pod, &self.sizes.api),
+        }
+    }
+
+    fn keeper(&mut self, keeper: &selextract_crds::KeeperSpec) -> Keeper {
+        self.at_least(
+            "spec.keeper.refillInterval",
+            keeper.refill_interval,
+            Duration::from_millis(100),
+        );
+        self.at_least(
+            "spec.keeper.sweepInterval",
+            keeper.sweep_interval,
+            Duration::from_millis(100),
+        );
+        self.at_least("spec.keeper.retention", keeper.retention, Duration::from_secs(86_400));
+        Keeper {
+            spec: keeper.clone(),
+            pod: self.pod("spec.keeper.pod", &keeper.pod, &self.sizes.keeper),
+        }
+    }
+
+    fn worker(&mut self, worker: &WorkerSpec) -> Worker {
+        self.at_least("spec.worker.lease", worker.lease, Duration::from_secs(3));
+        self.at_least(
+            "spec.worker.browser.maxAge",
+            worker.browser.max_age,
+            Duration::from_secs(10),
+        );
+        let bytes = self.bytes("spec.worker.browser.maxMemory", &worker.browser.max_memory);
+        if bytes < 64_000_000 {
+            let cure = "Chromium needs more to start; give at least 64M";
+            self.refuse(
+                "InvalidQuantity",
+                "spec.worker.browser.maxMemory",
+                worker.browser.max_memory.as_str(),
+                cure,
+            );
+        }
+        Worker {
+            replicas: worker.replicas.unwrap_or(self.sizes.worker_replicas).into(),
+            concurrency: worker.concurrency,
+            lease: worker.lease,
+            max_tasks: worker.max_tasks,
+            browser: worker.browser.clone(),
+            browser_memory_mb: bytes / 1_000_000,
+            pod: self.pod("spec.worker.pod", &worker.pod, &self.sizes.worker),
+        }
+    }
+
+    fn postgres(&mut self, postgres: &PostgresSpec) -> Postgres {
+        let field = "spec.postgres";
+        match (postgres.provider, &postgres.external) {
+            (Provider::External, None) => {
+                let cure =
+                    "name the Secret with the database's URL in spec.postgres.external, or set provider to Managed";
+                self.refuse("InvalidDatabase", "spec.postgres.provider", "External", cure);
+            }
+            (Provider::Managed, Some(external)) => {
+                let cure = "it is read with provider External only; set that, or remove external";
+                self.refuse("InvalidDatabase", "spec.postgres.external", &external.secret_name, cure);
+            }
+            _ => {}
+        }
+        let storage = postgres
+            .storage
+            .clone()
+            .unwrap_or_else(|| Quantity::new(self.sizes.postgres_storage));
+        self.at_least_bytes("spec.postgres.storage", &storage, 256 << 20);
+        self.at_least("spec.postgres.maxLag", postgres.max_lag, Duration::from_secs(1));
+        let pod = self.pod(&format!("{field}.pod"), &postgres.pod, &self.sizes.postgres);
+        let memory_mb = pod.limits.memory.as_ref().and_then(Quantity::units).unwrap_or_default() >> 20;
+        if memory_mb < LEAST_POSTGRES_MB {
+            let cure = format!("PostgreSQL needs at least {LEAST_POSTGRES_MB}Mi; raise it");
+            self.refuse(
+                "InvalidQuantity",
+                "spec.postgres.pod.resources.limits.memory",
+                format!("{memory_mb}Mi"),
+                cure,
+            );
+        }
+        Postgres {
+            external: postgres.external.clone(),
+            storage,
+            storage_class_name: postgres.storage_class_name.clone(),
+            max_connections: postgres.max_connections,
+            read_replicas: if postgres.provider == Provider::Managed {
+                postgres.read_replicas
+            } else {
+                0
+            },
+            max_lag: postgres.max_lag,
+            memory_mb,
+            pod,
+        }
+    }
+
+    fn pgbouncer(&mut self, pgbouncer: &PgBouncerSpec, postgres: &PostgresSpec) -> PgBouncer {
+        let replicas = pgbouncer.replicas.unwrap_or(self.sizes.pgbouncer_replicas);
+        // Both poolers may end at the primary while no replica streams; what goes round the pooler (keeper, migrations, operator,
+        // replication, an administrator) needs some as well.
+        let needed = 2 * u32::from(replicas) * u32::from(pgbouncer.default_pool_size) + 15;
+        if postgres.provider == Provider::Managed && needed > u32::from(postgres.max_connections) {
+            let cure = format!(
+                "{replicas} pods in each of two Deployments with this many server connections, and 15 for others, need {needed}, \
+                 but spec.postgres.maxConnections is {}; lower it or raise maxConnections",
+                postgres.max_connections
+            );
+            self.refuse(
+                "TooFewConnections",
+                "spec.pgbouncer.defaultPoolSize",
+                pgbouncer.default_pool_size,
+                cure,
+            );
+        }
+        PgBouncer {
+            replicas: replicas.into(),
+            max_client_conn: pgbouncer.max_client_conn,
+            default_pool_size: pgbouncer.default_pool_size,
+            max_prepared_statements: pgbouncer.max_prepared_statements,
+            pod: self.pod("spec.pgbouncer.pod", &pgbouncer.pod, &self.sizes.pgbouncer),
+        }
+    }
+
+    fn queue(&mut self, redis: &RedisSpec) -> Redis {
+        let storage = redis
+            .queue
+            .storage
+            .clone()
+            .unwrap_or_else(|| Quantity::new(self.sizes.queue_storage));
+        self.at_least_bytes("spec.redis.queue.storage", &storage, 64 << 20);
+        let pod = self.pod("spec.redis.queue.pod", &redis.queue.pod, &self.sizes.redis);
+        let max_memory = self.max_memory("spec.redis.queue", redis.queue.max_memory.as_ref(), &pod);
+        Redis {
+            max_memory,
+            volume: Some((storage, redis.queue.storage_class_name.clone())),
+            pod,
+        }
+    }
+
+    fn cache(&mut self, redis: &RedisSpec) -> Redis {
+        let pod = self.pod("spec.redis.cache.pod", &redis.cache.pod, &self.sizes.redis);
+        let max_memory = self.max_memory("spec.redis.cache", redis.cache.max_memory.as_ref(), &pod);
+        Redis {
+            max_memory,
+            volume: None,
+            pod,
+        }
+    }
+
+    /// The rest of the container's memory is for buffers, fragmentation and the copy that a rewrite of the log makes.
+    fn max_memory(&mut self, section: &str, own: Option<&Quantity>, pod: &Pod) -> u64 {
+        let limit = pod.limits.memory.as_ref().and_then(Quantity::units).unwrap_or_default();
+        let Some(own) = own else { return limit / 4 * 3 };
+        let field = format!("{section}.maxMemory");
+        let bytes = self.bytes(&field, own);
+        if bytes < LEAST_REDIS_BYTES || bytes > limit / 10 * 9 {
+            let cure = format!(
+                "it must be 1Mi to nine tenths of the container's memory limit of {} bytes; raise \
+                 {section}.pod.resources.limits.memory or lower it",
+                limit
+            );
+            self.refuse("InvalidQuantity", &field, own.as_str(), cure);
+        }
+        bytes
+    }
+
+    fn egress(&mut self, egress: &EgressSpec) -> Egress {
+        let allow = egress
+            .allow
+            .iter()
+            .enumerate()
+            .filter_map(|(index, entry)| self.allowed(index, entry, &egress.ports));
+        Egress {
+            replicas: egress.replicas.unwrap_or(self.sizes.egress_replicas).into(),
+            allow: allow.collect::<Vec<_>>(),
+            ports: egress.ports.clone(),
+            pod: self.pod("spec.egress.pod", &egress.pod, &self.sizes.egress),
+        }
+    }
+
+    fn allowed(&mut self, index: usize, entry: &AllowSpec, ports: &[u16]) -> Option<Allowed> {
+        let field = format!("spec.egress.allow[{index}]");
+        let destination = match (&entry.host, &entry.cidr) {
+            (Some(host), None) => Destination::Host(host.clone()),
+            (None, Some(cidr)) => match cidr.parse::<ipnet::IpNet>() {
+                Ok(network) => Destination::Network(network.trunc()),
+                Err(_) => {
+                    self.refuse(
+                        "InvalidNetwork",
+                        &format!("{field}.cidr"),
+                        cidr,
+                        "write a network such as 10.9.0.0/16",
+                    );
+                    return None;
+                }
+            },
+            _ => {
+                self.refuse(
+                    "InvalidNetwork",
+                    &field,
+                    "",
+                    "give either host or cidr; write two entries for both",
+                );
+                return None;
+            }
+        };
+        let ports = if entry.ports.is_empty() { ports } else { &entry.ports };
+        Some(Allowed {
+            destination,
+            ports: ports.to_vec(),
+        })
+    }
+
+    fn pod(&mut self, field: &str, settings: &PodSettings, size: &Size) -> Pod {
+        for (map, keys) in [
+            ("labels", settings.labels.keys()),
+            ("annotations", settings.annotations.keys()),
+        ] {
+            for key in keys {
+                let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+                if ["app.kubernetes.io", "selextract.io"].contains(&domain) {
+                    let cure = "keys of app.kubernetes.io and selextract.io are the operator's; choose another";
+                    self.refuse("ReservedKey", &format!("{field}.{map}"), key, cure);
+                }
+            }
+        }
+        let own = settings.resources.clone().unwrap_or_default();
+        let (requests, limits) = (own.requests.unwrap_or_default(), own.limits.unwrap_or_default());
+        let field = format!("{field}.resources");
+        let (cpu_request, cpu_limit) = self.fit(
+            &format!("{field}.*.cpu"),
+            (requests.cpu, limits.cpu),
+            (size.requests().cpu, size.limits().cpu),
+        );
+        let (memory_request, memory_limit) = self.fit(
+            &format!("{field}.*.memory"),
+            (requests.memory, limits.memory),
+            (size.requests().memory, size.limits().memory),
+        );
+        Pod {
+            settings: settings.clone(),
+            requests: Compute {
+                cpu: cpu_request,
+                memory: memory_request,
+            },
+            limits: Compute {
+                cpu: cpu_limit,
+                memory: memory_limit,
+            },
+        }
+    }
+
+    /// The user's figures, with the profile's in the gaps, moved so that the request is within the limit.
+    fn fit(
+        &mut self,
+        field: &str,
+        own: (Option<Quantity>, Option<Quantity>),
+        profile: (Option<Quantity>, Option<Quantity>),
+    ) -> (Option<Quantity>, Option<Quantity>) {
+        for quantity in [&own.0, &own.1].into_iter().flatten() {
+            self.bytes(field, quantity);
+        }
+        let exceeds = |request: &Option<Quantity>, limit: &Option<Quantity>| match (request, limit) {
+            (Some(request), Some(limit)) => request.millis() > limit.millis(),
+            _ => false,
+        };
+        if exceeds(&own.0, &own.1) {
+            let request = own.0.as_ref().map(Quantity::as_str).unwrap_or_default();
+            self.refuse(
+                "InvalidQuantity",
+                field,
+                request,
+                "the request is above the limit; lower it or raise the limit",
+            );
+        }
+        let request = own.0.clone().or(profile.0);
+        let limit = own.1.clone().or(profile.1);
+        match (exceeds(&request, &limit), own.1.is_some()) {
+            (true, true) => (limit.clone(), limit),
+            (true, false) => (request.clone(), request),
+            (false, _) => (request, limit),
+        }
+    }
+
+    fn bytes(&mut self, field: &str, quantity: &Quantity) -> u64 {
+        quantity.units().unwrap_or_else(|| {
+            self.refuse(
+                "InvalidQuantity",
+                field,
+                quantity.as_str(),
+                "write a quantity such as 500m, 512Mi or 2Gi",
+            );
+            0
+        })
+    }
+
+    fn at_least_bytes(&mut self, field: &str, quantity: &Quantity, least: u64) {
+        if self.bytes(field, quantity) < least {
+            let cure = format!(
+                "it must be at least {}Mi; raise it (the profile {:?} has a default)",
+                least >> 20,
+                self.profile
+            );
+            self.refuse("InvalidQuantity", field, quantity.as_str(), cure);
+        }
+    }
+
+    fn at_least(&mut self, field: &str, duration: Duration, least: Duration) {
+        if duration < least {
+            self.refuse(
+                "InvalidDuration",
+                field,
+                duration,
+                format!("it must be at least {least}"),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn defaults() -> Defaults {
+        Defaults {
+            registry: "example.org/selextract".into(),
+            tag: "1.2.3".into(),
+            namespace: "operators".into(),
+            subject: "system:serviceaccount:operators:selextract-operator".into(),
+        }
+    }
+
+    fn read(spec: &serde_json::Value) -> Result<ValidatedCluster, Vec<Refusal>> {
+        let cluster = json!({
+            "apiVersion": "selextract.io/v1alpha1", "kind": "SelextractCluster",
+            "metadata": { "name": "shop", "namespace": "web", "uid": "u-1" }, "spec": spec,
+        });
+        validate(&serde_json::from_value(cluster).unwrap(), &defaults())
+    }
+
+    #[test]
+    fn an_empty_spec_is_the_guides_column_current() {
+        let cluster = read(&json!({})).unwrap();
+        assert_eq!(
+            (
+                cluster.api.replicas,
+                cluster.worker.replicas,
+                cluster.worker.concurrency
+            ),
+            (3, 5, 4)
+        );
+        assert_eq!(cluster.api.pod.limits.cpu, Some(Quantity::new("2")));
+        assert_eq!(cluster.postgres.memory_mb, 2048);
+        assert_eq!(cluster.images.platform, "example.org/selextract/platform:1.2.3");
+    }
+
+    #[test]
+    fn an_image_in_full_stands_in_place_of_registry_and_tag() {
+        let cluster = read(&json!({ "image": { "tag": "9", "data": "other/data@sha256:00" } })).unwrap();
+        assert_eq!(cluster.images.data, "other/data@sha256:00");
+        assert_eq!(cluster.images.browser, "example.org/selextract/browser:9");
+    }
+
+    #[test]
+    fn a_limit_below_the_profiles_request_lowers_the_request() {
+        let pod = json!({ "resources": { "limits": { "memory": "512Mi" } } });
+        let cluster = read(&json!({ "api": { "pod": pod } })).unwrap();
+        assert_eq!(cluster.api.pod.requests.memory, Some(Quantity::new("512Mi")));
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once_with_field_value_and_cure() {
+        let refusals = read(&json!({
+            "keeper": { "retention": "1h" },
+            "postgres": { "provider": "External" },
+            "redis": { "cache": { "maxMemory": "9Gi" } },
+            "egress": { "allow": [{ "cidr": "10.0.0.0/99" }] },
+            "worker": { "pod": { "labels": { "selextract.io/x": "y" } } },
+        }))
+        .unwrap_err();
+        let told: Vec<_> = refusals
+            .iter()
+            .map(|r| r.message.split(" is ").next().unwrap())
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "spec.keeper.retention",
+                "spec.worker.pod.labels",
+                "spec.postgres.provider",
+                "spec.redis.cache.maxMemory",
+                "spec.egress.allow[0].cidr",
+            ]
+        );
+    }
+
+    #[test]
+    fn poolers_that_could_exhaust_the_server_are_refused() {
+        let refusals = read(&json!({ "pgbouncer": { "replicas": 3, "defaultPoolSize": 20 } })).unwrap_err();
+        assert_eq!(refusals[0].reason, "TooFewConnections");
+        assert!(refusals[0].message.contains("135"), "{}", refusals[0]);
+    }
+
+    #[test]
+    fn a_star_admits_every_namespace() {
+        assert!(
+            read(&json!({ "allowedNamespaces": ["*"] }))
+                .unwrap()
+                .admission
+                .admits("any")
+        );
+        assert!(
+            !read(&json!({ "allowedNamespaces": ["a"] }))
+                .unwrap()
+                .admission
+                .admits("b")
+        );
+    }
+}
