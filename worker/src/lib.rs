@@ -1,1 +1,12 @@
-//! Placeholder.
+//! The worker: claims runs, fetches their pages, extracts records, and commits them page by page.
+//!
+//! One direction: claim → fetch → extract (pure) → record → let go. It decides no scheduling and knows no Kubernetes; SQL and Redis
+//! are behind `selextract-platform`.
+
+pub mod browser;
+pub mod cpu;
+pub mod extract;
+pub mod failure;
+pub mod fetch;
+pub mod settings;
+pub mod telemetry;

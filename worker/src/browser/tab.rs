@@ -1,0 +1,143 @@
+//! A tab in a browser context of its own: one run's cookies, cache and storage, gone with it.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use chromiumoxide::{
+    Page,
+    cdp::browser_protocol::{
+        browser::{BrowserContextId, SetDownloadBehaviorBehavior, SetDownloadBehaviorParams},
+        inspector,
+        network::SetUserAgentOverrideParams,
+        page::FrameId,
+        target::{CreateBrowserContextParams, CreateTargetParams},
+    },
+    error::CdpError,
+};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{BrowserError, chromium::Chromium};
+use crate::cpu::Share;
+
+/// For commands that do not wait for a site.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A tab; its context is disposed when it is dropped.
+#[derive(Debug)]
+pub struct Tab {
+    /// The page in it.
+    pub(crate) page: Page,
+    /// Its main frame, which keeps its id through all navigations.
+    pub(crate) frame: FrameId,
+    context: Context,
+    share: Share,
+}
+
+/// A browser context; disposed when it is dropped.
+#[derive(Debug)]
+struct Context {
+    chromium: Arc<Chromium>,
+    id: BrowserContextId,
+}
+
+impl Tab {
+    pub(super) async fn open(chromium: Arc<Chromium>) -> Result<Self, BrowserError> {
+        let gone = chromium.gone.clone();
+        tokio::select! {
+            biased;
+            () = gone.cancelled() => Err(BrowserError::Gone),
+            opened = Self::set_up(chromium) => opened,
+        }
+    }
+
+    async fn set_up(chromium: Arc<Chromium>) -> Result<Self, BrowserError> {
+        let share = chromium.meter.share();
+        let context = Context::create(chromium).await?;
+        let browser = &context.chromium.browser;
+        let mut download = SetDownloadBehaviorParams::new(SetDownloadBehaviorBehavior::Deny);
+        download.browser_context_id = Some(context.id.clone());
+        command("refusing downloads", browser.execute(download)).await?;
+        let mut target = CreateTargetParams::new("about:blank");
+        target.browser_context_id = Some(context.id.clone());
+        let page = command("opening a tab", browser.new_page(target)).await?;
+        command("watching for crashes", page.execute(inspector::EnableParams::default())).await?;
+        let agent = SetUserAgentOverrideParams::new(context.chromium.user_agent.clone());
+        command("naming ourselves", page.execute(agent)).await?;
+        let frame = command("finding the main frame", page.mainframe())
+            .await?
+            .ok_or(BrowserError::NoAnswer {
+                what: "finding the main frame",
+            })?;
+        Ok(Self {
+            page,
+            frame,
+            context,
+            share,
+        })
+    }
+
+    /// Whether a further page may be loaded in it; otherwise a new tab comes in a fresh browser.
+    pub fn is_fresh(&self) -> bool {
+        self.context.chromium.is_fresh()
+    }
+
+    /// Browser CPU that its run is charged so far.
+    pub fn cpu(&self) -> Duration {
+        self.share.spent()
+    }
+
+    /// Cancelled when the browser is gone.
+    pub(crate) fn gone(&self) -> &CancellationToken {
+        &self.context.chromium.gone
+    }
+
+    /// Counts one page towards the browser's retirement.
+    pub(crate) fn count_page(&self) {
+        self.context.chromium.count_page();
+    }
+
+    /// Ends the whole browser, because this tab's renderer crashed.
+    pub(crate) fn condemn_browser(&self) {
+        self.context.chromium.condemn();
+    }
+}
+
+impl Context {
+    async fn create(chromium: Arc<Chromium>) -> Result<Self, BrowserError> {
+        let params = CreateBrowserContextParams::builder().dispose_on_detach(true).build();
+        let id = command("opening a context", chromium.browser.create_browser_context(params)).await?;
+        Ok(Self { chromium, id })
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if self.chromium.gone.is_cancelled() {
+            return;
+        }
+        let (chromium, id) = (Arc::clone(&self.chromium), self.id.clone());
+        // Outside a runtime the program is ending, and the browser with it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        runtime.spawn(async move {
+            let disposal = chromium.browser.dispose_browser_context(id);
+            if command("disposing a context", disposal).await.is_err() {
+                // What cannot be disposed must not pile up.
+                chromium.retire();
+            }
+        });
+    }
+}
+
+/// Awaits a command's answer for a bounded time.
+async fn command<T>(what: &'static str, answer: impl Future<Output = Result<T, CdpError>>) -> Result<T, BrowserError> {
+    match timeout(COMMAND_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(BrowserError::Command {
+            what,
+            source: Box::new(source),
+        }),
+        Err(_) => Err(BrowserError::NoAnswer { what }),
+    }
+}

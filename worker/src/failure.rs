@@ -1,0 +1,125 @@
+//! Why a page failed, as users see it, and when it is tried again.
+
+use std::time::Duration;
+
+use rand::Rng;
+
+use crate::{extract::ExtractError, fetch::FetchError};
+
+/// The longest wait before a retry.
+const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
+
+/// A failure of a page, classed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// A stable name in `CamelCase`, for users and metrics; one of a fixed set.
+    pub class: &'static str,
+    /// One sentence for people.
+    pub message: String,
+    /// Whether it may pass by itself.
+    pub retryable: bool,
+    /// The least wait that the server asked for.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// One that may pass by itself.
+    pub fn retryable(class: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: message.into(),
+            retryable: true,
+            retry_after: None,
+        }
+    }
+
+    /// One that will be the same next time.
+    pub fn permanent(class: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            retryable: false,
+            ..Self::retryable(class, message)
+        }
+    }
+}
+
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        let message = error.to_string();
+        match error {
+            FetchError::Status { status, retry_after } => Self {
+                class: if status == 429 { "TooManyRequests" } else { "HttpStatus" },
+                message,
+                retryable: status >= 500 || matches!(status, 408 | 425 | 429),
+                retry_after,
+            },
+            FetchError::NotHtml { .. } => Self::permanent("NotHtml", message),
+            FetchError::TooLarge => Self::permanent("TooLarge", message),
+            FetchError::TooManyRedirects { .. } => Self::permanent("TooManyRedirects", message),
+            FetchError::Scheme { .. } => Self::permanent("Scheme", message),
+            FetchError::Refused => Self::permanent("EgressRefused", message),
+            FetchError::Connection { .. } => Self::retryable("Connection", message),
+            FetchError::Waiting { .. } => Self::retryable("WaitCondition", message),
+            FetchError::Browser { .. } => Self::retryable("Browser", message),
+        }
+    }
+}
+
+impl From<ExtractError> for Failure {
+    fn from(error: ExtractError) -> Self {
+        let message = error.to_string();
+        match error {
+            ExtractError::TooDeep { .. } | ExtractError::TooManyNodes { .. } | ExtractError::TooMuchOutput { .. } => {
+                Self::permanent("TooLarge", message)
+            }
+            ExtractError::Late => Self::retryable("Timeout", message),
+            ExtractError::NoRecords { .. } => Self::permanent("NoRecords", message),
+        }
+    }
+}
+
+/// The wait before retry number `retry` (from 1): it doubles, up to 15 minutes, less up to a quarter at random, so that what failed
+/// together does not come back together. Never shorter than what the server asked for, unless that is longer than 15 minutes.
+pub fn backoff(base: Duration, retry: u32, at_least: Option<Duration>) -> Duration {
+    let doubled = base.saturating_mul(2_u32.saturating_pow(retry.saturating_sub(1)));
+    let jittered = doubled
+        .min(MAX_DELAY)
+        .mul_f64(1.0 - rand::rng().random_range(0.0..0.25));
+    jittered.max(at_least.unwrap_or_default()).min(MAX_DELAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_with_jitter_and_stays_under_fifteen_minutes() {
+        let base = Duration::from_secs(5);
+        for retry in 1..=70 {
+            let whole = Duration::from_secs(5 << (retry - 1).min(20)).min(MAX_DELAY);
+            for _ in 0..50 {
+                let wait = backoff(base, retry, None);
+                assert!(wait <= whole && wait >= whole.mul_f64(0.75), "{retry}: {wait:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_that_asks_for_more_gets_it_up_to_fifteen_minutes() {
+        let base = Duration::from_secs(1);
+        assert_eq!(backoff(base, 1, Some(Duration::from_secs(60))), Duration::from_secs(60));
+        assert_eq!(backoff(base, 1, Some(Duration::from_secs(86_400))), MAX_DELAY);
+    }
+
+    #[test]
+    fn what_may_pass_is_retryable_and_what_stays_is_not() {
+        let status = |status| {
+            Failure::from(FetchError::Status {
+                status,
+                retry_after: None,
+            })
+            .retryable
+        };
+        assert!([500, 502, 503, 504, 429, 408].into_iter().all(status));
+        assert!(![400, 401, 403, 404, 410, 304].into_iter().any(status));
+    }
+}

@@ -1,0 +1,43 @@
+//! The server's answer to the main frame's request, as Chromium tells it.
+
+use std::time::Duration;
+
+use chromiumoxide::cdp::browser_protocol::network::Response;
+
+use crate::fetch::{FetchError, check_answer, check_egress, retry_after};
+
+/// What decides whether a document is read.
+#[derive(Debug)]
+pub(super) struct Answer {
+    status: u16,
+    content_type: String,
+    retry_after: Option<Duration>,
+    egress: Option<String>,
+}
+
+impl From<&Response> for Answer {
+    fn from(response: &Response) -> Self {
+        let header = |wanted: &str| {
+            response
+                .headers
+                .inner()
+                .as_object()?
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
+                .and_then(|(_, value)| value.as_str())
+        };
+        Self {
+            status: u16::try_from(response.status).unwrap_or_default(),
+            content_type: response.mime_type.clone(),
+            retry_after: retry_after(header("retry-after")),
+            egress: header(crate::fetch::EGRESS_HEADER).map(str::to_owned),
+        }
+    }
+}
+
+impl Answer {
+    pub(super) fn check(&self) -> Result<(), FetchError> {
+        check_egress(self.egress.as_deref())?;
+        check_answer(self.status, Some(&self.content_type), self.retry_after)
+    }
+}

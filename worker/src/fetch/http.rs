@@ -1,0 +1,146 @@
+//! Fetching by HTTP. The egress proxy is the client's only route.
+
+use std::time::Duration;
+
+use reqwest::{
+    Client, Proxy, Response, StatusCode,
+    header::{self, HeaderMap},
+    redirect,
+};
+use url::Url;
+
+use super::{
+    ConnectionSnafu, EGRESS_HEADER, FetchError, MAX_BYTES, Page, Request, SchemeSnafu, TooManyRedirectsSnafu, charset,
+    check_answer, check_egress, retry_after, shortened,
+};
+
+/// Names Selextract, so that a site's owner can tell who visits.
+pub const USER_AGENT: &str = concat!(
+    "Mozilla/5.0 (compatible; Selextract/",
+    env!("CARGO_PKG_VERSION"),
+    "; +",
+    env!("CARGO_PKG_REPOSITORY"),
+    ")"
+);
+
+const MAX_REDIRECTS: usize = 10;
+/// To the proxy and through it. The page's own deadline bounds the whole.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+const ACCEPT: &str = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.1";
+
+/// A client that knows one way out.
+#[derive(Clone, Debug)]
+pub struct Http {
+    client: Client,
+}
+
+impl Http {
+    /// A client through this proxy.
+    ///
+    /// # Errors
+    /// When the proxy's URL or the system's certificates cannot be used.
+    pub fn new(proxy: &Url) -> reqwest::Result<Self> {
+        let client = Client::builder()
+            // First of all forget what the environment says; then there is one proxy, for every host.
+            .no_proxy()
+            .proxy(Proxy::all(proxy.clone())?)
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .user_agent(USER_AGENT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()?;
+        Ok(Self { client })
+    }
+
+    /// Fetches a page and follows its redirects. The caller bounds the time.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn fetch(&self, request: Request<'_>) -> Result<Page, FetchError> {
+        let mut url = request.url.clone();
+        // Redirects are followed by hand: each hop's scheme is looked at, and the task's headers stay at home.
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.get(&url, request).await?;
+            match redirect_target(&url, &response)? {
+                Some(target) => url = target,
+                None => return read(url, response).await,
+            }
+        }
+        TooManyRedirectsSnafu { limit: MAX_REDIRECTS }.fail()
+    }
+
+    async fn get(&self, url: &Url, request: Request<'_>) -> Result<Response, FetchError> {
+        let mut get = self.client.get(url.clone()).header(header::ACCEPT, ACCEPT);
+        if request.may_carry_headers(url) {
+            // A header of the task's replaces ours.
+            let mut headers = HeaderMap::new();
+            for (name, value) in request.headers {
+                if let (Ok(name), Ok(value)) = (name.parse::<header::HeaderName>(), value.parse()) {
+                    headers.insert(name, value);
+                }
+            }
+            get = get.headers(headers);
+        }
+        get.send().await.map_err(|error| connection(&error))
+    }
+}
+
+fn redirect_target(url: &Url, response: &Response) -> Result<Option<Url>, FetchError> {
+    let redirects = [
+        StatusCode::MOVED_PERMANENTLY,
+        StatusCode::FOUND,
+        StatusCode::SEE_OTHER,
+        StatusCode::TEMPORARY_REDIRECT,
+        StatusCode::PERMANENT_REDIRECT,
+    ];
+    let location = response.headers().get(header::LOCATION);
+    let Some(location) = location.filter(|_| redirects.contains(&response.status())) else {
+        return Ok(None);
+    };
+    let text = String::from_utf8_lossy(location.as_bytes());
+    match url.join(&text) {
+        Ok(target) if matches!(target.scheme(), "http" | "https") => Ok(Some(target)),
+        _ => SchemeSnafu {
+            target: shortened(&text),
+        }
+        .fail(),
+    }
+}
+
+async fn read(url: Url, mut response: Response) -> Result<Page, FetchError> {
+    let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let content_type = text(header::CONTENT_TYPE).map(str::to_owned);
+    let wait = retry_after(text(header::RETRY_AFTER));
+    check_egress(
+        response
+            .headers()
+            .get(EGRESS_HEADER)
+            .and_then(|word| word.to_str().ok()),
+    )?;
+    check_answer(response.status().as_u16(), content_type.as_deref(), wait)?;
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| connection(&error))? {
+        // Chunks come out of the decompressor, so a bomb is stopped when it has grown to the cap.
+        if body.len() + chunk.len() > MAX_BYTES {
+            return Err(FetchError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Page {
+        url,
+        html: charset::decode(&body, content_type.as_deref()),
+        bytes: body.len() as u64,
+    })
+}
+
+/// The innermost cause says what happened; the outer ones repeat the URL.
+fn connection(error: &reqwest::Error) -> FetchError {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    ConnectionSnafu {
+        message: shortened(&cause.to_string()),
+    }
+    .build()
+}

@@ -1,0 +1,207 @@
+//! The worker's metrics.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+use selextract_task::Render;
+
+/// How browsers end.
+const BROWSER_ENDS: [&str; 3] = ["retired", "crashed", "hung"];
+/// From a page of some milliseconds to the guide's thresholds (30 s and 60 s for waiting, 120 s for a task).
+const SECONDS: [f64; 19] = [
+    0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1800.0,
+];
+
+/// What the worker counts; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    busy: IntGauge,
+    pages: IntCounterVec,
+    runs: IntCounterVec,
+    run_duration: Histogram,
+    page_duration: Histogram,
+    wait: Histogram,
+    browser_starts: prometheus::IntCounter,
+    browser_ends: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers every metric, each counter at 0 from the start.
+    ///
+    /// # Errors
+    /// When a name is taken in the registry.
+    pub fn new(registry: &Registry, concurrency: u32) -> prometheus::Result<Self> {
+        let limit = IntGauge::new(
+            "selextract_worker_concurrency",
+            "Runs that this worker may execute at the same time.",
+        )?;
+        limit.set(concurrency.into());
+        registered(registry, limit)?;
+        let metrics = Self {
+            busy: registered(
+                registry,
+                IntGauge::new("selextract_worker_busy", "Runs that this worker executes now.")?,
+            )?,
+            pages: counters(
+                registry,
+                "selextract_pages_total",
+                "Pages that were tried.",
+                &["engine", "outcome"],
+            )?,
+            runs: counters(
+                registry,
+                "selextract_worker_tasks_total",
+                "Runs that this worker let go of.",
+                &["outcome"],
+            )?,
+            run_duration: seconds(
+                registry,
+                "selextract_task_duration_seconds",
+                "From a run's claim until this worker let go of it.",
+            )?,
+            page_duration: seconds(
+                registry,
+                "selextract_page_duration_seconds",
+                "From a page's request to its commit.",
+            )?,
+            wait: seconds(
+                registry,
+                "selextract_task_wait_seconds",
+                "From the moment when a run could start to its claim.",
+            )?,
+            browser_starts: registered(
+                registry,
+                prometheus::IntCounter::new("selextract_browser_starts_total", "Browsers that came up.")?,
+            )?,
+            browser_ends: counters(
+                registry,
+                "selextract_browser_ends_total",
+                "Browsers that ended.",
+                &["reason"],
+            )?,
+        };
+        for engine in ["http", "browser"] {
+            for outcome in ["committed", "retryable", "permanent"] {
+                metrics.pages.with_label_values(&[engine, outcome]);
+            }
+        }
+        for outcome in RunOutcome::ALL {
+            metrics.runs.with_label_values(&[outcome.label()]);
+        }
+        for reason in BROWSER_ENDS {
+            metrics.browser_ends.with_label_values(&[reason]);
+        }
+        Ok(metrics)
+    }
+
+    /// A run began after this wait. The guard counts it as busy until it is dropped.
+    pub(crate) fn run_began(&self, waited: Duration) -> Busy {
+        self.wait.observe(waited.as_secs_f64());
+        self.busy.inc();
+        Busy(self.busy.clone())
+    }
+
+    pub(crate) fn run_ended(&self, outcome: RunOutcome, after: Duration) {
+        self.runs.with_label_values(&[outcome.label()]).inc();
+        self.run_duration.observe(after.as_secs_f64());
+    }
+
+    pub(crate) fn page(&self, engine: Render, outcome: PageOutcome, after: Duration) {
+        let engine = match engine {
+            Render::Http => "http",
+            Render::Browser => "browser",
+        };
+        let outcome = match outcome {
+            PageOutcome::Committed => "committed",
+            PageOutcome::Retryable => "retryable",
+            PageOutcome::Permanent => "permanent",
+        };
+        self.pages.with_label_values(&[engine, outcome]).inc();
+        self.page_duration.observe(after.as_secs_f64());
+    }
+
+    pub(crate) fn browser_started(&self) {
+        self.browser_starts.inc();
+    }
+
+    pub(crate) fn browser_ended(&self, reason: &'static str) {
+        self.browser_ends.with_label_values(&[reason]).inc();
+    }
+}
+
+/// A busy slot; free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Busy(IntGauge);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What became of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PageOutcome {
+    Committed,
+    Retryable,
+    Permanent,
+}
+
+/// Why a worker let go of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunOutcome {
+    /// Every page was read.
+    Succeeded,
+    /// It ended with an error.
+    Failed,
+    /// A page will be tried again later.
+    Retried,
+    /// Somebody ended it.
+    Canceled,
+    /// Given back at a page boundary, because this worker stops.
+    HandedBack,
+    /// The claim was no longer this worker's.
+    Fenced,
+    /// The ledger could not be reached; the lease runs out.
+    Abandoned,
+}
+
+impl RunOutcome {
+    const ALL: [Self; 7] = [
+        Self::Succeeded,
+        Self::Failed,
+        Self::Retried,
+        Self::Canceled,
+        Self::HandedBack,
+        Self::Fenced,
+        Self::Abandoned,
+    ];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Retried => "retried",
+            Self::Canceled => "canceled",
+            Self::HandedBack => "handed_back",
+            Self::Fenced => "fenced",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn seconds(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
+    registered(
+        registry,
+        Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))?,
+    )
+}

@@ -1,0 +1,424 @@
+//! A real Chromium against a site on loopback. Runs where `SELEXTRACT_TEST_CHROMIUM` names the program (`make test` sets it).
+
+mod site;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    http::{HeaderMap, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use rustix::process::{Pid, Signal, getuid, kill_process};
+use selextract_worker::{
+    browser::{BrowserSettings, Browsers},
+    fetch::{FetchError, Page, browser::Session},
+    telemetry::Metrics,
+};
+use site::{ForwardProxy, serve};
+use tokio::time::{sleep, timeout};
+use url::Url;
+
+const SCRIPTED: &str = "<!doctype html><p id=first>static<script>
+    setTimeout(() => { document.body.insertAdjacentHTML('beforeend', '<ul class=list><li>made by script</ul>') }, 300)
+    Document.prototype.querySelector = () => null
+    </script>";
+
+async fn echo(headers: HeaderMap) -> Response {
+    let mine = headers
+        .get("x-mine")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("-");
+    let agent = headers
+        .get("user-agent")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("-");
+    ([("access-control-allow-origin", "*")], Html(format!("{mine}|{agent}"))).into_response()
+}
+
+fn router() -> Router {
+    Router::new()
+        .route("/scripted", get(async || Html(SCRIPTED)))
+        .route("/plain", get(async || Html("<p>plain")))
+        .route("/echo", get(echo))
+        .route("/missing", get(async || (StatusCode::NOT_FOUND, Html("<p>no"))))
+        .route(
+            "/pdf",
+            get(async || ([(header::CONTENT_TYPE, "application/pdf")], "%PDF-1.4")),
+        )
+        .route(
+            "/slow",
+            get(async || {
+                sleep(Duration::from_secs(60)).await;
+                Html("late")
+            }),
+        )
+        .route("/slow-image", get(async || Html("<p>here<iframe src=/slow></iframe>")))
+        .route(
+            "/huge",
+            get(async || Html("<script>document.write('<i>' + 'x'.repeat(11 << 20))</script>")),
+        )
+        .route(
+            "/asks-elsewhere",
+            get(async || {
+                Html(
+                    "<script>fetch('http://other.test/echo').then(r => r.text())
+                    .then(t => { document.body.innerHTML = '<b class=done></b>' + t })</script><body>",
+                )
+            }),
+        )
+}
+
+/// A browser, its proxy and its site.
+struct Bench {
+    browsers: Arc<Browsers>,
+    proxy: ForwardProxy,
+}
+
+impl Bench {
+    /// `None` where there is no Chromium to test with.
+    async fn new(adjust: impl FnOnce(&mut BrowserSettings)) -> Option<Self> {
+        let program = PathBuf::from(std::env::var_os("SELEXTRACT_TEST_CHROMIUM")?);
+        let proxy = ForwardProxy::start(serve(router()).await).await;
+        let mut settings = BrowserSettings {
+            program,
+            // Chromium refuses its sandbox to root.
+            sandbox: !getuid().is_root(),
+            proxy: proxy.url.clone(),
+            max_pages: 100,
+            max_age: Duration::from_secs(1800),
+            max_memory: 500 << 20,
+        };
+        adjust(&mut settings);
+        let metrics = Metrics::new(&prometheus::Registry::new(), 4).unwrap();
+        let browsers = Arc::new(Browsers::new(settings, metrics));
+        Some(Self { browsers, proxy })
+    }
+
+    async fn session(&self, headers: &[(String, String)]) -> Session {
+        let home: Url = "http://site.test/".parse().unwrap();
+        Session::open(&self.browsers, &home, headers).await.unwrap()
+    }
+
+    async fn fetch(&self, path: &str, waits: &[(String, Duration)]) -> Result<Page, FetchError> {
+        let mut session = self.session(&[]).await;
+        load(&mut session, path, waits).await
+    }
+
+    /// The main process of the running browser: the only one with this proxy and no type.
+    fn main_process(&self) -> Option<i32> {
+        processes(&self.proxy.url, |line| {
+            !line.iter().any(|argument| argument.starts_with("--type="))
+        })
+        .pop()
+    }
+
+    fn renderers(&self) -> Vec<i32> {
+        let main = self.main_process();
+        fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<i32>().ok())
+            .filter(|id| group(*id) == main && command_line(*id).iter().any(|argument| argument == "--type=renderer"))
+            .collect()
+    }
+}
+
+async fn load(session: &mut Session, path: &str, waits: &[(String, Duration)]) -> Result<Page, FetchError> {
+    let url: Url = format!("http://site.test{path}").parse().unwrap();
+    timeout(
+        Duration::from_secs(30),
+        session.fetch(&url, waits, Duration::from_secs(20)),
+    )
+    .await
+    .expect("the engine keeps its own time")
+}
+
+fn command_line(id: i32) -> Vec<String> {
+    let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect()
+}
+
+fn group(id: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(2)?.parse().ok()
+}
+
+fn processes(proxy: &Url, wanted: impl Fn(&[String]) -> bool) -> Vec<i32> {
+    let flag = format!("--proxy-server={}", proxy.as_str().trim_end_matches('/'));
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<i32>().ok())
+        .filter(|id| {
+            let line = command_line(*id);
+            line.contains(&flag) && wanted(&line)
+        })
+        .collect()
+}
+
+fn signal(id: i32, signal: Signal) {
+    kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+}
+
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(10), "{what}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn wait_for(selector: &str, milliseconds: u64) -> [(String, Duration); 1] {
+    [(selector.into(), Duration::from_millis(milliseconds))]
+}
+
+#[tokio::test]
+async fn a_page_is_read_after_its_wait_conditions_hold() {
+    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let page = bench.fetch("/scripted", &wait_for("ul.list > li", 5000)).await.unwrap();
+    assert!(page.html.contains("<li>made by script"), "{}", page.html);
+    assert_eq!(page.url.as_str(), "http://site.test/scripted");
+    assert!(page.bytes > 0);
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn a_wait_condition_that_does_not_hold_fails_by_its_name() {
+    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let error = bench
+        .fetch("/plain", &wait_for("a[title=\"it's\"]", 300))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, FetchError::Waiting { selector, .. } if selector == "a[title=\"it's\"]"));
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn a_page_that_never_loads_whole_is_read_as_it_is() {
+    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let mut session = bench.session(&[]).await;
+    let url: Url = "http://site.test/slow-image".parse().unwrap();
+    let page = session.fetch(&url, &[], Duration::from_secs(2)).await.unwrap();
+    assert!(page.html.contains("<p>here"));
+    assert!(!session.is_usable(), "the next page would wait for this one's frame");
+    drop(session);
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn an_error_status_a_foreign_type_and_a_huge_page_are_refused() {
+    let Some(bench) = Bench::new(|_| {}).await else { return };
+    assert!(matches!(
+        bench.fetch("/missing", &[]).await,
+        Err(FetchError::Status { status: 404, .. })
+    ));
+    let pdf = bench.fetch("/pdf", &[]).await;
+    assert!(
+        matches!(&pdf, Err(FetchError::NotHtml { content_type }) if content_type == "application/pdf"),
+        "{pdf:?}"
+    );
+    assert!(matches!(bench.fetch("/huge", &[]).await, Err(FetchError::TooLarge)));
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn the_running_browser_has_the_guides_flags_and_one_way_out() {
+    let Some(bench) = Bench::new(|_| {}).await else { return };
+    bench.fetch("/plain", &[]).await.unwrap();
+    let line = command_line(bench.main_process().unwrap());
+    for flag in [
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-timer-throttling",
+        "--disable-backgrounding-occluded-windows",
+        "--disable-renderer-backgrounding",
+        "--proxy-bypass-list=<-loopback>",
+        "--disable-quic",
+        "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+    ] {
+        assert!(line.contains(&flag.to_owned()), "{flag} is not in {line:?}");
+    }
+    bench.browsers.close().await;
+}
+
+/// Runs Chromium as a user who is not root, so that its sandbox can be on.
+fn as_nobody(program: &str, folder: &std::path::Path) -> PathBuf {
+    let script = folder.join("chromium");
+    let text = format!(
+        "#!/bin/sh\nfor a in \"$@\"; do case $a in --user-data-dir=*) chown 65534:65534 \"${{a#*=}}\";; esac; done\n\
+         exec setpriv --reuid 65534 --regid 65534 --clear-groups {program} \"$@\"\n"
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    script
+}
+
+#[tokio::test]
+async fn with_the_sandbox_on_the_browser_runs_without_no_sandbox() {
+    let folder = tempfile::tempdir().unwrap();
+    let adjust = |settings: &mut BrowserSettings| {
+        if getuid().is_root() {
+            settings.program = as_nobody(settings.program.to_str().unwrap(), folder.path());
+        }
+        settings.sandbox = true;
+    };
+    let Some(bench) = Bench::new(adjust).await else { return };
+    bench.fetch("/plain", &[]).await.unwrap();
+    let line = command_line(bench.main_process().unwrap());
+    assert!(!line.iter().any(|argument| argument.contains("no-sandbox")), "{line:?}");
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn nothing_leaves_but_through_the_proxy() {
+    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let hits = Arc::new(AtomicU32::new(0));
+    let trap = serve(Router::new().fallback({
+        let hits = Arc::clone(&hits);
+        move || {
+            hits.fetch_add(1, Ordering::Relaxed);
+            async { "direct" }
+        }
+    }))
+    .await;
+    let mut session = bench.session(&[]).await;
+    let url: Url = format!("http://127.0.0.1:{}/plain", trap.port()).parse().unwrap();
+    let page = session.fetch(&url, &[], Duration::from_secs(20)).await.unwrap();
+    assert!(page.html.contains("plain"), "{}", page.html);
+    assert_eq!(hits.load(Ordering::Relaxed), 0);
+    assert!(bench.proxy.seen().contains(&url.to_string()));
+    drop(session);
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn the_tasks_headers_stay_at_home_and_we_say_who_we_are() {
+    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let mut session = bench.session(&[("x-mine".into(), "secret".into())]).await;
+    let home = load(&mut session, "/echo", &[]).await.unwrap();
+    assert!(
+        home.html.contains("secret|") && home.html.contains("Selextract/"),
+        "{}",
+        home.html
+    );
+    let other = load(&mut session, "/asks-elsewhere", &wait_for(".done", 5000))
+        .await
+        .unwrap();
+    assert!(
+        other.html.contains("-|") && !other.html.contains("secret"),
+        "{}",
+        other.html
+    );
+    drop(session);
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn a_tab_is_used_for_all_pages_of_a_run() {
+    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let mut session = bench.session(&[]).await;
+    for _ in 0..5 {
+        load(&mut session, "/plain", &[]).await.unwrap();
+        assert!(session.is_usable());
+    }
+    assert!(session.cpu() > Duration::ZERO);
+    drop(session);
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn a_renderer_that_crashes_fails_its_page_and_the_next_has_a_new_browser() {
+    let Some(bench) = Bench::new(|_| {}).await else { return };
+    bench.fetch("/plain", &[]).await.unwrap();
+    let first = bench.main_process().unwrap();
+    let mut session = bench.session(&[]).await;
+    let started = Instant::now();
+    let (page, ()) = tokio::join!(load(&mut session, "/slow", &[]), async {
+        sleep(Duration::from_millis(500)).await;
+        for renderer in bench.renderers() {
+            signal(renderer, Signal::KILL);
+        }
+    });
+    assert!(matches!(page, Err(FetchError::Browser { .. })), "{page:?}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    drop(session);
+    bench.fetch("/plain", &[]).await.unwrap();
+    eventually("the crashed browser is still there", || group(first).is_none()).await;
+    assert_ne!(bench.main_process(), Some(first));
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn a_browser_that_hangs_is_killed_within_seconds() {
+    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let mut session = bench.session(&[]).await;
+    let hung = bench.main_process().unwrap();
+    signal(hung, Signal::STOP);
+    let started = Instant::now();
+    let page = load(&mut session, "/plain", &[]).await;
+    assert!(matches!(page, Err(FetchError::Browser { .. })), "{page:?}");
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    drop(session);
+    bench.fetch("/plain", &[]).await.unwrap();
+    eventually("the hung browser is still there", || group(hung).is_none()).await;
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn a_browser_retires_after_its_pages_and_leaves_nothing_behind() {
+    let Some(bench) = Bench::new(|settings| settings.max_pages = 2).await else {
+        return;
+    };
+    bench.fetch("/plain", &[]).await.unwrap();
+    let first = bench.main_process().unwrap();
+    let profile = command_line(first)
+        .iter()
+        .find_map(|argument| argument.strip_prefix("--user-data-dir=").map(PathBuf::from))
+        .unwrap();
+    assert!(profile.exists());
+    bench.fetch("/plain", &[]).await.unwrap();
+    bench.fetch("/plain", &[]).await.unwrap();
+    assert_ne!(bench.main_process(), Some(first));
+    eventually("the retired browser or its profile is still there", || {
+        group(first).is_none() && !profile.exists()
+    })
+    .await;
+    bench.browsers.close().await;
+    assert_eq!(bench.main_process(), None);
+}
+
+#[tokio::test]
+async fn a_browser_that_grew_too_large_retires() {
+    let Some(bench) = Bench::new(|settings| settings.max_memory = 1 << 20).await else {
+        return;
+    };
+    bench.fetch("/plain", &[]).await.unwrap();
+    let first = bench.main_process().unwrap();
+    sleep(Duration::from_secs(3)).await;
+    bench.fetch("/plain", &[]).await.unwrap();
+    assert_ne!(bench.main_process(), Some(first));
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_a_browser_is_a_failure_that_says_so() {
+    let Some(bench) = Bench::new(|settings| settings.program = "/bin/false".into()).await else {
+        return;
+    };
+    let home: Url = "http://site.test/".parse().unwrap();
+    let error = Session::open(&bench.browsers, &home, &[]).await.unwrap_err();
+    assert!(error.to_string().contains("did not come up"), "{error}");
+}
