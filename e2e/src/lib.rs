@@ -1,1 +1,10 @@
-//! Placeholder.
+//! The local cluster, the demo and what the journeys stand on. Nothing of the product needs this crate.
+
+mod cluster;
+pub mod commands;
+mod demo;
+mod images;
+mod program;
+mod progress;
+mod tools;
+pub mod world;
