@@ -6,7 +6,7 @@
 mod api;
 mod egress;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod identity;
 mod keeper;
 mod labels;
@@ -23,6 +23,8 @@ mod redis;
 pub mod secrets;
 mod worker;
 
+#[cfg(test)]
+mod policy_tests;
 #[cfg(test)]
 mod tests;
 

@@ -304,14 +304,13 @@ impl Check {
     }
 
     fn egress(&mut self, egress: &EgressSpec) -> Egress {
-        let allow = egress
-            .allow
-            .iter()
-            .enumerate()
-            .filter_map(|(index, entry)| self.allowed(index, entry, &egress.ports));
+        let entries = egress.allow.iter().enumerate();
+        let allow: Vec<_> = entries
+            .filter_map(|(index, entry)| self.allowed(index, entry, &egress.ports))
+            .collect();
         Egress {
             replicas: egress.replicas.unwrap_or(self.sizes.egress_replicas).into(),
-            allow: allow.collect::<Vec<_>>(),
+            allow,
             ports: egress.ports.clone(),
             pod: self.pod("spec.egress.pod", &egress.pod, &self.sizes.egress),
         }
