@@ -123,12 +123,13 @@ impl Bench {
         .pop()
     }
 
+    /// A process that the zygote forked has one text for all of its arguments.
     fn renderers(&self) -> Vec<i32> {
-        let main = self.main_process();
+        let main = self.main_process().and_then(group);
         fs::read_dir("/proc")
             .unwrap()
             .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<i32>().ok())
-            .filter(|id| group(*id) == main && command_line(*id).iter().any(|argument| argument == "--type=renderer"))
+            .filter(|id| group(*id) == main && command_line(*id).join(" ").contains("--type=renderer"))
             .collect()
     }
 }
@@ -348,7 +349,9 @@ async fn a_renderer_that_crashes_fails_its_page_and_the_next_has_a_new_browser()
     let started = Instant::now();
     let (page, ()) = tokio::join!(load(&mut session, "/slow", &[]), async {
         sleep(Duration::from_millis(500)).await;
-        for renderer in bench.renderers() {
+        let renderers = bench.renderers();
+        assert!(!renderers.is_empty());
+        for renderer in renderers {
             signal(renderer, Signal::KILL);
         }
     });
