@@ -13,7 +13,7 @@ pub fn settings(postgres: &Postgres) -> String {
     let slots_mb = (postgres.storage.units().unwrap_or_default() >> 20) / 10;
     format!(
         "data_directory = '{DATA}/pgdata'\n\
-         hba_file = '/etc/selextract/postgres/pg_hba.conf'\n\
+         hba_file = '/etc/selextract/postgres/pg_hba.conf'\nident_file = '{DATA}/pgdata/pg_ident.conf'\n\
          listen_addresses = '*'\nport = 5432\nunix_socket_directories = '/run/postgresql'\n\
          max_connections = {connections}\nsuperuser_reserved_connections = 3\n\
          password_encryption = 'scram-sha-256'\n\
@@ -61,7 +61,7 @@ passwords=/etc/selextract/postgres-passwords
 bin=/usr/lib/postgresql/17/bin
 
 refuse() {
-  printf '%s' "$2" >/dev/termination-log
+  { printf '%s' "$2" >/dev/termination-log; } 2>/dev/null || true
   printf '%s\n' "$2" >&2
   exit "$1"
 }
