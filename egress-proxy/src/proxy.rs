@@ -11,7 +11,7 @@ use hyper::{
     http::uri::PathAndQuery,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{io::copy_bidirectional, net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{io::copy_bidirectional, net::TcpStream, time::timeout};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -21,6 +21,7 @@ use crate::{
     guard::Origin,
     headers,
     metrics::{Cut, Metrics, Outcome},
+    server::Slot,
     target::Target,
 };
 
@@ -44,10 +45,10 @@ impl Proxy {
         }
     }
 
-    /// Serves one request. The permit of its connection is held by its tunnel, if it becomes one.
-    pub async fn handle(&self, request: Request<Incoming>, permit: Arc<OwnedSemaphorePermit>) -> Response<Body> {
+    /// Serves one request. The slot of its connection is held by its tunnel, if it becomes one.
+    pub async fn handle(&self, request: Request<Incoming>, slot: Arc<Slot>) -> Response<Body> {
         let served = if request.method() == Method::CONNECT {
-            self.tunnel(request, permit)
+            self.tunnel(request, slot)
                 .await
                 .map(|response| (response, Outcome::Tunnelled))
         } else {
@@ -60,11 +61,7 @@ impl Proxy {
         response
     }
 
-    async fn tunnel(
-        &self,
-        request: Request<Incoming>,
-        permit: Arc<OwnedSemaphorePermit>,
-    ) -> Result<Response<Body>, Failure> {
+    async fn tunnel(&self, request: Request<Incoming>, slot: Arc<Slot>) -> Result<Response<Body>, Failure> {
         // A tunnel has no body: what would be one is read by some as the first bytes inside it.
         if has_body_framing(request.headers()) {
             return Err(Failure::Malformed);
@@ -74,7 +71,7 @@ impl Proxy {
         let limits = self.dialler.limits();
         let metrics = self.metrics.clone();
         self.tasks.spawn(async move {
-            let _permit = permit;
+            let _slot = slot;
             let carry = async {
                 let mut client = TokioIo::new(hyper::upgrade::on(request).await.map_err(io::Error::other)?);
                 copy_bidirectional(&mut client, &mut origin).await

@@ -35,7 +35,9 @@ pub struct ServerLimits {
     pub max_connections: usize,
     /// For a request's head, and between two requests.
     pub idle: Duration,
-    /// For what runs when the server is told to stop.
+    /// After the stop, new connections are still served for this long: clients hear of it later than the server.
+    pub settle: Duration,
+    /// For what runs after that.
     pub drain: Duration,
 }
 
@@ -52,16 +54,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves until `stop`, then drains.
+    /// Serves until `stop` and a while longer, then drains.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
         let slots = Arc::new(Semaphore::new(self.limits.max_connections));
+        let closing = CancellationToken::new();
+        let settled = async {
+            stop.cancelled().await;
+            sleep(self.limits.settle).await;
+        };
+        tokio::pin!(settled);
         loop {
             let accepted = tokio::select! {
-                () = stop.cancelled() => break,
+                () = settled.as_mut() => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, &slots, &stop),
+                Ok((stream, peer)) => self.admit(stream, peer, &slots, &closing),
                 Err(error) => {
                     warn!(%error, "A connection could not be accepted.");
                     sleep(ACCEPT_PAUSE).await;
@@ -69,22 +77,22 @@ impl Server {
             }
         }
         drop(listener);
+        closing.cancel();
         self.tasks.close();
         if timeout(self.limits.drain, self.tasks.wait()).await.is_err() {
             warn!(open = self.tasks.len(), "Connections that did not end in time are cut.");
         }
     }
 
-    fn admit(&self, stream: TcpStream, peer: SocketAddr, slots: &Arc<Semaphore>, stop: &CancellationToken) {
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, slots: &Arc<Semaphore>, closing: &CancellationToken) {
         let Ok(permit) = slots.clone().try_acquire_owned() else {
             self.metrics.ended(Outcome::Busy);
             self.tasks.spawn(turn_away(stream));
             return;
         };
-        let counted = Counted::new(self.metrics.clone());
-        let served = serve(stream, self.proxy.clone(), permit, self.limits.idle, stop.clone());
+        let slot = Slot::new(permit, self.metrics.clone());
+        let served = serve(stream, self.proxy.clone(), slot, self.limits.idle, closing.clone());
         self.tasks.spawn(async move {
-            let _counted = counted;
             if let Err(error) = served.await {
                 debug!(%peer, %error, "The client's connection broke.");
             }
@@ -92,19 +100,25 @@ impl Server {
     }
 }
 
-/// Holds the gauge of open connections up while it lives.
-struct Counted(Arc<Metrics>);
+/// A client's place among the connections that are allowed, and its count. What a connection becomes holds it on.
+pub struct Slot {
+    _permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
 
-impl Counted {
-    fn new(metrics: Arc<Metrics>) -> Self {
+impl Slot {
+    fn new(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Arc<Self> {
         metrics.connections.inc();
-        Self(metrics)
+        Arc::new(Self {
+            _permit: permit,
+            metrics,
+        })
     }
 }
 
-impl Drop for Counted {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.connections.dec();
+        self.metrics.connections.dec();
     }
 }
 
@@ -120,16 +134,15 @@ async fn turn_away(mut stream: TcpStream) {
 async fn serve(
     stream: TcpStream,
     proxy: Arc<Proxy>,
-    permit: OwnedSemaphorePermit,
+    slot: Arc<Slot>,
     idle: Duration,
-    stop: CancellationToken,
+    closing: CancellationToken,
 ) -> hyper::Result<()> {
     // Small answers are not to wait for each other; a stream that refuses this still works.
     let _ = stream.set_nodelay(true);
-    let permit = Arc::new(permit);
     let service = service_fn(move |request| {
-        let (proxy, permit) = (proxy.clone(), permit.clone());
-        async move { Ok::<_, Infallible>(proxy.handle(request, permit).await) }
+        let (proxy, slot) = (proxy.clone(), slot.clone());
+        async move { Ok::<_, Infallible>(proxy.handle(request, slot).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -141,7 +154,7 @@ async fn serve(
     tokio::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
 }

@@ -38,8 +38,11 @@ pub struct Settings {
     /// Client connections at a time, tunnels too; the next gets 503.
     #[arg(long, env = "SELEXTRACT_EGRESS_MAX_CONNECTIONS", default_value_t = 2048)]
     pub max_connections: usize,
-    /// For open connections after SIGTERM.
-    #[arg(long, env = "SELEXTRACT_EGRESS_DRAIN_TIMEOUT", default_value = "20s")]
+    /// After SIGTERM new connections are still served for this long, while `/readyz` says no.
+    #[arg(long, env = "SELEXTRACT_EGRESS_SETTLE_TIME", default_value = "5s")]
+    pub settle_time: Duration,
+    /// For open connections after that: a worker's longest page, 120 s, and 15 s.
+    #[arg(long, env = "SELEXTRACT_EGRESS_DRAIN_TIMEOUT", default_value = "135s")]
     pub drain_timeout: Duration,
     /// Which log lines are written.
     #[arg(long, env = "SELEXTRACT_LOG", default_value = "info")]
@@ -62,6 +65,7 @@ impl Settings {
         ServerLimits {
             max_connections: self.max_connections,
             idle: self.idle_timeout.get(),
+            settle: self.settle_time.get(),
             drain: self.drain_timeout.get(),
         }
     }

@@ -71,6 +71,40 @@ async fn a_dead_first_address_leaves_time_for_the_next() {
 }
 
 #[tokio::test]
+async fn a_body_and_the_length_of_an_answer_to_head_come_through() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\ncontent-length: 12345\r\nconnection: close\r\n\r\n").await;
+    let rig = Rig::start(&origin.policy(), &[]).await;
+    let url = format!("http://127.0.0.1:{}/", origin.address.port());
+    let answer = rig
+        .exchange(&format!("HEAD {url} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.contains("content-length: 12345\r\n"),
+        "{answer}"
+    );
+    rig.exchange(&format!(
+        "POST {url} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\nconnection: close\r\n\r\nabcd"
+    ))
+    .await;
+    let post = origin.requests().remove(1);
+    assert!(
+        post.starts_with("POST / HTTP/1.1\r\n") && post.contains("content-length: 4\r\n"),
+        "{post}"
+    );
+    assert!(post.ends_with("\r\n\r\nabcd"), "{post}");
+}
+
+#[tokio::test]
+async fn a_new_connection_is_served_while_clients_have_not_heard_of_the_stop() {
+    let origin = Origin::answering(OK).await;
+    let rig = Rig::start(&origin.policy(), &[]).await;
+    rig.stop.cancel();
+    let answer = rig.get(&format!("http://127.0.0.1:{}/", origin.address.port())).await;
+    assert!(answer.ends_with("hello"), "{answer}");
+    timeout(LONG, rig.server).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_body_is_framed_anew_so_that_nothing_hides_behind_it() {
     let origin = Origin::answering(OK).await;
     let rig = Rig::start(&origin.policy(), &[]).await;
@@ -156,13 +190,10 @@ async fn a_tunnel_carries_bytes_both_ways_and_counts_them() {
     let mut back = [0; 4];
     timeout(LONG, stream.read_exact(&mut back)).await.unwrap().unwrap();
     assert_eq!(&back, b"ping");
-    assert_eq!(
-        rig.metric("selextract_egress_connections"),
-        0,
-        "the upgraded connection is no HTTP connection any more"
-    );
+    assert_eq!(rig.metric("selextract_egress_connections"), 1);
     stream.shutdown().await.unwrap();
     assert_eq!(read_to_end(&mut stream).await, "");
+    rig.until_metric("selextract_egress_connections", 0).await;
     assert_eq!(rig.metric(r#"selextract_egress_bytes_total{direction="sent"}"#), 4);
     assert_eq!(rig.metric(r#"selextract_egress_bytes_total{direction="received"}"#), 4);
 }

@@ -73,6 +73,7 @@ impl Rig {
             limits: ServerLimits {
                 max_connections,
                 idle: limits.idle,
+                settle: Duration::from_millis(300),
                 drain: Duration::from_secs(2),
             },
         };
