@@ -1,1 +1,21 @@
-//! Placeholder.
+//! The operator: reconciles `SelextractCluster`s and `ScrapeTask`s. The program is `main.rs`; everything else is a room here.
+//!
+//! One direction for each kind: dereference (all reads) → validate → decide and build (pure) → apply (the only writer) → status.
+//! Holds no logic of the platform: what runs when is the ledger's and the keeper's affair.
+
+mod backoff;
+pub mod build;
+mod canonical;
+mod cluster;
+mod conditions;
+mod context;
+mod leader;
+mod merge_patch;
+mod run;
+mod scrape_task;
+mod settings;
+mod telemetry;
+mod triggers;
+pub mod validated;
+
+pub use run::run;

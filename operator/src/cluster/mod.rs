@@ -1,0 +1,124 @@
+//! The controller of `SelextractCluster`s: dereference, validate, decide, build, apply, status.
+
+mod apply;
+mod certificates;
+mod dereference;
+mod drift;
+mod external;
+mod objects;
+mod pods;
+mod reconcile;
+mod scaler;
+mod secrets;
+mod status;
+mod workload;
+
+use std::{convert::Infallible, sync::Arc};
+
+use futures::{
+    StreamExt,
+    future::ready,
+    stream::{BoxStream, select_all},
+};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, ResourceExt,
+    api::DynamicObject,
+    core::PartialObjectMeta,
+    runtime::{
+        Config,
+        controller::{Action, applier},
+        reflector::{ObjectRef, store::Writer},
+        watcher::{self, watcher},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    context::{Clusters, Context, GuardedCluster},
+    settings::Scope,
+    triggers,
+};
+use objects::{INSTANCE, MANAGED_BY, MANAGER};
+
+/// How many clusters are worked on at once.
+const CONCURRENCY: u16 = 4;
+
+/// What the reconciles of one scope share.
+struct Tools {
+    context: Arc<Context>,
+    answers: drift::Answers,
+}
+
+/// Runs the controller of one scope until the operator stops.
+pub async fn run(context: Arc<Context>, scope: Scope, writer: Writer<GuardedCluster>, stop: CancellationToken) {
+    let reader = Clusters::store_of(&writer);
+    let queue = select_all(watches(&context, &scope, writer))
+        .map(Ok::<_, Infallible>)
+        .take_until(stop.cancelled_owned());
+    let tools = Arc::new(Tools {
+        context,
+        answers: drift::Answers::default(),
+    });
+    applier(
+        |cluster, tools| Box::pin(reconcile::reconcile(cluster, tools)),
+        |_, error: &Infallible, _| match *error {},
+        tools,
+        reader,
+        queue,
+        Config::default().concurrency(CONCURRENCY),
+    )
+    .for_each(|_: Result<(ObjectRef<GuardedCluster>, Action), _>| ready(()))
+    .await;
+}
+
+/// The clusters themselves, their children and their pods.
+fn watches(
+    context: &Arc<Context>,
+    scope: &Scope,
+    writer: Writer<GuardedCluster>,
+) -> Vec<BoxStream<'static, ObjectRef<GuardedCluster>>> {
+    let client = &context.client;
+    let clusters: Api<GuardedCluster> = scope.api(client.clone());
+    let news = context.clone();
+    let main = triggers::main_objects(watcher(clusters, watcher::Config::default()), writer, trim, {
+        let gone = context.clone();
+        move |cluster| forget(&gone, cluster)
+    })
+    .inspect(move |cluster| news.clusters.tell(cluster))
+    .map(|cluster| ObjectRef::from_obj(&cluster))
+    .boxed();
+
+    let ours = format!("{MANAGED_BY}={MANAGER}");
+    let children = objects::kinds().into_iter().map(|resource| {
+        let api: Api<PartialObjectMeta<DynamicObject>> = scope.dynamic_api(client.clone(), &resource);
+        triggers::metadata(api, &ours)
+            .filter_map(|child| ready(cluster_of(&child)))
+            .boxed()
+    });
+    let pods: Api<PartialObjectMeta<Pod>> = scope.api(client.clone());
+    let pods = triggers::metadata(pods, &ours)
+        .filter_map(|pod| ready(cluster_of(&pod)))
+        .boxed();
+    children.chain([main, pods]).collect()
+}
+
+/// The cluster that a child or a pod belongs to, by its label: retained children have no owner.
+fn cluster_of(child: &impl ResourceExt) -> Option<ObjectRef<GuardedCluster>> {
+    let name = child.labels().get(INSTANCE)?;
+    Some(ObjectRef::new(name).within(&child.namespace()?))
+}
+
+/// What others count in an object is of no use here and takes most of its room.
+fn trim(cluster: &mut GuardedCluster) {
+    cluster.managed_fields_mut().clear();
+    cluster
+        .annotations_mut()
+        .remove("kubectl.kubernetes.io/last-applied-configuration");
+}
+
+fn forget(context: &Context, cluster: &GuardedCluster) {
+    let (namespace, name) = objects::namespace_and_name(cluster);
+    context.backoffs.reset(&cluster.uid().unwrap_or_default());
+    context.telemetry.forget_cluster(&namespace, &name, &status::COMPONENTS);
+}

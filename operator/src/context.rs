@@ -1,0 +1,128 @@
+//! What every reconcile is given: the API server, the settings, the telemetry, and the clusters that are known.
+
+use std::sync::Arc;
+
+use kube::{
+    Client, Resource, ResourceExt,
+    core::DeserializeGuard,
+    runtime::{
+        events::{Event, EventType, Recorder, Reporter},
+        reflector::{ObjectRef, Store, store, store::Writer},
+    },
+};
+use selextract_crds::SelextractCluster;
+use tokio::sync::broadcast;
+
+use crate::{
+    backoff::Backoffs,
+    settings::{Scope, Settings},
+    telemetry::Telemetry,
+};
+
+/// A cluster that may not have been readable: one bad object must not break the watch.
+pub type GuardedCluster = DeserializeGuard<SelextractCluster>;
+
+/// What every reconcile is given.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// What the operator was told at its start.
+    pub settings: Settings,
+    /// Metrics and readiness.
+    pub telemetry: Telemetry,
+    /// The clusters that are known.
+    pub clusters: Clusters,
+    /// When to look again after an error.
+    pub backoffs: Backoffs,
+    recorder: Recorder,
+}
+
+impl Context {
+    /// Puts the tools together.
+    pub fn new(client: Client, settings: Settings, telemetry: Telemetry, clusters: Clusters) -> Self {
+        let reporter = Reporter {
+            controller: "selextract-operator".to_owned(),
+            instance: settings.identity.clone(),
+        };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self {
+            client,
+            settings,
+            telemetry,
+            clusters,
+            backoffs: Backoffs::default(),
+            recorder,
+        }
+    }
+
+    /// Publishes an event about an object. An event that cannot be published is logged: it must not stop the work.
+    pub async fn event<K>(&self, about: &K, kind: EventType, reason: &str, action: &str, note: String)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let event = Event {
+            type_: kind,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        self.telemetry.wrote("event");
+        if let Err(error) = self.recorder.publish(&event, &about.object_ref(&())).await {
+            tracing::warn!(%error, reason, "An event could not be published.");
+        }
+    }
+}
+
+/// The clusters of all scopes, and the news about them.
+#[derive(Clone)]
+pub struct Clusters {
+    stores: Vec<Store<GuardedCluster>>,
+    news: broadcast::Sender<(String, String)>,
+}
+
+impl Clusters {
+    /// One store for each scope; the writers belong to the watches.
+    pub fn new(scopes: &[Scope]) -> (Self, Vec<Writer<GuardedCluster>>) {
+        let (stores, writers) = scopes.iter().map(|_| store()).unzip();
+        (
+            Self {
+                stores,
+                news: broadcast::Sender::new(256),
+            },
+            writers,
+        )
+    }
+
+    /// Waits until every scope was listed once.
+    pub async fn listed(&self) {
+        for store in &self.stores {
+            // A dropped writer means that the operator is stopping.
+            let _ = store.wait_until_ready().await;
+        }
+    }
+
+    /// A cluster by namespace and name, if it is there and readable.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<GuardedCluster>> {
+        let key = ObjectRef::new(name).within(namespace);
+        self.stores.iter().find_map(|store| store.get(&key))
+    }
+
+    /// The store that a writer of [`Clusters::new`] fills.
+    pub fn store_of(writer: &Writer<GuardedCluster>) -> Store<GuardedCluster> {
+        writer.as_reader()
+    }
+
+    /// Tells those who listen that something about a cluster changed that matters to its tasks.
+    pub fn tell(&self, cluster: &GuardedCluster) {
+        // Nobody listens before the tasks' controllers run; they read the stores then.
+        let _ = self
+            .news
+            .send((cluster.namespace().unwrap_or_default(), cluster.name_any()));
+    }
+
+    /// The news from now on.
+    pub fn news(&self) -> broadcast::Receiver<(String, String)> {
+        self.news.subscribe()
+    }
+}

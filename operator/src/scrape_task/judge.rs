@@ -1,0 +1,225 @@
+//! Whether a `ScrapeTask` may run as it is written, and what its cluster is told then. Pure.
+
+use croner::parser::{CronParser, Seconds, Year};
+use kube::ResourceExt;
+use selextract_crds::{ScheduleSpec, ScrapeTask, SelextractCluster};
+use selextract_task::feed::{Schedule, Upsert};
+
+use crate::canonical;
+
+/// Why a task does not run: a person has to change it, its cluster or its namespace's admission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The condition's reason.
+    pub reason: &'static str,
+    /// One sentence that names the thing.
+    pub message: String,
+}
+
+/// The namespace and the name of the cluster that a task names.
+pub fn cluster_of(task: &ScrapeTask) -> (String, String) {
+    let reference = &task.spec.cluster_ref;
+    let namespace = reference
+        .namespace
+        .clone()
+        .or_else(|| task.namespace())
+        .unwrap_or_default();
+    (namespace, reference.name.clone())
+}
+
+/// Checks that the cluster is there and admits the task's namespace.
+///
+/// # Errors
+/// What is wrong.
+pub fn admit(task: &ScrapeTask, cluster: Option<&SelextractCluster>) -> Result<(), Fault> {
+    let (namespace, name) = cluster_of(task);
+    let Some(cluster) = cluster else {
+        let message = format!(
+            "There is no SelextractCluster {name} in namespace {namespace}, or the operator does not watch that namespace."
+        );
+        return Err(Fault {
+            reason: "ClusterNotFound",
+            message,
+        });
+    };
+    let own = task.namespace().unwrap_or_default();
+    let admitted = own == namespace
+        || cluster
+            .spec
+            .allowed_namespaces
+            .iter()
+            .any(|allowed| *allowed == own || allowed == "*");
+    if admitted {
+        return Ok(());
+    }
+    let message = format!(
+        "SelextractCluster {name} in namespace {namespace} does not admit namespace {own}; add it to its spec.allowedNamespaces."
+    );
+    Err(Fault {
+        reason: "NamespaceNotAllowed",
+        message,
+    })
+}
+
+/// Checks what the task says and makes what the cluster is told.
+///
+/// # Errors
+/// What is wrong.
+pub fn compile(task: &ScrapeTask) -> Result<Upsert, Fault> {
+    let spec = &task.spec;
+    if let Err(violations) = spec.task.compile() {
+        return Err(Fault {
+            reason: "InvalidTask",
+            message: format!("spec.task: {violations}"),
+        });
+    }
+    let schedule = spec.schedule.as_ref().map(check_schedule).transpose()?;
+    let spec_hash = canonical::hash(&spec.task).map_err(|error| Fault {
+        reason: "InvalidTask",
+        message: format!("spec.task cannot be written as JSON: {error}"),
+    })?;
+    Ok(Upsert {
+        uid: task.uid().unwrap_or_default(),
+        namespace: task.namespace().unwrap_or_default(),
+        name: task.name_any(),
+        spec_hash,
+        task: spec.task.clone(),
+        priority: spec.priority,
+        suspend: spec.suspend,
+        schedule,
+        on_change: spec.on_change,
+    })
+}
+
+fn check_schedule(schedule: &ScheduleSpec) -> Result<Schedule, Fault> {
+    let parser = CronParser::builder()
+        .seconds(Seconds::Disallowed)
+        .year(Year::Disallowed)
+        .build();
+    if let Err(error) = parser.parse(&schedule.cron) {
+        let message = format!(
+            "spec.schedule.cron = {:?}: {error}; write five fields: minute, hour, day of the month, month, day of the week",
+            schedule.cron
+        );
+        return Err(Fault {
+            reason: "InvalidSchedule",
+            message,
+        });
+    }
+    if jiff::tz::TimeZone::get(&schedule.time_zone).is_err() {
+        let message = format!(
+            "spec.schedule.timeZone = {:?} is not an IANA time zone; write one like Europe/Berlin",
+            schedule.time_zone
+        );
+        return Err(Fault {
+            reason: "InvalidSchedule",
+            message,
+        });
+    }
+    Ok(Schedule {
+        cron: schedule.cron.clone(),
+        time_zone: schedule.time_zone.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use selextract_crds::SelextractClusterSpec;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn task(spec: &Value) -> ScrapeTask {
+        serde_json::from_value(json!({
+            "apiVersion": "selextract.io/v1alpha1", "kind": "ScrapeTask",
+            "metadata": {"name": "docs", "namespace": "team", "uid": "u1"}, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn good() -> Value {
+        json!({
+            "clusterRef": {"name": "shop"},
+            "task": {"url": "https://example.com/", "fields": [{"name": "title", "selector": "h1"}]},
+        })
+    }
+
+    fn cluster(allowed: &[&str]) -> SelextractCluster {
+        SelextractCluster::new(
+            "shop",
+            SelextractClusterSpec {
+                allowed_namespaces: allowed.iter().map(|&n| n.to_owned()).collect(),
+                ..SelextractClusterSpec::default()
+            },
+        )
+    }
+
+    #[test]
+    fn a_missing_cluster_is_named() {
+        let fault = admit(&task(&good()), None).unwrap_err();
+        assert_eq!(fault.reason, "ClusterNotFound");
+        assert!(fault.message.contains("shop") && fault.message.contains("team"));
+    }
+
+    #[test]
+    fn a_cluster_elsewhere_serves_only_the_namespaces_that_it_admits() {
+        let mut spec = good();
+        spec["clusterRef"]["namespace"] = "platform".into();
+        let task = task(&spec);
+        assert_eq!(
+            admit(&task, Some(&cluster(&[]))).unwrap_err().reason,
+            "NamespaceNotAllowed"
+        );
+        assert_eq!(
+            admit(&task, Some(&cluster(&["other"]))).unwrap_err().reason,
+            "NamespaceNotAllowed"
+        );
+        assert_eq!(admit(&task, Some(&cluster(&["team"]))), Ok(()));
+        assert_eq!(admit(&task, Some(&cluster(&["*"]))), Ok(()));
+    }
+
+    #[test]
+    fn the_own_namespace_is_always_admitted() {
+        assert_eq!(admit(&task(&good()), Some(&cluster(&[]))), Ok(()));
+    }
+
+    #[test]
+    fn invalid_selectors_and_schemes_are_told_with_field_and_value() {
+        let mut spec = good();
+        spec["task"]["fields"][0]["selector"] = "h1[".into();
+        spec["task"]["url"] = "ftp://example.com/".into();
+        let fault = compile(&task(&spec)).unwrap_err();
+        assert_eq!(fault.reason, "InvalidTask");
+        assert!(
+            fault.message.contains("fields[0].selector") && fault.message.contains("url"),
+            "{}",
+            fault.message
+        );
+    }
+
+    #[test]
+    fn a_schedule_has_five_fields_and_a_real_time_zone() {
+        for (cron, zone, good_one) in [
+            ("*/5 * * * *", "UTC", true),
+            ("0 3 * * MON", "Europe/Berlin", true),
+            ("61 * * * *", "UTC", false),
+            ("* * * * * *", "UTC", false),
+            ("0 3 * * *", "Mars/Olympus", false),
+        ] {
+            let mut spec = good();
+            spec["schedule"] = json!({"cron": cron, "timeZone": zone});
+            assert_eq!(compile(&task(&spec)).is_ok(), good_one, "{cron} {zone}");
+        }
+    }
+
+    #[test]
+    fn the_hash_depends_on_the_task_alone() {
+        let mut other = good();
+        other["suspend"] = true.into();
+        other["priority"] = 9.into();
+        let (one, two) = (compile(&task(&good())).unwrap(), compile(&task(&other)).unwrap());
+        assert_eq!(one.spec_hash, two.spec_hash);
+        other["task"]["maxRetries"] = 1.into();
+        assert_ne!(one.spec_hash, compile(&task(&other)).unwrap().spec_hash);
+    }
+}

@@ -1,0 +1,115 @@
+//! The links to all clusters that have tasks, and the way of their news to the controllers.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use kube::{Client, ResourceExt};
+use selextract_crds::SelextractCluster;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    client::{ApiClient, Target},
+    link::{Link, Notice},
+    registry::{Place, Registry},
+};
+use crate::settings::Settings;
+
+/// The links, by the cluster's uid.
+pub struct Links {
+    client: Client,
+    settings: Settings,
+    registry: Arc<Registry>,
+    stop: CancellationToken,
+    running: Mutex<HashMap<String, (Place, Arc<Link>)>>,
+    looks: mpsc::Sender<Place>,
+}
+
+impl Links {
+    /// No links yet. Tasks that have to be looked at again are sent to `looks`.
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        registry: Arc<Registry>,
+        stop: CancellationToken,
+        looks: mpsc::Sender<Place>,
+    ) -> Self {
+        Self {
+            client,
+            settings,
+            registry,
+            stop,
+            running: Mutex::default(),
+            looks,
+        }
+    }
+
+    /// The link to a cluster, started when it is the first time.
+    pub fn to(&self, cluster: &SelextractCluster) -> Arc<Link> {
+        let place = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+        let uid = cluster.uid().unwrap_or_default();
+        let mut links = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, link)) = links.get(&uid) {
+            return link.clone();
+        }
+        let link = self.start(&place, &uid);
+        links.insert(uid, (place, link.clone()));
+        link
+    }
+
+    /// Ends the links to clusters of this place that are not `uid`: they are gone.
+    pub fn keep_only(&self, place: &Place, uid: Option<&str>) {
+        let mut links = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|known, (at, link)| {
+            let stays = at != place || Some(known.as_str()) == uid;
+            if !stays {
+                link.stop();
+            }
+            stays
+        });
+    }
+
+    /// Has tasks looked at again.
+    pub async fn look_at(&self, places: Vec<Place>) {
+        for place in places {
+            if self.looks.send(place).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn start(&self, place: &Place, uid: &str) -> Arc<Link> {
+        let target = Target {
+            namespace: place.0.clone(),
+            name: place.1.clone(),
+            uid: uid.to_owned(),
+            own_namespace: self.settings.namespace.clone(),
+            service_account: self.settings.service_account.clone(),
+        };
+        let (notices, mut news) = mpsc::channel(1024);
+        let known = self.registry.clone();
+        let link = Link::start(
+            Arc::new(ApiClient::new(self.client.clone(), target)),
+            self.stop.child_token(),
+            notices,
+            move |uid| known.place(uid).is_some(),
+        );
+        let (registry, looks, place) = (self.registry.clone(), self.looks.clone(), place.clone());
+        tokio::spawn(async move {
+            while let Some(notice) = news.recv().await {
+                let places = match notice {
+                    Notice::Changed(uid) => registry.unsettle_one(&uid).into_iter().collect(),
+                    Notice::Reached => registry.unsettled(&place),
+                };
+                for place in places {
+                    if looks.send(place).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        link
+    }
+}

@@ -1,0 +1,305 @@
+//! What a `ScrapeTask`'s status says of its run. Pure. At most three writes a run: accepted, started, finished.
+
+use jiff::Timestamp;
+use selextract_crds::{LastError, RunState, ScrapeTaskStatus};
+use selextract_task::feed::{self, Run};
+use serde_json::{Map, Value};
+
+use super::judge::Fault;
+use crate::conditions::{self, Summary, Verdict};
+
+const MAX_PREVIEW: usize = 4096;
+const MAX_ERROR: usize = 1024;
+
+/// What is known about a task now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Its cluster has it.
+    Accepted {
+        /// The newest run, where one is known.
+        run: Option<Box<Run>>,
+        /// When the schedule runs next.
+        next_run_at: Option<String>,
+    },
+    /// It is on its way to its cluster.
+    Waiting {
+        /// The condition's reason.
+        reason: &'static str,
+        /// One sentence.
+        message: String,
+    },
+    /// A person has to change something.
+    Stalled(Fault),
+}
+
+/// The status to store.
+pub fn next(old: &ScrapeTaskStatus, generation: i64, outcome: &Outcome, now: Timestamp) -> ScrapeTaskStatus {
+    let mut status = old.clone();
+    if let Outcome::Accepted { run, next_run_at } = outcome {
+        if let Some(run) = run.as_deref().filter(|run| advances(old, run)) {
+            mirror(&mut status, run);
+        }
+        // The next tick moves with each run: alone it is no news.
+        if status.run_id != old.run_id
+            || status.state != old.state
+            || next_run_at.is_some() != old.next_run_time.is_some()
+        {
+            status.next_run_time.clone_from(next_run_at);
+        }
+    }
+    let mut verdicts = match outcome {
+        Outcome::Accepted { .. } => {
+            conditions::summaries(Summary::Ready, "Accepted", "The cluster has accepted the task.")
+        }
+        Outcome::Waiting { .. } if is_accepted(old, generation) => {
+            // Once accepted it stays so: an API that is away for a while is no news about the task.
+            return old.clone();
+        }
+        Outcome::Waiting { reason, message } => conditions::summaries(Summary::Reconciling, reason, message),
+        Outcome::Stalled(fault) => conditions::summaries(Summary::Stalled, fault.reason, &fault.message),
+    };
+    verdicts.push(succeeded(&status));
+    status.conditions = conditions::merge(&old.conditions, verdicts, generation, now);
+    status.observed_generation = generation;
+    status
+}
+
+/// Whether this status says that this generation was accepted.
+pub fn is_accepted(status: &ScrapeTaskStatus, generation: i64) -> bool {
+    status.observed_generation == generation
+        && status
+            .conditions
+            .iter()
+            .any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// The state as a metric's label.
+pub fn state_label(status: &ScrapeTaskStatus) -> &'static str {
+    match status.state {
+        None => "none",
+        Some(RunState::Pending) => "pending",
+        Some(RunState::Running) => "running",
+        Some(RunState::Succeeded) => "succeeded",
+        Some(RunState::Failed) => "failed",
+        Some(RunState::Canceled) => "canceled",
+    }
+}
+
+/// Whether a run is news: a newer one, or the same one further on. Going back to the queue is not.
+fn advances(old: &ScrapeTaskStatus, run: &Run) -> bool {
+    match &old.run_id {
+        // Ids are UUIDv7: their texts sort by time.
+        Some(known) if *known == run.id => phase(run.state.into()) > old.state.map_or(0, phase),
+        Some(known) => run.id > *known,
+        None => true,
+    }
+}
+
+fn phase(state: RunState) -> u8 {
+    match state {
+        RunState::Pending => 1,
+        RunState::Running => 2,
+        RunState::Succeeded | RunState::Failed | RunState::Canceled => 3,
+    }
+}
+
+fn mirror(status: &mut ScrapeTaskStatus, run: &Run) {
+    status.run_id = Some(run.id.clone());
+    status.spec_hash = Some(run.spec_hash.clone());
+    status.state = Some(run.state.into());
+    status.pages = i64::try_from(run.pages).ok();
+    status.records = i64::try_from(run.records).ok();
+    status.error = run.error.as_ref().map(last_error);
+    status.created_at = Some(run.created_at.clone());
+    status.started_at.clone_from(&run.started_at);
+    status.finished_at.clone_from(&run.finished_at);
+    status.results = Some(format!("/api/v1/tasks/{}/results", run.id));
+    if !run.state.is_open() {
+        status.preview = preview(&run.preview);
+    }
+}
+
+fn last_error(error: &feed::RunError) -> LastError {
+    LastError {
+        class: error.class.chars().take(64).collect(),
+        message: error.message.chars().take(MAX_ERROR).collect(),
+    }
+}
+
+/// The records as a JSON array, cut short to whole records.
+fn preview(records: &[Map<String, Value>]) -> Option<String> {
+    let texts: Vec<String> = records
+        .iter()
+        .filter_map(|record| serde_json::to_string(record).ok())
+        .collect();
+    let fits = |count: &usize| {
+        texts[..*count]
+            .iter()
+            .map(|text| text.chars().count() + 1)
+            .sum::<usize>()
+            < MAX_PREVIEW
+    };
+    let count = (1..=texts.len()).rev().find(fits)?;
+    Some(format!("[{}]", texts[..count].join(",")))
+}
+
+fn succeeded(status: &ScrapeTaskStatus) -> Verdict {
+    const KIND: &str = "Succeeded";
+    match status.state {
+        None => Verdict::unknown(KIND, "NotStarted", "There is no run yet."),
+        Some(RunState::Pending) => Verdict::unknown(KIND, "Pending", "The run waits for a worker."),
+        Some(RunState::Running) => Verdict::unknown(KIND, "Running", "The run is under way."),
+        Some(RunState::Succeeded) => Verdict::yes(KIND, "Succeeded", "Every page was read."),
+        Some(RunState::Canceled) => Verdict::no(KIND, "Canceled", "The run was canceled."),
+        Some(RunState::Failed) => match &status.error {
+            Some(error) => Verdict::no(KIND, &conditions::as_reason(&error.class), error.message.clone()),
+            None => Verdict::no(KIND, "Failed", "The run failed."),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn run(id: &str, state: feed::RunState) -> Run {
+        Run {
+            id: id.into(),
+            spec_hash: "h".into(),
+            state,
+            pages: 2,
+            records: 3,
+            error: (state == feed::RunState::Failed).then(|| feed::RunError {
+                class: "Timeout".into(),
+                message: "The page took too long.".into(),
+            }),
+            created_at: "2026-11-24T02:00:00Z".into(),
+            started_at: None,
+            finished_at: None,
+            preview: Vec::new(),
+        }
+    }
+
+    fn accepted(run: Run) -> Outcome {
+        Outcome::Accepted {
+            run: Some(Box::new(run)),
+            next_run_at: None,
+        }
+    }
+
+    fn after(old: &ScrapeTaskStatus, outcome: &Outcome, second: i64) -> ScrapeTaskStatus {
+        next(old, 1, outcome, Timestamp::from_second(second).unwrap())
+    }
+
+    fn condition<'a>(status: &'a ScrapeTaskStatus, kind: &str) -> (&'a str, &'a str) {
+        let found = status.conditions.iter().find(|c| c.type_ == kind).unwrap();
+        (&found.status, &found.reason)
+    }
+
+    #[test]
+    fn a_run_is_written_three_times_however_often_it_is_told() {
+        use feed::RunState::{Pending, Running, Succeeded};
+        let told = [
+            Pending, Pending, Running, Running, Pending, Running, Succeeded, Succeeded, Running,
+        ];
+        let (mut status, mut writes) = (ScrapeTaskStatus::default(), 0);
+        for (second, state) in told.into_iter().enumerate() {
+            let mut run = run("0190-a", state);
+            run.pages = second as u64;
+            let new = after(&status, &accepted(run), i64::try_from(second).unwrap());
+            writes += i32::from(new != status);
+            status = new;
+        }
+        assert_eq!(writes, 3);
+        assert_eq!(condition(&status, "Succeeded"), ("True", "Succeeded"));
+    }
+
+    #[test]
+    fn a_task_whose_site_is_down_is_still_ready() {
+        let status = after(
+            &ScrapeTaskStatus::default(),
+            &accepted(run("a", feed::RunState::Failed)),
+            1,
+        );
+        assert_eq!(condition(&status, "Ready"), ("True", "Accepted"));
+        assert_eq!(condition(&status, "Succeeded"), ("False", "Timeout"));
+        assert_eq!(condition(&status, "Stalled").0, "False");
+    }
+
+    #[test]
+    fn the_outcome_is_unknown_while_the_run_is_under_way() {
+        let status = after(
+            &ScrapeTaskStatus::default(),
+            &accepted(run("a", feed::RunState::Running)),
+            1,
+        );
+        assert_eq!(condition(&status, "Succeeded"), ("Unknown", "Running"));
+    }
+
+    #[test]
+    fn an_older_run_changes_nothing_and_a_newer_one_takes_over() {
+        let finished = after(
+            &ScrapeTaskStatus::default(),
+            &accepted(run("b", feed::RunState::Succeeded)),
+            1,
+        );
+        assert_eq!(
+            after(&finished, &accepted(run("a", feed::RunState::Failed)), 2),
+            finished
+        );
+        let newer = after(&finished, &accepted(run("c", feed::RunState::Pending)), 2);
+        assert_eq!(newer.run_id.as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn an_api_that_is_away_takes_nothing_back_from_an_accepted_task() {
+        let status = after(
+            &ScrapeTaskStatus::default(),
+            &accepted(run("a", feed::RunState::Running)),
+            1,
+        );
+        let away = Outcome::Waiting {
+            reason: "ClusterUnreachable",
+            message: "It does not answer.".into(),
+        };
+        assert_eq!(after(&status, &away, 2), status);
+        assert_eq!(
+            condition(&next(&status, 2, &away, Timestamp::UNIX_EPOCH), "Reconciling"),
+            ("True", "ClusterUnreachable")
+        );
+    }
+
+    #[test]
+    fn a_fault_stalls_and_keeps_what_is_known_of_the_run() {
+        let status = after(
+            &ScrapeTaskStatus::default(),
+            &accepted(run("a", feed::RunState::Succeeded)),
+            1,
+        );
+        let fault = Fault {
+            reason: "InvalidTask",
+            message: "spec.task: url".into(),
+        };
+        let stalled = next(&status, 2, &Outcome::Stalled(fault), Timestamp::UNIX_EPOCH);
+        assert_eq!(condition(&stalled, "Stalled"), ("True", "InvalidTask"));
+        assert_eq!(condition(&stalled, "Ready").0, "False");
+        assert_eq!(stalled.run_id.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn the_preview_holds_whole_records_only() {
+        let record = |length: usize| json!({"text": "x".repeat(length)}).as_object().cloned().unwrap();
+        assert_eq!(
+            preview(&[record(1), record(1)]).unwrap(),
+            r#"[{"text":"x"},{"text":"x"}]"#
+        );
+        let cut = preview(&[record(3000), record(3000)]).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Value>(&cut).unwrap().as_array().unwrap().len(),
+            1
+        );
+        assert_eq!(preview(&[record(5000)]), None);
+    }
+}
