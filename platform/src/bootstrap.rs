@@ -1,0 +1,179 @@
+//! What the migration job does: roles, database, schema, the first administrator. Safe to run again.
+
+use std::{str::FromStr, time::Duration};
+
+use jiff::Timestamp;
+use snafu::ResultExt;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, postgres::PgConnectOptions};
+
+use crate::ledger::{Ledger, LedgerError, PoolSettings, Secret, UserId, error};
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+/// The role that owns the schema.
+pub const OWNER: &str = "selextract_owner";
+/// The role of API, workers and keeper.
+pub const APP: &str = "selextract_app";
+/// The role of read replicas.
+pub const REPLICATION: &str = "selextract_replication";
+/// How long reaching the database may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// The passwords that roles are created with, or get.
+#[derive(Clone, Debug)]
+pub struct RolePasswords {
+    /// Of [`OWNER`].
+    pub owner: Secret,
+    /// Of [`APP`].
+    pub app: Secret,
+    /// Of [`REPLICATION`].
+    pub replication: Secret,
+}
+
+/// Creates or updates the roles and creates the database, as a superuser.
+///
+/// `superuser` names any database of the server; `database` is the one to make.
+pub async fn prepare_server(superuser: &Secret, database: &str, passwords: &RolePasswords) -> Result<(), LedgerError> {
+    let doing = error::DatabaseSnafu {
+        doing: "preparing the database server",
+    };
+    let options = PgConnectOptions::from_str(&superuser.0).context(error::UrlSnafu)?;
+    let mut connection = connect(&options).await?;
+    // One preparation at a time; the lock ends with the session.
+    connection
+        .execute("SELECT pg_advisory_lock(hashtextextended('selextract bootstrap', 0))")
+        .await
+        .context(doing)?;
+    for (role, password, attributes) in [
+        (OWNER, &passwords.owner, "LOGIN"),
+        (APP, &passwords.app, "LOGIN"),
+        (REPLICATION, &passwords.replication, "LOGIN REPLICATION"),
+    ] {
+        let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)")
+            .bind(role)
+            .fetch_one(&mut connection)
+            .await
+            .context(doing)?;
+        let verb = if there { "ALTER" } else { "CREATE" };
+        let sql: String = sqlx::query_scalar(AssertSqlSafe(format!(
+            "SELECT format('{verb} ROLE {role} {attributes} PASSWORD %L', $1)"
+        )))
+        .bind(&password.0)
+        .fetch_one(&mut connection)
+        .await
+        .context(doing)?;
+        connection
+            .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
+            .await
+            .context(doing)?;
+    }
+    for (setting, owner, app) in [
+        ("statement_timeout", "0", "30s"),
+        ("idle_in_transaction_session_timeout", "60s", "30s"),
+        ("lock_timeout", "10s", "5s"),
+    ] {
+        for (role, value) in [(OWNER, owner), (APP, app)] {
+            let sql = format!("ALTER ROLE {role} SET {setting} = '{value}'");
+            connection
+                .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
+                .await
+                .context(doing)?;
+        }
+    }
+    let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+        .bind(database)
+        .fetch_one(&mut connection)
+        .await
+        .context(doing)?;
+    if !there {
+        let sql: String = sqlx::query_scalar(AssertSqlSafe(format!(
+            "SELECT format('CREATE DATABASE %I OWNER {OWNER}', $1)"
+        )))
+        .bind(database)
+        .fetch_one(&mut connection)
+        .await
+        .context(doing)?;
+        connection
+            .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
+            .await
+            .context(doing)?;
+    }
+    connection.close().await.context(doing)?;
+    let mut inside = connect(&options.database(database)).await?;
+    inside
+        .execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+        .await
+        .context(doing)?;
+    inside.close().await.context(doing)
+}
+
+/// Applies the migrations, makes the partitions of this month and the next ones, and lets [`APP`] use the tables where that role exists.
+pub async fn migrate(owner: &Secret, now: Timestamp) -> Result<(), LedgerError> {
+    let doing = error::DatabaseSnafu { doing: "migrating" };
+    let options = PgConnectOptions::from_str(&owner.0).context(error::UrlSnafu)?;
+    let mut connection = connect(&options).await?;
+    MIGRATIONS.run(&mut connection).await.context(error::MigrateSnafu)?;
+    let app: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND rolname <> current_user)")
+            .bind(APP)
+            .fetch_one(&mut connection)
+            .await
+            .context(doing)?;
+    if app {
+        for sql in [
+            "GRANT USAGE ON SCHEMA public TO selextract_app",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO selextract_app",
+            "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO selextract_app",
+            "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO selextract_app",
+            "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO selextract_app",
+            "REVOKE INSERT, UPDATE, DELETE ON _sqlx_migrations FROM selextract_app",
+        ] {
+            connection.execute(sql).await.context(doing)?;
+        }
+    }
+    connection.close().await.context(doing)?;
+    let ledger = Ledger::connect_lazy(&PoolSettings {
+        url: owner.clone(),
+        max_connections: 1,
+        min_connections: 0,
+        acquire_timeout: CONNECT,
+        max_lifetime: Duration::from_mins(10),
+        application_name: "selextract-migrate",
+    })?;
+    ledger.make_partitions(now, 1).await?;
+    ledger.close().await;
+    Ok(())
+}
+
+/// Makes the administrator `admin` when there is none. An existing one keeps its password.
+pub async fn ensure_admin(owner: &Secret, password_hash: &str) -> Result<(), LedgerError> {
+    let doing = error::DatabaseSnafu {
+        doing: "making the administrator",
+    };
+    let mut connection = connect(&PgConnectOptions::from_str(&owner.0).context(error::UrlSnafu)?).await?;
+    sqlx::query(
+        "INSERT INTO users (id, name, kind, role, password_hash) VALUES ($1, 'admin', 'person', 'admin', $2) ON CONFLICT (name) DO NOTHING",
+    )
+    .bind(UserId::new())
+    .bind(password_hash)
+    .execute(&mut connection)
+    .await
+    .context(doing)?;
+    connection.close().await.context(doing)
+}
+
+/// The database that a URL names.
+pub fn database_of(url: &Secret) -> Result<String, LedgerError> {
+    let options = PgConnectOptions::from_str(&url.0).context(error::UrlSnafu)?;
+    Ok(options.get_database().unwrap_or("selextract").to_owned())
+}
+
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, LedgerError> {
+    let doing = error::DatabaseSnafu {
+        doing: "reaching the database",
+    };
+    match tokio::time::timeout(CONNECT, PgConnection::connect_with(options)).await {
+        Ok(connection) => connection.context(doing),
+        Err(_) => Err(sqlx::Error::PoolTimedOut).context(doing),
+    }
+}

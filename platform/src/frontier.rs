@@ -1,0 +1,177 @@
+//! The frontier: which tasks may run now, fairly. An index in Redis that can be lost: the keeper refills it from the ledger.
+//!
+//! Owners take turns by virtual time; an owner's hosts by the moment at which their first task is due; within (owner, host) tasks go by
+//! priority, then by due time. One Lua call takes a batch. The window is bounded: an offer beyond it is refused and comes back by the refill.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use redis::{Script, aio::ConnectionManager};
+use snafu::{ResultExt, Snafu};
+use tokio::sync::{Notify, OnceCell};
+use tracing::warn;
+
+use crate::{
+    ledger::{Secret, TaskId, UserId},
+    redis_connection,
+};
+
+/// The most entries for one owner and host.
+pub const QUEUE_WINDOW: usize = 1_000;
+/// The most entries in all.
+pub const WINDOW: usize = 200_000;
+/// After this long a worker that was not woken looks again.
+pub const POLL: Duration = Duration::from_secs(1);
+
+const TIMEOUT: Duration = Duration::from_secs(2);
+const WAKE: &str = "sx:wake";
+const KEYS: [&str; 4] = ["sx:owners", "sx:entries", "sx:clock", "sx:later"];
+
+/// Something that waits to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The task.
+    pub id: TaskId,
+    /// Whose turn it takes.
+    pub owner: UserId,
+    /// The host of its next page.
+    pub host: String,
+    /// 0 (last) to 9 (first).
+    pub priority: u8,
+    /// Not before this moment, in milliseconds since the epoch.
+    pub due_milliseconds: i64,
+}
+
+/// What the frontier holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Entries that may run now.
+    pub runnable: u64,
+    /// Entries that wait for their time.
+    pub later: u64,
+}
+
+/// The frontier did not answer, or not in time.
+#[derive(Debug, Snafu)]
+#[snafu(display("{doing} the frontier: {source}"))]
+pub struct FrontierError {
+    doing: &'static str,
+    source: redis::RedisError,
+}
+
+/// The frontier. Cheap to clone.
+#[derive(Clone)]
+pub struct Frontier {
+    client: redis::Client,
+    connection: Arc<OnceCell<ConnectionManager>>,
+    offer: Arc<Script>,
+    take: Arc<Script>,
+}
+
+impl Frontier {
+    /// A frontier whose connection is made when it is needed. Fails only on a URL that is none.
+    pub fn connect_lazy(url: &Secret) -> Result<Self, FrontierError> {
+        Ok(Self {
+            client: redis::Client::open(url.0.as_str()).context(FrontierSnafu { doing: "opening" })?,
+            connection: Arc::default(),
+            offer: Arc::new(Script::new(include_str!("frontier/offer.lua"))),
+            take: Arc::new(Script::new(include_str!("frontier/take.lua"))),
+        })
+    }
+
+    /// Puts entries in and wakes workers. An entry that is there already stays; returns how many were taken in.
+    pub async fn offer(&self, entries: &[Entry]) -> Result<u64, FrontierError> {
+        let mut taken = 0;
+        for batch in entries.chunks(500) {
+            let mut call = self.offer.prepare_invoke();
+            for key in KEYS {
+                call.key(key);
+            }
+            call.arg(QUEUE_WINDOW).arg(WINDOW).arg(WAKE);
+            for entry in batch {
+                call.arg(entry.id.to_string())
+                    .arg(entry.owner.to_string())
+                    .arg(&entry.host)
+                    .arg(entry.priority)
+                    .arg(entry.due_milliseconds);
+            }
+            let mut connection = self.connection().await?;
+            let count: u64 = call
+                .invoke_async(&mut connection)
+                .await
+                .context(FrontierSnafu { doing: "offering to" })?;
+            taken += count;
+        }
+        Ok(taken)
+    }
+
+    /// Takes up to `count` entries that may run now. They are gone from here: what is not claimed comes back by the refill.
+    pub async fn take(&self, count: usize) -> Result<Vec<TaskId>, FrontierError> {
+        let mut call = self.take.prepare_invoke();
+        for key in KEYS {
+            call.key(key);
+        }
+        call.arg(count);
+        let mut connection = self.connection().await?;
+        let ids: Vec<String> = call
+            .invoke_async(&mut connection)
+            .await
+            .context(FrontierSnafu { doing: "taking from" })?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    /// What it holds now.
+    pub async fn size(&self) -> Result<Size, FrontierError> {
+        let mut connection = self.connection().await?;
+        let (all, later): (u64, u64) = redis::pipe()
+            .hlen(KEYS[1])
+            .zcard(KEYS[3])
+            .query_async(&mut connection)
+            .await
+            .context(FrontierSnafu { doing: "measuring" })?;
+        Ok(Size {
+            runnable: all.saturating_sub(later),
+            later,
+        })
+    }
+
+    /// Whether it answers.
+    pub async fn ping(&self) -> Result<(), FrontierError> {
+        let mut connection = self.connection().await?;
+        redis::cmd("PING")
+            .query_async::<String>(&mut connection)
+            .await
+            .context(FrontierSnafu { doing: "reaching" })?;
+        Ok(())
+    }
+
+    /// Notifies `wake` at each offer, for as long as the future is polled. It connects again by itself; a worker polls besides.
+    pub async fn listen(&self, wake: &Notify) {
+        loop {
+            if let Err(error) = self.listen_once(wake).await {
+                warn!(%error, "listening to the frontier failed; polling until it works again");
+            }
+            tokio::time::sleep(POLL + Duration::from_millis(rand::random_range(0..500))).await;
+        }
+    }
+
+    async fn listen_once(&self, wake: &Notify) -> Result<(), redis::RedisError> {
+        let mut channel = tokio::time::timeout(TIMEOUT, self.client.get_async_pubsub())
+            .await
+            .map_err(|_| redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
+        channel.subscribe(WAKE).await?;
+        let mut messages = channel.on_message();
+        while messages.next().await.is_some() {
+            wake.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn connection(&self) -> Result<ConnectionManager, FrontierError> {
+        self.connection
+            .get_or_try_init(|| redis_connection(&self.client, TIMEOUT))
+            .await
+            .cloned()
+            .context(FrontierSnafu { doing: "reaching" })
+    }
+}

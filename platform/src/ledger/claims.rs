@@ -1,0 +1,245 @@
+//! What workers do: claim, renew, commit pages, finish, hand back. Every write carries the lease token; one that matches no row is
+//! dropped and told as [`Fenced`].
+
+use std::time::Duration;
+
+use selextract_task::{TaskSpec, feed::RunError};
+use serde_json::{Map, Value};
+use snafu::ResultExt;
+use sqlx::{FromRow, types::Json};
+use uuid::Uuid;
+
+use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, pages};
+
+/// One extracted row.
+pub type Record = Map<String, Value>;
+
+/// The lease is somebody else's by now: stop, and write nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fenced;
+
+/// A task that this worker holds.
+#[derive(Clone, Debug, FromRow)]
+pub struct Claim {
+    /// The task.
+    pub id: TaskId,
+    /// Who owns it.
+    pub user_id: UserId,
+    /// The proof that this worker holds it.
+    pub lease_token: Uuid,
+    /// What to extract.
+    pub spec: Json<TaskSpec>,
+    /// Claims since the last committed page, this one included.
+    pub attempts: i32,
+    /// The most claims for one page.
+    pub max_attempts: i16,
+    /// Pages committed by earlier claims.
+    pub pages: i32,
+    /// Where the last committed page said to go on. `None` before the first page, and after the last.
+    pub next_url: Option<String>,
+    /// Seconds from when it was due to this claim.
+    pub waited_seconds: f64,
+}
+
+/// The proof of a lease, to renew it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The task.
+    pub id: TaskId,
+    /// As in [`Claim::lease_token`].
+    pub token: Uuid,
+}
+
+/// A lease after its renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
+pub struct Renewed {
+    /// The task.
+    pub id: TaskId,
+    /// Somebody asked to end it.
+    pub cancel_requested: bool,
+}
+
+/// A page to commit.
+#[derive(Clone, Debug)]
+pub struct NewPage {
+    /// 1 for the first page of the run, then one more each.
+    pub number: i32,
+    /// The URL that was read.
+    pub url: String,
+    /// Where to go on.
+    pub next_url: Option<String>,
+    /// The page's records.
+    pub records: Vec<Record>,
+    /// Records left out for a missing required field.
+    pub warnings: i32,
+}
+
+/// How a claim ends.
+#[derive(Clone, Debug)]
+pub enum Ending {
+    /// Every page was read.
+    Succeeded,
+    /// It ended with an error; what was committed stays.
+    Failed(RunError),
+    /// Somebody asked for it.
+    Canceled,
+    /// It waits and is tried again; this attempt counts.
+    Retry {
+        /// From now.
+        after: Duration,
+        /// Why, shown while it waits.
+        error: RunError,
+    },
+    /// It goes back to the queue at once; this attempt does not count.
+    HandedBack,
+}
+
+impl Claim {
+    /// The proof of the lease.
+    pub fn lease(&self) -> Lease {
+        Lease {
+            id: self.id,
+            token: self.lease_token,
+        }
+    }
+}
+
+impl Ledger {
+    /// Claims those of the tasks that are still to be done. The attempt is counted here, so that a page that kills its worker counts.
+    pub async fn claim(&self, ids: &[TaskId], worker: &str, lease: Duration) -> Result<Vec<Claim>, LedgerError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        sqlx::query_as(
+            "WITH due AS (
+                 SELECT id, started_at IS NULL AS first FROM tasks
+                 WHERE id = ANY($1) AND status = 'pending' AND due_at <= now()
+                 FOR UPDATE SKIP LOCKED
+             ), claimed AS (
+                 UPDATE tasks SET status = 'running', worker = $2, lease_token = gen_random_uuid(),
+                     lease_until = now() + make_interval(secs => $3), attempts = attempts + 1,
+                     started_at = coalesce(started_at, now())
+                 FROM due WHERE tasks.id = due.id
+                 RETURNING tasks.*, due.first
+             ), told AS (
+                 INSERT INTO changes (uid, task_id) SELECT source_uid, id FROM claimed WHERE first AND source_uid IS NOT NULL
+             )
+             SELECT id, user_id, lease_token, spec, attempts, max_attempts, pages,
+                    (SELECT p.next_url FROM pages p WHERE p.task_id = claimed.id AND p.number = claimed.pages) AS next_url,
+                    extract(epoch FROM now() - due_at)::double precision AS waited_seconds
+             FROM claimed ORDER BY priority DESC, id",
+        )
+        .bind(&ids)
+        .bind(worker)
+        .bind(lease.as_secs_f64())
+        .fetch_all(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "claiming tasks" })
+    }
+
+    /// Extends leases. One that is missing in the answer is lost.
+    pub async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>, LedgerError> {
+        let ids: Vec<Uuid> = leases.iter().map(|l| l.id.0).collect();
+        let tokens: Vec<Uuid> = leases.iter().map(|l| l.token).collect();
+        sqlx::query_as(
+            "UPDATE tasks SET lease_until = now() + make_interval(secs => $3)
+             FROM unnest($1::uuid[], $2::uuid[]) AS held (id, token)
+             WHERE tasks.id = held.id AND tasks.lease_token = held.token AND tasks.status = 'running'
+             RETURNING tasks.id, tasks.cancel_requested",
+        )
+        .bind(&ids)
+        .bind(&tokens)
+        .bind(lease.as_secs_f64())
+        .fetch_all(&self.pool)
+        .await
+        .context(DatabaseSnafu {
+            doing: "renewing leases",
+        })
+    }
+
+    /// Commits a page and its records under the lease, and extends it. A page commits once, whoever tries how often.
+    pub async fn commit_page(
+        &self,
+        held: Lease,
+        page: &NewPage,
+        lease: Duration,
+    ) -> Result<Result<Renewed, Fenced>, LedgerError> {
+        let stored = pages::encode(&page.records)?;
+        let renewed: Option<Renewed> = sqlx::query_as(
+            "WITH held AS (
+                 UPDATE tasks SET pages = pages + 1, records = records + $6, warnings = warnings + $7, attempts = 1,
+                     lease_until = now() + make_interval(secs => $10)
+                 WHERE id = $1 AND lease_token = $2 AND status = 'running' AND pages = $3 - 1
+                 RETURNING id, cancel_requested
+             ), kept AS (
+                 INSERT INTO pages (task_id, number, url, next_url, record_count, warnings, compressed, records)
+                 SELECT id, $3, $4, $5, $6, $7, $8, $9 FROM held
+             )
+             SELECT id, cancel_requested FROM held",
+        )
+        .bind(held.id)
+        .bind(held.token)
+        .bind(page.number)
+        .bind(&page.url)
+        .bind(page.next_url.as_deref())
+        .bind(i32::try_from(page.records.len()).unwrap_or(i32::MAX))
+        .bind(page.warnings)
+        .bind(stored.compressed)
+        .bind(stored.bytes)
+        .bind(lease.as_secs_f64())
+        .fetch_optional(&self.pool)
+        .await
+        .context(DatabaseSnafu {
+            doing: "committing a page",
+        })?;
+        Ok(renewed.ok_or(Fenced))
+    }
+
+    /// Ends a claim and adds the compute units that it used.
+    pub async fn finish(
+        &self,
+        held: Lease,
+        ending: &Ending,
+        compute_units: u64,
+    ) -> Result<Result<(), Fenced>, LedgerError> {
+        let (status, error, after, give_back) = match ending {
+            Ending::Succeeded => ("succeeded", None, None, 0),
+            Ending::Failed(error) => ("failed", Some(error), None, 0),
+            Ending::Canceled => ("canceled", None, None, 0),
+            Ending::Retry { after, error } => ("pending", Some(error), Some(*after), 0),
+            Ending::HandedBack => ("pending", None, Some(Duration::ZERO), 1),
+        };
+        let done: Option<TaskId> = sqlx::query_scalar(
+            "WITH ended AS (
+                 UPDATE tasks SET
+                     status = CASE WHEN $3 = 'pending' AND cancel_requested THEN 'canceled' ELSE $3 END,
+                     finished_at = CASE WHEN $3 <> 'pending' OR cancel_requested THEN now() END,
+                     due_at = CASE WHEN $6::double precision IS NULL THEN due_at ELSE now() + make_interval(secs => $6) END,
+                     attempts = greatest(attempts - $7, 0), error_class = $4, error_message = $5,
+                     compute_units_used = compute_units_used + $8,
+                     lease_token = NULL, lease_until = NULL, worker = NULL
+                 WHERE id = $1 AND lease_token = $2 AND status = 'running'
+                 RETURNING id, user_id, source_uid, status, pages, records, compute_units_used
+             ), counted AS (
+                 INSERT INTO owner_counter_deltas (user_id, succeeded, failed, canceled, pages, records, compute_units)
+                 SELECT user_id, (status = 'succeeded')::int, (status = 'failed')::int, (status = 'canceled')::int,
+                        pages, records, compute_units_used
+                 FROM ended WHERE status <> 'pending'
+             ), told AS (
+                 INSERT INTO changes (uid, task_id)
+                 SELECT source_uid, id FROM ended WHERE status <> 'pending' AND source_uid IS NOT NULL
+             )
+             SELECT id FROM ended",
+        )
+        .bind(held.id)
+        .bind(held.token)
+        .bind(status)
+        .bind(error.map(|e| e.class.as_str()))
+        .bind(error.map(|e| e.message.as_str()))
+        .bind(after.map(|a| a.as_secs_f64()))
+        .bind(give_back)
+        .bind(i64::try_from(compute_units).unwrap_or(i64::MAX))
+        .fetch_optional(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "ending a claim" })?;
+        Ok(done.map(|_| ()).ok_or(Fenced))
+    }
+}

@@ -1,0 +1,466 @@
+//! What the keeper does to the ledger, on a direct connection: its own lease, partitions, sweeping, refill, schedules, counters.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, civil, tz::TimeZone};
+use selextract_task::{TaskSpec, feed::Schedule};
+use snafu::ResultExt;
+use sqlx::{AssertSqlSafe, FromRow, types::Json};
+use uuid::Uuid;
+
+use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, scrape_tasks::Clock};
+use crate::frontier::Entry;
+
+/// The tables that are partitioned by month, and the column that bounds them.
+const PARTITIONED: [&str; 2] = ["tasks", "pages"];
+/// How long a change of a partition waits for a lock before it gives up until the next time: it stands in everybody's way meanwhile.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
+/// A tick that was missed by more than this is skipped.
+const STARTING_DEADLINE: Duration = Duration::from_mins(10);
+/// How many rows one sweep, refill or fold takes.
+const BATCH: i64 = 5_000;
+
+/// The right to act as the keeper, until it expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(i64);
+
+/// Counts of tasks by state, and how long the oldest waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, FromRow)]
+pub struct Backlog {
+    /// Tasks that wait, due or not.
+    pub pending: i64,
+    /// Tasks that could run now.
+    pub due: i64,
+    /// Tasks that a worker holds.
+    pub running: i64,
+    /// Seconds since the oldest due task became due.
+    pub oldest_due_seconds: f64,
+}
+
+/// What a sweep took back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromRow)]
+pub struct Swept {
+    /// Tasks that wait again.
+    pub returned: i64,
+    /// Tasks whose attempts are used up.
+    pub exhausted: i64,
+}
+
+#[derive(FromRow)]
+struct EntryRow {
+    id: TaskId,
+    user_id: UserId,
+    host: String,
+    priority: i16,
+    due_milliseconds: i64,
+}
+
+#[derive(FromRow)]
+struct Due {
+    uid: String,
+    user_id: UserId,
+    name: String,
+    spec: Json<TaskSpec>,
+    spec_hash: String,
+    priority: i16,
+    cron: String,
+    time_zone: String,
+    tick_milliseconds: i64,
+}
+
+impl Ledger {
+    /// Becomes or stays the active keeper: `Some` with the epoch while this holder has the lease.
+    pub async fn hold_keeper_lease(&self, holder: &str, lives: Duration) -> Result<Option<Epoch>, LedgerError> {
+        let epoch: Option<i64> = sqlx::query_scalar(
+            "INSERT INTO keeper_lease AS l (holder, epoch, expires_at) VALUES ($1, 1, now() + make_interval(secs => $2))
+             ON CONFLICT (singleton) DO UPDATE SET
+                 epoch = l.epoch + CASE WHEN l.holder = excluded.holder THEN 0 ELSE 1 END,
+                 holder = excluded.holder, expires_at = excluded.expires_at
+             WHERE l.holder = excluded.holder OR l.expires_at < now()
+             RETURNING epoch",
+        )
+        .bind(holder)
+        .bind(lives.as_secs_f64())
+        .fetch_optional(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "taking the keeper's lease" })?;
+        Ok(epoch.map(Epoch))
+    }
+
+    /// Gives the keeper's lease up, so that another keeper need not wait.
+    pub async fn drop_keeper_lease(&self, epoch: Epoch) -> Result<(), LedgerError> {
+        sqlx::query("UPDATE keeper_lease SET expires_at = now() WHERE epoch = $1")
+            .bind(epoch.0)
+            .execute(&self.pool)
+            .await
+            .context(DatabaseSnafu {
+                doing: "giving up the keeper's lease",
+            })?;
+        Ok(())
+    }
+
+    /// Makes the partitions of this month and of the months ahead, and returns the names of the new ones.
+    ///
+    /// A table is made beside its parent and attached then: `CREATE TABLE … PARTITION OF` would lock the parent exclusively.
+    pub async fn make_partitions(&self, now: Timestamp, ahead: u8) -> Result<Vec<String>, LedgerError> {
+        let doing = DatabaseSnafu {
+            doing: "making partitions",
+        };
+        let mut made = Vec::new();
+        for month in (0..=i32::from(ahead)).filter_map(|n| Month::of(now).plus(n)) {
+            for table in PARTITIONED {
+                let name = month.partition(table);
+                let mut transaction = self.pool.begin().await.context(doing)?;
+                sqlx::query(LOCK_TIMEOUT)
+                    .execute(&mut *transaction)
+                    .await
+                    .context(doing)?;
+                let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+                    .bind(&name)
+                    .fetch_one(&mut *transaction)
+                    .await
+                    .context(doing)?;
+                if there {
+                    continue;
+                }
+                let (from, to) = (month.first_id(), month.plus(1).map_or(Uuid::max(), Month::first_id));
+                for sql in [
+                    format!("CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"),
+                    format!("ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{from}') TO ('{to}')"),
+                ] {
+                    sqlx::raw_sql(AssertSqlSafe(sql))
+                        .execute(&mut *transaction)
+                        .await
+                        .context(doing)?;
+                }
+                transaction.commit().await.context(doing)?;
+                made.push(name);
+            }
+        }
+        Ok(made)
+    }
+
+    /// Drops the partitions whose every task is older than `retention`, and returns their names. One with an open task stays.
+    pub async fn drop_partitions(&self, now: Timestamp, retention: Duration) -> Result<Vec<String>, LedgerError> {
+        let doing = DatabaseSnafu {
+            doing: "dropping partitions",
+        };
+        let limit = now - jiff::SignedDuration::try_from(retention).unwrap_or(jiff::SignedDuration::MAX);
+        let keep = Month::of(limit);
+        let names: Vec<String> = sqlx::query_scalar(
+            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+             WHERE i.inhparent = ANY(ARRAY['tasks'::regclass, 'pages'::regclass]) ORDER BY c.relname",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .context(doing)?;
+        let mut connection = self.pool.acquire().await.context(doing)?;
+        let mut dropped = Vec::new();
+        for name in names {
+            let Some((table, month)) = Month::of_partition(&name).filter(|(_, month)| *month < keep) else {
+                continue;
+            };
+            let open: bool = sqlx::query_scalar(AssertSqlSafe(format!(
+                "SELECT EXISTS (SELECT FROM tasks WHERE id >= '{}' AND id < '{}' AND status IN ('pending', 'running'))",
+                month.first_id(),
+                month.plus(1).map_or(Uuid::max(), Month::first_id),
+            )))
+            .fetch_one(&mut *connection)
+            .await
+            .context(doing)?;
+            if open {
+                continue;
+            }
+            // CONCURRENTLY refuses a transaction, and takes no exclusive lock on the parent.
+            for sql in [
+                format!("ALTER TABLE {table} DETACH PARTITION {name} CONCURRENTLY"),
+                format!("DROP TABLE {name}"),
+            ] {
+                sqlx::raw_sql(AssertSqlSafe(sql))
+                    .execute(&mut *connection)
+                    .await
+                    .context(doing)?;
+            }
+            dropped.push(name);
+        }
+        Ok(dropped)
+    }
+
+    /// Takes expired leases back: the task waits again, or fails where its attempts are used up.
+    pub async fn sweep(&self) -> Result<Swept, LedgerError> {
+        sqlx::query_as(
+            "WITH expired AS (
+                 SELECT id FROM tasks WHERE status = 'running' AND lease_until < now() LIMIT $1 FOR UPDATE SKIP LOCKED
+             ), swept AS (
+                 UPDATE tasks SET
+                     status = CASE WHEN cancel_requested THEN 'canceled' WHEN attempts >= max_attempts THEN 'failed' ELSE 'pending' END,
+                     finished_at = CASE WHEN cancel_requested OR attempts >= max_attempts THEN now() END,
+                     due_at = CASE WHEN cancel_requested OR attempts >= max_attempts THEN due_at ELSE now() END,
+                     error_class = CASE WHEN NOT cancel_requested AND attempts >= max_attempts THEN 'AttemptsExhausted' ELSE error_class END,
+                     error_message = CASE WHEN NOT cancel_requested AND attempts >= max_attempts
+                         THEN format('page %s was begun %s times and its worker was lost each time', pages + 1, attempts)
+                         ELSE error_message END,
+                     lease_token = NULL, lease_until = NULL, worker = NULL
+                 FROM expired WHERE tasks.id = expired.id
+                 RETURNING tasks.id, user_id, source_uid, status, pages, records, compute_units_used
+             ), counted AS (
+                 INSERT INTO owner_counter_deltas (user_id, failed, canceled, pages, records, compute_units)
+                 SELECT user_id, (status = 'failed')::int, (status = 'canceled')::int, pages, records, compute_units_used
+                 FROM swept WHERE status <> 'pending'
+             ), told AS (
+                 INSERT INTO changes (uid, task_id) SELECT source_uid, id FROM swept WHERE status <> 'pending' AND source_uid IS NOT NULL
+             )
+             SELECT count(*) FILTER (WHERE status = 'pending') AS returned, count(*) FILTER (WHERE status = 'failed') AS exhausted FROM swept",
+        )
+        .bind(BATCH)
+        .fetch_one(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "taking expired leases back" })
+    }
+
+    /// A stretch of the tasks that wait, in the order of their ids after `after`, for the frontier; with where to go on, `None` at the end.
+    pub async fn refill(&self, after: Option<TaskId>) -> Result<(Vec<Entry>, Option<TaskId>), LedgerError> {
+        let rows: Vec<EntryRow> = sqlx::query_as(
+            "SELECT id, user_id, host, priority, (extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds FROM tasks
+             WHERE status = 'pending' AND ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2",
+        )
+        .bind(after)
+        .bind(BATCH)
+        .fetch_all(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "reading tasks that wait" })?;
+        let full = rows.len() >= usize::try_from(BATCH).unwrap_or(usize::MAX);
+        let next = rows.last().filter(|_| full).map(|row| row.id);
+        let entries = rows
+            .into_iter()
+            .map(|row| Entry {
+                id: row.id,
+                owner: row.user_id,
+                host: row.host,
+                priority: u8::try_from(row.priority).unwrap_or_default(),
+                due_milliseconds: row.due_milliseconds,
+            })
+            .collect();
+        Ok((entries, next))
+    }
+
+    /// Starts the runs of schedules that are due, each tick once, whoever else does the same. Returns how many started.
+    pub async fn tick_schedules(&self, now: Timestamp) -> Result<u64, LedgerError> {
+        let due: Vec<Due> = sqlx::query_as(
+            "SELECT uid, user_id, name, spec, spec_hash, priority, cron, time_zone,
+                    (extract(epoch FROM next_run_at) * 1000)::bigint AS tick_milliseconds
+             FROM scrape_tasks WHERE NOT suspend AND cron IS NOT NULL AND next_run_at <= to_timestamp($1::double precision / 1000)
+             ORDER BY next_run_at LIMIT 500",
+        )
+        .bind(now.as_millisecond())
+        .fetch_all(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "reading schedules" })?;
+        let mut started = 0;
+        for schedule in due {
+            started += u64::from(self.tick(&schedule, now).await?);
+        }
+        Ok(started)
+    }
+
+    async fn tick(&self, due: &Due, now: Timestamp) -> Result<bool, LedgerError> {
+        let clock = Clock::parse(&Schedule {
+            cron: due.cron.clone(),
+            time_zone: due.time_zone.clone(),
+        });
+        let next = clock.ok().and_then(|clock| clock.next_after(now));
+        let late =
+            Duration::from_millis(u64::try_from(now.as_millisecond() - due.tick_milliseconds).unwrap_or_default());
+        let host = due
+            .spec
+            .compile()
+            .ok()
+            .and_then(|plan| plan.url.host_str().map(str::to_owned));
+        let doing = DatabaseSnafu {
+            doing: "starting a scheduled run",
+        };
+        let mut transaction = self.pool.begin().await.context(doing)?;
+        let advanced = sqlx::query(
+            "UPDATE scrape_tasks SET next_run_at = to_timestamp($3::double precision / 1000)
+             WHERE uid = $1 AND next_run_at = to_timestamp($2::double precision / 1000)",
+        )
+        .bind(&due.uid)
+        .bind(due.tick_milliseconds)
+        .bind(next.map(Timestamp::as_millisecond))
+        .execute(&mut *transaction)
+        .await
+        .context(doing)?;
+        let mut started = false;
+        if advanced.rows_affected() > 0
+            && late <= STARTING_DEADLINE
+            && let Some(host) = host
+        {
+            started = insert_tick(&mut transaction, due, &host).await?;
+        }
+        transaction.commit().await.context(doing)?;
+        Ok(started)
+    }
+
+    /// Folds counter deltas into the owners' rows. Returns how many deltas were folded.
+    pub async fn fold_counters(&self) -> Result<i64, LedgerError> {
+        sqlx::query_scalar(
+            "WITH taken AS (
+                 DELETE FROM owner_counter_deltas WHERE id IN (SELECT id FROM owner_counter_deltas ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)
+                 RETURNING *
+             ), folded AS (
+                 INSERT INTO owner_counters AS c (user_id, total, succeeded, failed, canceled, records, pages, compute_units)
+                 SELECT user_id, sum(total), sum(succeeded), sum(failed), sum(canceled), sum(records), sum(pages), sum(compute_units)
+                 FROM taken GROUP BY user_id
+                 ON CONFLICT (user_id) DO UPDATE SET total = c.total + excluded.total, succeeded = c.succeeded + excluded.succeeded,
+                     failed = c.failed + excluded.failed, canceled = c.canceled + excluded.canceled, records = c.records + excluded.records,
+                     pages = c.pages + excluded.pages, compute_units = c.compute_units + excluded.compute_units
+             )
+             SELECT count(*) FROM taken",
+        )
+        .bind(BATCH)
+        .fetch_one(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "folding counters" })
+    }
+
+    /// Removes what has expired: idempotency keys, refresh tokens, changes and ticks older than a week.
+    pub async fn purge(&self) -> Result<(), LedgerError> {
+        for sql in [
+            "DELETE FROM idempotency_keys WHERE expires_at < now()",
+            "DELETE FROM refresh_tokens WHERE expires_at < now()",
+            "DELETE FROM changes WHERE changed_at < now() - interval '7 days'",
+            "DELETE FROM schedule_ticks WHERE tick < now() - interval '7 days'",
+        ] {
+            sqlx::query(sql).execute(&self.pool).await.context(DatabaseSnafu {
+                doing: "removing what has expired",
+            })?;
+        }
+        Ok(())
+    }
+
+    /// How much waits and runs.
+    pub async fn backlog(&self) -> Result<Backlog, LedgerError> {
+        sqlx::query_as(
+            "SELECT count(*) FILTER (WHERE status = 'pending') AS pending,
+                    count(*) FILTER (WHERE status = 'pending' AND due_at <= now()) AS due,
+                    count(*) FILTER (WHERE status = 'running') AS running,
+                    coalesce(extract(epoch FROM now() - min(due_at) FILTER (WHERE status = 'pending' AND due_at <= now())), 0)::double precision
+                        AS oldest_due_seconds
+             FROM tasks WHERE status IN ('pending', 'running')",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "counting tasks" })
+    }
+}
+
+async fn insert_tick(transaction: &mut sqlx::PgConnection, due: &Due, host: &str) -> Result<bool, LedgerError> {
+    let id = TaskId::of_tick(&due.uid, due.tick_milliseconds);
+
+    let done: Option<TaskId> = sqlx::query_scalar(
+        "WITH ticked AS (
+             INSERT INTO schedule_ticks (uid, tick, task_id) VALUES ($1, to_timestamp($2::double precision / 1000), $3)
+             ON CONFLICT DO NOTHING RETURNING task_id
+         ), accepted AS (
+             INSERT INTO tasks (id, user_id, name, priority, created_at, due_at, spec, spec_version, host, max_attempts, source_uid, spec_hash)
+             SELECT task_id, $4, $5, $6, to_timestamp($2::double precision / 1000), to_timestamp($2::double precision / 1000), $7, $8, $9, $10, $1, $11
+             FROM ticked RETURNING id
+         ), counted AS (
+             INSERT INTO owner_counter_deltas (user_id, total) SELECT $4, 1 FROM accepted
+         ), told AS (
+             INSERT INTO changes (uid, task_id) SELECT $1, id FROM accepted
+         )
+         SELECT id FROM accepted",
+    )
+    .bind(&due.uid)
+    .bind(due.tick_milliseconds)
+    .bind(id)
+    .bind(due.user_id)
+    .bind(due.spec.name.as_deref().unwrap_or(&due.name))
+    .bind(due.priority)
+    .bind(&due.spec)
+    .bind(selextract_task::SPEC_VERSION)
+    .bind(host)
+    .bind(i16::from(due.spec.max_retries) + 1)
+    .bind(&due.spec_hash)
+    .fetch_optional(transaction)
+    .await
+    .context(DatabaseSnafu { doing: "starting a scheduled run" })?;
+    Ok(done.is_some())
+}
+
+/// A month in UTC, which bounds a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Month {
+    year: i16,
+    month: i8,
+}
+
+impl Month {
+    fn of(moment: Timestamp) -> Self {
+        let date = moment.to_zoned(TimeZone::UTC).date();
+        Self {
+            year: date.year(),
+            month: date.month(),
+        }
+    }
+
+    fn plus(self, months: i32) -> Option<Self> {
+        let index = i32::from(self.year) * 12 + i32::from(self.month) - 1 + months;
+        Some(Self {
+            year: i16::try_from(index.div_euclid(12)).ok()?,
+            month: i8::try_from(index.rem_euclid(12) + 1).ok()?,
+        })
+    }
+
+    fn partition(self, table: &str) -> String {
+        format!("{table}_{:04}_{:02}", self.year, self.month)
+    }
+
+    fn of_partition(name: &str) -> Option<(&str, Self)> {
+        let (rest, month) = name.rsplit_once('_')?;
+        let (table, year) = rest.rsplit_once('_')?;
+        Some((
+            table,
+            Self {
+                year: year.parse().ok()?,
+                month: month.parse().ok()?,
+            },
+        ))
+    }
+
+    /// The smallest `UUIDv7` of the month: its first millisecond in the first 48 bits, zeros behind it.
+    fn first_id(self) -> Uuid {
+        let milliseconds = civil::Date::new(self.year, self.month, 1)
+            .ok()
+            .and_then(|date| date.to_zoned(TimeZone::UTC).ok())
+            .map_or(0, |first| first.timestamp().as_millisecond());
+        Uuid::from_u128(u128::try_from(milliseconds).unwrap_or_default() << 80)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_lies_in_the_partition_of_the_month_in_which_it_was_accepted() {
+        let december = Month { year: 2026, month: 12 };
+        let id = TaskId::of_tick(
+            "uid",
+            "2026-12-31T23:59:59.999Z"
+                .parse::<Timestamp>()
+                .unwrap()
+                .as_millisecond(),
+        );
+        assert!(december.first_id() <= id.0 && id.0 < december.plus(1).unwrap().first_id());
+        assert_eq!(december.plus(1).unwrap().partition("tasks"), "tasks_2027_01");
+    }
+
+    #[test]
+    fn a_partitions_name_reads_back_to_its_table_and_month() {
+        let month = Month { year: 2025, month: 1 };
+        assert_eq!(Month::of_partition(&month.partition("pages")), Some(("pages", month)));
+        assert_eq!(Month::of_partition("users"), None);
+    }
+}

@@ -1,0 +1,99 @@
+//! The ledger: every task, page and user, in PostgreSQL. The only place with SQL. Does I/O; decides nothing about scheduling.
+//!
+//! Statements go through `PgBouncer` in transaction mode: they are named (sqlx's default), one statement or one transaction each, and
+//! set no session state. A [`Ledger`] on a direct connection is needed for [`maintenance`] alone.
+
+pub mod changes;
+pub mod claims;
+pub(crate) mod error;
+mod id;
+pub mod maintenance;
+pub mod pages;
+pub mod scrape_tasks;
+pub mod stats;
+pub mod tasks;
+pub mod users;
+
+use std::{str::FromStr, time::Duration};
+
+use snafu::ResultExt;
+use sqlx::{
+    Connection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+pub use error::LedgerError;
+use error::{DatabaseSnafu, UrlSnafu};
+pub use id::{TaskId, UserId};
+
+/// How to reach a database, and with how many connections.
+#[derive(Clone, Debug)]
+pub struct PoolSettings {
+    /// `postgres://role:password@host:port/database?sslmode=…`. Never printed.
+    pub url: Secret,
+    /// The most connections (the guide's `pool_size` and `max_overflow` together).
+    pub max_connections: u32,
+    /// How many stay open while there is nothing to do (the guide's `pool_size` bounds it).
+    pub min_connections: u32,
+    /// How long a caller waits for a connection.
+    pub acquire_timeout: Duration,
+    /// After which age a connection is replaced (the guide's `pool_recycle`).
+    pub max_lifetime: Duration,
+    /// Shown in `pg_stat_activity`.
+    pub application_name: &'static str,
+}
+
+/// A text that is never printed.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// The ledger, on a pool of connections. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    pub(crate) pool: PgPool,
+}
+
+impl Ledger {
+    /// A ledger whose connections are made when they are needed. Fails only on a URL that is none.
+    pub fn connect_lazy(settings: &PoolSettings) -> Result<Self, LedgerError> {
+        let options = PgConnectOptions::from_str(&settings.url.0)
+            .context(UrlSnafu)?
+            .application_name(settings.application_name);
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.max_connections)
+            .min_connections(settings.min_connections)
+            .acquire_timeout(settings.acquire_timeout)
+            .max_lifetime(settings.max_lifetime)
+            .idle_timeout(Duration::from_mins(1))
+            // A pre-ping costs 30 % of a small query's CPU: ADR 10.
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), LedgerError> {
+        let mut connection = self.pool.acquire().await.context(DatabaseSnafu {
+            doing: "reaching the database",
+        })?;
+        connection.ping().await.context(DatabaseSnafu {
+            doing: "reaching the database",
+        })
+    }
+
+    /// Connections that are open, and those of them that are idle.
+    pub fn connections(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
+    }
+
+    /// Closes every connection once it is returned.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,330 @@
+//! `ScrapeTask`s as their operator writes them, and the runs that follow from them.
+
+use std::str::FromStr;
+
+use croner::Cron;
+use jiff::{Timestamp, tz::TimeZone};
+use selextract_task::{
+    SPEC_VERSION,
+    feed::{OnChange, Run, Schedule, Upsert, UpsertAnswer},
+};
+use snafu::ResultExt;
+use sqlx::{FromRow, PgConnection, types::Json};
+
+use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu};
+
+/// An item to write, with what its plan says.
+#[derive(Clone, Debug)]
+pub struct CheckedUpsert {
+    /// The item; its spec compiles.
+    pub item: Upsert,
+    /// The host of its first page.
+    pub host: String,
+}
+
+/// When a schedule runs next.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    cron: Cron,
+    zone: TimeZone,
+}
+
+impl Clock {
+    /// Reads a schedule.
+    ///
+    /// # Errors
+    /// One sentence that names the field, the value and the cure.
+    pub fn parse(schedule: &Schedule) -> Result<Self, String> {
+        let cron = Cron::from_str(&schedule.cron).map_err(|error| {
+            format!(
+                "schedule.cron = {:?}: is not a cron expression ({error}); write five fields such as \"0 6 * * *\"",
+                schedule.cron
+            )
+        })?;
+        if schedule.cron.split_whitespace().count() != 5 {
+            return Err(format!(
+                "schedule.cron = {:?}: has not five fields; write minute, hour, day, month and weekday",
+                schedule.cron
+            ));
+        }
+        let zone = TimeZone::get(&schedule.time_zone).map_err(|_| {
+            format!(
+                "schedule.timeZone = {:?}: is no IANA time zone; write one such as \"Europe/Berlin\"",
+                schedule.time_zone
+            )
+        })?;
+        Ok(Self { cron, zone })
+    }
+
+    /// The first tick after a moment.
+    pub fn next_after(&self, moment: Timestamp) -> Option<Timestamp> {
+        self.cron
+            .find_next_occurrence(&moment.to_zoned(self.zone.clone()), false)
+            .ok()
+            .map(|next| next.timestamp())
+    }
+}
+
+#[derive(FromRow)]
+struct Known {
+    spec_hash: String,
+    cron: Option<String>,
+    newest: Option<TaskId>,
+    newest_open: bool,
+}
+
+impl Ledger {
+    /// Writes one item in one transaction and answers with its newest run. The same item twice changes nothing.
+    pub async fn upsert_scrape_task(
+        &self,
+        checked: &CheckedUpsert,
+        now: Timestamp,
+    ) -> Result<UpsertAnswer, LedgerError> {
+        let doing = DatabaseSnafu {
+            doing: "writing a ScrapeTask",
+        };
+        let item = &checked.item;
+        let next = match item.schedule.as_ref().map(Clock::parse) {
+            None => None,
+            Some(Ok(clock)) => clock.next_after(now),
+            Some(Err(refused)) => return Ok(refuse(item, refused)),
+        };
+        let owner = self.namespace_owner(&item.namespace).await?;
+        let mut transaction = self.pool.begin().await.context(doing)?;
+        let known = lock(&mut transaction, &item.uid).await?;
+        let changed = known.as_ref().is_none_or(|k| k.spec_hash != item.spec_hash);
+        let mut run = known.as_ref().and_then(|k| k.newest);
+        if changed && item.on_change == OnChange::Forbid && known.as_ref().is_some_and(|k| k.newest_open) {
+            let refused = "spec.task changed while a run is under way and onChange is Forbid; wait for its end, or set onChange to Replace";
+            return Ok(refuse(item, refused.to_owned()));
+        }
+        write(&mut transaction, item, owner, next).await?;
+        let becomes_one_shot = known.as_ref().is_some_and(|k| k.cron.is_some());
+        let wants_run =
+            item.schedule.is_none() && !item.suspend && (run.is_none() || changed || becomes_one_shot && run.is_none());
+        if wants_run {
+            if known.as_ref().is_some_and(|k| k.newest_open)
+                && let Some(old) = run
+            {
+                cancel(&mut transaction, old).await?;
+            }
+            let id = TaskId::new();
+            insert_run(&mut transaction, id, owner, item, &checked.host).await?;
+            run = Some(id);
+        }
+        transaction.commit().await.context(doing)?;
+        self.answer(item.uid.clone(), run, item).await
+    }
+
+    /// Removes `ScrapeTask`s: their schedules end and their open runs are canceled. Unknown ones are no error; results stay.
+    pub async fn remove_scrape_tasks(&self, uids: &[String]) -> Result<(), LedgerError> {
+        let doing = DatabaseSnafu {
+            doing: "removing ScrapeTasks",
+        };
+        let mut transaction = self.pool.begin().await.context(doing)?;
+        sqlx::query("DELETE FROM scrape_tasks WHERE uid = ANY($1)")
+            .bind(uids)
+            .execute(&mut *transaction)
+            .await
+            .context(doing)?;
+        let open: Vec<TaskId> = sqlx::query_scalar(
+            "SELECT id FROM tasks WHERE source_uid = ANY($1) AND status IN ('pending', 'running') ORDER BY id",
+        )
+        .bind(uids)
+        .fetch_all(&mut *transaction)
+        .await
+        .context(doing)?;
+        for id in open {
+            cancel(&mut transaction, id).await?;
+        }
+        transaction.commit().await.context(doing)
+    }
+
+    async fn answer(&self, uid: String, run: Option<TaskId>, item: &Upsert) -> Result<UpsertAnswer, LedgerError> {
+        let found = match run {
+            Some(id) => self.runs(&[id.0]).await?.pop(),
+            None => None,
+        };
+        let (run, mut next_run_at): (Option<Run>, Option<String>) = match found {
+            Some((_, run, next)) => (Some(run), next),
+            None => (None, None),
+        };
+        if next_run_at.is_none() && item.schedule.is_some() && !item.suspend {
+            next_run_at = sqlx::query_scalar("SELECT rfc3339(next_run_at) FROM scrape_tasks WHERE uid = $1")
+                .bind(&uid)
+                .fetch_optional(&self.pool)
+                .await
+                .context(DatabaseSnafu {
+                    doing: "reading a schedule",
+                })?
+                .flatten();
+        }
+        Ok(UpsertAnswer {
+            uid,
+            run,
+            next_run_at,
+            refused: None,
+        })
+    }
+}
+
+fn refuse(item: &Upsert, refused: String) -> UpsertAnswer {
+    UpsertAnswer {
+        uid: item.uid.clone(),
+        run: None,
+        next_run_at: None,
+        refused: Some(refused),
+    }
+}
+
+/// Two upserts of one uid wait for each other: the advisory lock ends with the transaction, so it may go through the pooler.
+async fn lock(connection: &mut PgConnection, uid: &str) -> Result<Option<Known>, LedgerError> {
+    let doing = DatabaseSnafu {
+        doing: "reading a ScrapeTask",
+    };
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+        .bind(uid)
+        .execute(&mut *connection)
+        .await
+        .context(doing)?;
+    sqlx::query_as(
+        "SELECT s.spec_hash, s.cron, t.id AS newest, coalesce(t.status IN ('pending', 'running'), false) AS newest_open
+         FROM scrape_tasks s
+         LEFT JOIN LATERAL (SELECT id, status FROM tasks WHERE source_uid = s.uid ORDER BY id DESC LIMIT 1) t ON true
+         WHERE s.uid = $1",
+    )
+    .bind(uid)
+    .fetch_optional(connection)
+    .await
+    .context(doing)
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    item: &Upsert,
+    owner: UserId,
+    next: Option<Timestamp>,
+) -> Result<(), LedgerError> {
+    // A schedule that did not change keeps its next tick: a re-apply must not skip one that is due.
+    sqlx::query(
+        "INSERT INTO scrape_tasks AS s (uid, user_id, name, spec, spec_hash, priority, suspend, cron, time_zone, next_run_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::double precision / 1000))
+         ON CONFLICT (uid) DO UPDATE SET name = excluded.name, spec = excluded.spec, spec_hash = excluded.spec_hash,
+             priority = excluded.priority, suspend = excluded.suspend, cron = excluded.cron, time_zone = excluded.time_zone,
+             next_run_at = CASE WHEN (s.cron, s.time_zone, s.suspend) IS NOT DISTINCT FROM (excluded.cron, excluded.time_zone, excluded.suspend)
+                                THEN s.next_run_at ELSE excluded.next_run_at END,
+             updated_at = now()",
+    )
+    .bind(&item.uid)
+    .bind(owner)
+    .bind(&item.name)
+    .bind(Json(&item.task))
+    .bind(&item.spec_hash)
+    .bind(i16::from(item.priority))
+    .bind(item.suspend)
+    .bind(item.schedule.as_ref().map(|s| s.cron.as_str()))
+    .bind(item.schedule.as_ref().map(|s| s.time_zone.as_str()))
+    .bind(next.map(Timestamp::as_millisecond))
+    .execute(&mut *connection)
+    .await
+    .context(DatabaseSnafu { doing: "writing a ScrapeTask" })?;
+    sqlx::query("UPDATE tasks SET priority = $2 WHERE source_uid = $1 AND status = 'pending' AND priority <> $2")
+        .bind(&item.uid)
+        .bind(i16::from(item.priority))
+        .execute(connection)
+        .await
+        .context(DatabaseSnafu {
+            doing: "writing a priority",
+        })?;
+    Ok(())
+}
+
+async fn insert_run(
+    connection: &mut PgConnection,
+    id: TaskId,
+    owner: UserId,
+    item: &Upsert,
+    host: &str,
+) -> Result<(), LedgerError> {
+    sqlx::query(
+        "WITH accepted AS (
+             INSERT INTO tasks (id, user_id, name, priority, created_at, due_at, spec, spec_version, host, max_attempts, source_uid, spec_hash)
+             VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000), to_timestamp($5::double precision / 1000), $6, $7, $8, $9, $10, $11)
+         ), counted AS (
+             INSERT INTO owner_counter_deltas (user_id, total) VALUES ($2, 1)
+         )
+         INSERT INTO changes (uid, task_id) VALUES ($10, $1)",
+    )
+    .bind(id)
+    .bind(owner)
+    .bind(item.task.name.as_deref().unwrap_or(&item.name))
+    .bind(i16::from(item.priority))
+    .bind(id.unix_milliseconds())
+    .bind(Json(&item.task))
+    .bind(SPEC_VERSION)
+    .bind(host)
+    .bind(i16::from(item.task.max_retries) + 1)
+    .bind(&item.uid)
+    .bind(&item.spec_hash)
+    .execute(connection)
+    .await
+    .context(DatabaseSnafu { doing: "accepting a run" })?;
+    Ok(())
+}
+
+async fn cancel(connection: &mut PgConnection, id: TaskId) -> Result<(), LedgerError> {
+    sqlx::query(super::tasks::CANCEL)
+        .bind(id)
+        .bind(None::<UserId>)
+        .execute(connection)
+        .await
+        .context(DatabaseSnafu {
+            doing: "canceling a run",
+        })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(cron: &str, zone: &str) -> Schedule {
+        Schedule {
+            cron: cron.to_owned(),
+            time_zone: zone.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_schedule_runs_by_its_own_clock_through_a_change_of_summer_time() {
+        let clock = Clock::parse(&schedule("30 6 * * *", "Europe/Berlin")).unwrap();
+        let next = clock.next_after("2026-10-24T12:00:00Z".parse().unwrap()).unwrap();
+        assert_eq!(next.to_string(), "2026-10-25T05:30:00Z");
+        assert_eq!(
+            clock
+                .next_after("2026-10-24T00:00:00Z".parse().unwrap())
+                .unwrap()
+                .to_string(),
+            "2026-10-24T04:30:00Z"
+        );
+    }
+
+    #[test]
+    fn a_schedule_that_cannot_be_read_says_which_field_and_what_to_write() {
+        assert!(
+            Clock::parse(&schedule("61 * * * *", "UTC"))
+                .unwrap_err()
+                .starts_with("schedule.cron")
+        );
+        assert!(
+            Clock::parse(&schedule("* * * * * *", "UTC"))
+                .unwrap_err()
+                .contains("five fields")
+        );
+        assert!(
+            Clock::parse(&schedule("0 6 * * *", "Mars/Base"))
+                .unwrap_err()
+                .contains("Europe/Berlin")
+        );
+    }
+}

@@ -1,0 +1,288 @@
+//! Accepting, showing, canceling and deleting tasks, for their owners.
+
+use selextract_task::{SPEC_VERSION, TaskSpec, feed::RunState};
+use snafu::ResultExt;
+use sqlx::{FromRow, types::Json};
+
+use super::{
+    Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, error::IdempotencyConflictSnafu, error::StoredSnafu,
+};
+
+/// The guide's list has twenty rows ("Query Optimization").
+pub const PAGE_ROWS: i64 = 20;
+
+/// A task to accept. Its spec was compiled before.
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    /// What to extract.
+    pub spec: TaskSpec,
+    /// The host of the first page, for the frontier.
+    pub host: String,
+    /// 0 (last) to 9 (first).
+    pub priority: u8,
+}
+
+/// What makes a repeated request the same one.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// The header `Idempotency-Key`.
+    pub key: String,
+    /// SHA-256 of the body.
+    pub body_hash: [u8; 32],
+}
+
+/// A task that was accepted; it is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The task.
+    pub id: TaskId,
+    /// Whether an earlier request with the same key made it.
+    pub replayed: bool,
+}
+
+/// A row of the list: the columns of the guide's query.
+#[derive(Clone, Debug, FromRow)]
+pub struct TaskSummary {
+    /// The task.
+    pub id: TaskId,
+    /// Its name for people.
+    pub name: Option<String>,
+    /// Where it stands, as in [`RunState`].
+    pub status: String,
+    /// RFC 3339.
+    pub created_at: String,
+    /// See [`TaskDetail::compute_units_used`].
+    pub compute_units_used: i64,
+}
+
+/// Everything about a task but its records.
+#[derive(Clone, Debug, FromRow)]
+pub struct TaskDetail {
+    /// The task.
+    pub id: TaskId,
+    /// Who owns it.
+    pub user_id: UserId,
+    /// Its name for people.
+    pub name: Option<String>,
+    /// Where it stands, as in [`RunState`].
+    pub status: String,
+    /// 0 to 9.
+    pub priority: i16,
+    /// RFC 3339.
+    pub created_at: String,
+    /// Not before this moment; later than `created_at` while it waits for a retry. RFC 3339.
+    pub due_at: String,
+    /// RFC 3339.
+    pub started_at: Option<String>,
+    /// RFC 3339.
+    pub finished_at: Option<String>,
+    /// What to extract, as stored.
+    pub spec: Json<serde_json::Value>,
+    /// Claims since the last committed page.
+    pub attempts: i32,
+    /// The most claims for one page.
+    pub max_attempts: i16,
+    /// Pages committed.
+    pub pages: i32,
+    /// Records committed.
+    pub records: i64,
+    /// Records left out for a missing required field.
+    pub warnings: i64,
+    /// CPU seconds of worker and browser and hundreds of megabytes of egress, rounded up.
+    pub compute_units_used: i64,
+    /// Somebody asked to end it and the worker has not yet.
+    pub cancel_requested: bool,
+    /// A stable word for why it failed.
+    pub error_class: Option<String>,
+    /// One sentence.
+    pub error_message: Option<String>,
+}
+
+impl TaskDetail {
+    /// Where it stands.
+    pub fn state(&self) -> Result<RunState, LedgerError> {
+        RunState::from_ledger(&self.status).ok_or_else(|| {
+            StoredSnafu {
+                what: "a task's status",
+                message: self.status.clone(),
+            }
+            .build()
+        })
+    }
+}
+
+const ACCEPT: &str = "
+    WITH accepted AS (
+        INSERT INTO tasks (id, user_id, name, priority, created_at, due_at, spec, spec_version, host, max_attempts)
+        VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000), to_timestamp($5::double precision / 1000), $6, $7, $8, $9)
+    )
+    INSERT INTO owner_counter_deltas (user_id, total) VALUES ($2, 1)";
+
+pub(crate) const CANCEL: &str = "
+    WITH found AS (
+         SELECT id, status FROM tasks WHERE id = $1 AND ($2::uuid IS NULL OR user_id = $2) FOR UPDATE
+     ), canceled AS (
+         UPDATE tasks SET
+             cancel_requested = true,
+             status = CASE WHEN found.status = 'pending' THEN 'canceled' ELSE found.status END,
+             finished_at = CASE WHEN found.status = 'pending' THEN now() END
+         FROM found WHERE tasks.id = found.id AND found.status IN ('pending', 'running')
+         RETURNING tasks.id, tasks.user_id, tasks.source_uid, tasks.status, tasks.pages, tasks.records, tasks.compute_units_used
+     ), counted AS (
+         INSERT INTO owner_counter_deltas (user_id, canceled, pages, records, compute_units)
+         SELECT user_id, 1, pages, records, compute_units_used FROM canceled WHERE status = 'canceled'
+     ), told AS (
+         INSERT INTO changes (uid, task_id) SELECT source_uid, id FROM canceled
+         WHERE status = 'canceled' AND source_uid IS NOT NULL
+     )
+     SELECT status IN ('pending', 'running') FROM found";
+
+impl Ledger {
+    /// Accepts a task in one transaction. When this returns it is committed; only then may a client be told so.
+    ///
+    /// # Errors
+    /// [`LedgerError::IdempotencyConflict`] when the key was used with another body.
+    pub async fn accept(
+        &self,
+        owner: UserId,
+        task: &NewTask,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Accepted, LedgerError> {
+        let doing = DatabaseSnafu {
+            doing: "accepting a task",
+        };
+        let id = TaskId::new();
+        let Some(idempotency) = idempotency else {
+            accept_query(id, owner, task).execute(&self.pool).await.context(doing)?;
+            return Ok(Accepted { id, replayed: false });
+        };
+        let mut transaction = self.pool.begin().await.context(doing)?;
+        let taken: Option<(TaskId, Vec<u8>)> = sqlx::query_as(
+            "INSERT INTO idempotency_keys AS k (user_id, key, body_hash, task_id, expires_at)
+             VALUES ($1, $2, $3, $4, now() + interval '24 hours')
+             ON CONFLICT (user_id, key) DO UPDATE SET
+                 body_hash = CASE WHEN k.expires_at < now() THEN excluded.body_hash ELSE k.body_hash END,
+                 task_id = CASE WHEN k.expires_at < now() THEN excluded.task_id ELSE k.task_id END,
+                 expires_at = CASE WHEN k.expires_at < now() THEN excluded.expires_at ELSE k.expires_at END
+             RETURNING task_id, body_hash",
+        )
+        .bind(owner)
+        .bind(&idempotency.key)
+        .bind(idempotency.body_hash.as_slice())
+        .bind(id)
+        .fetch_optional(&mut *transaction)
+        .await
+        .context(doing)?;
+        match taken {
+            Some((earlier, _)) if earlier == id => {}
+            Some((_, hash)) if hash != idempotency.body_hash => return IdempotencyConflictSnafu.fail(),
+            Some((earlier, _)) => {
+                return Ok(Accepted {
+                    id: earlier,
+                    replayed: true,
+                });
+            }
+            None => {
+                return StoredSnafu {
+                    what: "an idempotency key",
+                    message: "no row",
+                }
+                .fail();
+            }
+        }
+        accept_query(id, owner, task)
+            .execute(&mut *transaction)
+            .await
+            .context(doing)?;
+        transaction.commit().await.context(doing)?;
+        Ok(Accepted { id, replayed: false })
+    }
+
+    /// The newest tasks of an owner, [`PAGE_ROWS`] at most, older than `before`, and in one state when asked.
+    pub async fn list(
+        &self,
+        owner: UserId,
+        before: Option<TaskId>,
+        status: Option<RunState>,
+    ) -> Result<Vec<TaskSummary>, LedgerError> {
+        sqlx::query_as(
+            "SELECT id, name, status, rfc3339(created_at) AS created_at, compute_units_used FROM tasks
+             WHERE user_id = $1 AND ($2::uuid IS NULL OR id < $2) AND ($3::text IS NULL OR status = $3)
+             ORDER BY tasks.created_at DESC, id DESC LIMIT $4",
+        )
+        .bind(owner)
+        .bind(before)
+        .bind(status.map(RunState::as_str))
+        .bind(PAGE_ROWS)
+        .fetch_all(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "listing tasks" })
+    }
+
+    /// One task, of this owner, or of anybody when `owner` is `None` (for administrators).
+    pub async fn task(&self, owner: Option<UserId>, id: TaskId) -> Result<Option<TaskDetail>, LedgerError> {
+        sqlx::query_as(
+            "SELECT id, user_id, name, status, priority, rfc3339(created_at) AS created_at, rfc3339(due_at) AS due_at,
+                    rfc3339(started_at) AS started_at, rfc3339(finished_at) AS finished_at, spec, attempts, max_attempts, pages,
+                    records, warnings, compute_units_used, cancel_requested, error_class, error_message
+             FROM tasks WHERE id = $1 AND ($2::uuid IS NULL OR user_id = $2)",
+        )
+        .bind(id)
+        .bind(owner)
+        .fetch_optional(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "reading a task" })
+    }
+
+    /// Ends a task: at once when it waits, at its next page when it runs. `None` when there is none, else whether it was still open.
+    pub async fn cancel(&self, owner: Option<UserId>, id: TaskId) -> Result<Option<bool>, LedgerError> {
+        sqlx::query_scalar(CANCEL)
+            .bind(id)
+            .bind(owner)
+            .fetch_optional(&self.pool)
+            .await
+            .context(DatabaseSnafu {
+                doing: "canceling a task",
+            })
+    }
+
+    /// Removes a task that has ended, with its pages. `None` when there is none, `Some(false)` when it is still open.
+    pub async fn delete(&self, owner: Option<UserId>, id: TaskId) -> Result<Option<bool>, LedgerError> {
+        sqlx::query_scalar(
+            "WITH found AS (
+                 SELECT id, status FROM tasks WHERE id = $1 AND ($2::uuid IS NULL OR user_id = $2) FOR UPDATE
+             ), ended AS (
+                 SELECT id FROM found WHERE status NOT IN ('pending', 'running')
+             ), gone_pages AS (
+                 DELETE FROM pages USING ended WHERE pages.task_id = ended.id
+             ), gone AS (
+                 DELETE FROM tasks USING ended WHERE tasks.id = ended.id
+             )
+             SELECT status NOT IN ('pending', 'running') FROM found",
+        )
+        .bind(id)
+        .bind(owner)
+        .fetch_optional(&self.pool)
+        .await
+        .context(DatabaseSnafu {
+            doing: "deleting a task",
+        })
+    }
+}
+
+fn accept_query(
+    id: TaskId,
+    owner: UserId,
+    task: &NewTask,
+) -> sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments> {
+    sqlx::query(ACCEPT)
+        .bind(id)
+        .bind(owner)
+        .bind(task.spec.name.as_deref())
+        .bind(i16::from(task.priority))
+        .bind(id.unix_milliseconds())
+        .bind(Json(&task.spec))
+        .bind(SPEC_VERSION)
+        .bind(&task.host)
+        .bind(i16::from(task.spec.max_retries) + 1)
+}

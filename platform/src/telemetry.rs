@@ -1,0 +1,32 @@
+//! Logs and metrics as every program of the platform writes them.
+
+use prometheus::{Encoder, Registry, TextEncoder};
+use tracing_subscriber::EnvFilter;
+
+/// Edges of histograms in seconds: the guide's every threshold (.2 .3 .5 .6 .8 1 1.5 2 3 5), finer ones below, coarser ones above.
+pub const SECONDS: [f64; 20] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0,
+];
+
+/// Writes logs as JSON lines to standard output; `filter` is an `EnvFilter`, such as `info` or `info,sqlx=warn`.
+///
+/// # Errors
+/// A sentence that says what is wrong with the filter.
+pub fn start_logs(filter: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| format!("SELEXTRACT_LOG = {filter:?}: {error}; write for example info"))?;
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .try_init()
+        .map_err(|error| error.to_string())
+}
+
+/// The registry's metrics in Prometheus' text format.
+pub fn render(registry: &Registry) -> String {
+    let mut text = Vec::new();
+    // Encoding writes to memory; it fails only on a family without metrics, which gather() leaves out.
+    let _ = TextEncoder::new().encode(&registry.gather(), &mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
