@@ -72,12 +72,12 @@ impl Dialler {
         let deadline = started + self.limits.connect;
         let policy = self.policy.borrow().clone();
         if !policy.may_resolve(target) {
-            info!(%target, "The port is not open to anything.");
+            info!(destination = %target, "The port is not open to anything.");
             return Err(Failure::Refused);
         }
         let addresses = self.resolve(target, deadline).await?;
         if let Some(refused) = addresses.iter().find(|address| !policy.admits(target, **address)) {
-            info!(%target, address = %refused, "An address of the target may not be reached.");
+            info!(destination = %target, address = %refused, "An address of the target may not be reached.");
             return Err(Failure::Refused);
         }
         let stream = connect_first(&addresses, target.port, deadline).await?;
@@ -100,7 +100,7 @@ impl Dialler {
             Ok(Ok(_)) => Err(Failure::Unreachable),
             Ok(Err(NetError::Timeout)) | Err(_) => Err(Failure::TimedOut),
             Ok(Err(error)) => {
-                debug!(%target, %error, "The name does not resolve.");
+                debug!(destination = %target, %error, "The name does not resolve.");
                 Err(Failure::Unreachable)
             }
         }

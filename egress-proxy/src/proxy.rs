@@ -77,8 +77,8 @@ impl Proxy {
                 copy_bidirectional(&mut client, &mut origin).await
             };
             match timeout(limits.total, carry).await {
-                Ok(Ok((sent, received))) => debug!(%target, sent, received, "The tunnel ended."),
-                Ok(Err(error)) => debug!(%target, %error, "The tunnel broke."),
+                Ok(Ok((sent, received))) => debug!(destination = %target, sent, received, "The tunnel ended."),
+                Ok(Err(error)) => debug!(destination = %target, %error, "The tunnel broke."),
                 Err(_) => metrics.cut(Cut::Total),
             }
         });
