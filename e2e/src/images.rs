@@ -1,8 +1,147 @@
-//! x
-use anyhow::Result;
+//! Builds the product's programs and images. The tag is made of what is in them, so that a change rolls pods and nothing else does.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::{program::Program, tools};
+
+/// The images that the product consists of, and the one with the sites that are scraped.
+pub const NAMES: [&str; 4] = ["platform", "browser", "data", "sites"];
+/// Where they are in the image store of this machine.
+pub const REGISTRY: &str = "localhost/selextract";
+
+const PACKAGES: [&str; 4] = [
+    "selextract-operator",
+    "selextract-api-server",
+    "selextract-worker",
+    "selextract-egress-proxy",
+];
+const TIMEOUT: Duration = Duration::from_mins(40);
+
+/// The images of one state of the sources.
 pub struct Built {
+    /// Their common tag.
     pub tag: String,
 }
+
+impl Built {
+    /// The full names of all images in a registry.
+    pub fn names(&self, registry: &str) -> Vec<String> {
+        NAMES
+            .iter()
+            .map(|name| format!("{registry}/{name}:{}", self.tag))
+            .collect()
+    }
+}
+
+/// Builds what changed.
 pub fn build() -> Result<Built> {
-    Ok(Built { tag: String::new() })
+    let root = tools::repository()?;
+    let binaries = stage_programs(&build_programs(&root)?)?;
+    let tag = tag_of(&root, &binaries)?;
+    let arguments = [
+        "--tag".as_ref(),
+        tag.as_ref(),
+        "--binaries".as_ref(),
+        binaries.as_os_str(),
+    ];
+    Program::new(root.join("images/build"), arguments)
+        .and(NAMES)
+        .env(
+            "XDG_CACHE_HOME",
+            tools::cache()?.parent().context("the cache has no parent folder")?,
+        )
+        .folder(&root)
+        .timeout(TIMEOUT)
+        .show_output()
+        .run()
+        .context("the images cannot be built")?;
+    Ok(Built { tag })
+}
+
+/// The paths of the programs of our packages, as cargo names them.
+fn build_programs(root: &Path) -> Result<Vec<PathBuf>> {
+    let packages = PACKAGES.iter().flat_map(|package| ["-p", package]);
+    let messages = Program::new(
+        "cargo",
+        [
+            "build",
+            "--locked",
+            "--bins",
+            "--message-format=json-render-diagnostics",
+        ],
+    )
+    .and(packages)
+    .folder(root)
+    .timeout(TIMEOUT)
+    .show_output()
+    .output()
+    .context("the programs cannot be built")?;
+    let messages = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    Ok(messages
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .collect())
+}
+
+/// Copies without debug information, which is most of a program's size.
+fn stage_programs(programs: &[PathBuf]) -> Result<PathBuf> {
+    let folder = tools::cache()?.join("images/bin");
+    drop(fs::remove_dir_all(&folder));
+    fs::create_dir_all(&folder)?;
+    for program in programs {
+        let target = folder.join(program.file_name().context("a program without name")?);
+        Program::new("strip", ["-o"])
+            .and([target.as_os_str(), program.as_os_str()])
+            .run()?;
+    }
+    Ok(folder)
+}
+
+fn tag_of(root: &Path, binaries: &Path) -> Result<String> {
+    let mut files = files_below(binaries)?;
+    files.extend(files_below(&root.join("images"))?);
+    files.sort();
+    let paths: Vec<_> = files.iter().map(PathBuf::as_path).collect();
+    let sums = tools::sha256(&paths)?;
+    let whole = Program::line("sha256sum").input(sums).output()?;
+    Ok(format!("dev-{}", whole.get(..12).context("sha256sum printed no hash")?))
+}
+
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tag_follows_the_content() {
+        let root = tempfile::tempdir().unwrap();
+        let binaries = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("images/sites")).unwrap();
+        fs::write(root.path().join("images/sites/nginx.conf"), "a").unwrap();
+        fs::write(binaries.path().join("program"), "1").unwrap();
+        let first = tag_of(root.path(), binaries.path()).unwrap();
+        assert_eq!(first, tag_of(root.path(), binaries.path()).unwrap());
+        fs::write(binaries.path().join("program"), "2").unwrap();
+        assert_ne!(first, tag_of(root.path(), binaries.path()).unwrap());
+    }
 }

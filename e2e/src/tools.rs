@@ -112,7 +112,7 @@ pub fn install_packages() -> Result<()> {
     let apt = |arguments: &[&str]| {
         Program::new("apt-get", arguments)
             .env("DEBIAN_FRONTEND", "noninteractive")
-            .timeout(Duration::from_secs(600))
+            .timeout(Duration::from_mins(10))
             .run()
     };
     apt(&["update", "-qq"])?;
@@ -189,7 +189,7 @@ fn build(folder: &Path, source: String) -> Result<()> {
         .folder(repository()?.join("e2e/tools"))
         .env("CGO_ENABLED", "0")
         .env("GOFLAGS", "-mod=readonly")
-        .timeout(Duration::from_secs(1800))
+        .timeout(Duration::from_mins(30))
         .run()
         .with_context(|| format!("{name} cannot be built"))?;
         let target = bin.join(name);
@@ -222,7 +222,7 @@ fn source_hash() -> Result<String> {
 /// The hashes of files, by the system's own fast program.
 pub fn sha256(paths: &[&Path]) -> Result<String> {
     let sums = Program::new("sha256sum", paths)
-        .timeout(Duration::from_secs(120))
+        .timeout(Duration::from_mins(2))
         .output()?;
     let words: Vec<_> = sums.lines().filter_map(|line| line.split_whitespace().next()).collect();
     Ok(words.join("-"))

@@ -1,1 +1,223 @@
-//! x
+//! What a journey stands on: the local cluster with the operator and the images, and a namespace of the journey's own in which only
+//! restricted pods run.
+
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::Value;
+
+use crate::{
+    cluster::{self, Layout, Wanted},
+    demo::Kubernetes,
+    images,
+};
+
+/// Where the operator of the journeys is.
+pub const OPERATOR_NAMESPACE: &str = "selextract-system";
+/// How often a condition is looked at.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// The tag of the images, once they are on the nodes and the operator runs them.
+static PREPARED: OnceLock<String> = OnceLock::new();
+
+/// One journey's view of the cluster.
+pub struct World {
+    /// The API server, as its administrator.
+    pub client: Client,
+    /// The journey's namespace.
+    pub namespace: String,
+    /// The tag of the images under test.
+    pub tag: String,
+    kubernetes: Kubernetes,
+}
+
+impl World {
+    /// Starts what is missing, and makes the namespace anew.
+    ///
+    /// # Errors
+    /// When the cluster, the images or the operator cannot be had.
+    pub async fn enter(namespace: &str) -> Result<Self> {
+        let tag = prepare()?;
+        let kubernetes = Kubernetes::local();
+        kubernetes.delete_namespace(namespace)?;
+        kubernetes.create_namespace(namespace)?;
+        let file = Kubeconfig::read_from(Layout::new().kubeconfig())?;
+        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+        Ok(Self {
+            client: Client::try_from(config)?,
+            namespace: namespace.to_owned(),
+            tag,
+            kubernetes,
+        })
+    }
+
+    /// Applies YAML, in which `NAMESPACE` and `TAG` stand for this journey's.
+    ///
+    /// # Errors
+    /// When the API server refuses it; the message is kubectl's.
+    pub fn apply(&self, yaml: &str) -> Result<()> {
+        self.kubernetes.apply(&self.fill_in(yaml))
+    }
+
+    /// What the API server says against YAML that it must refuse.
+    ///
+    /// # Errors
+    /// When it takes it.
+    pub fn refusal(&self, yaml: &str) -> Result<String> {
+        match self.apply(yaml) {
+            Ok(()) => bail!("the API server took what it must refuse: {yaml}"),
+            Err(error) => Ok(format!("{error:#}")),
+        }
+    }
+
+    /// Runs kubectl in the journey's namespace; what it printed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubernetes
+            .kubectl(&["--namespace", &self.namespace])
+            .and(arguments)
+            .timeout(Duration::from_mins(3))
+            .output()
+    }
+
+    /// Runs helm in the journey's namespace; what it printed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String> {
+        self.kubernetes
+            .helm(&["--namespace", &self.namespace])
+            .and(arguments)
+            .output()
+    }
+
+    /// An object as JSON.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn get(&self, object: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.kubectl(&["get", object, "-o", "json"])?)?)
+    }
+
+    /// Waits until a condition of an object, as `kubectl get` names it (`scrapetask/books`), has this status.
+    ///
+    /// # Errors
+    /// At the end of the time, with the object, the pods, and events and logs of those that are not ready.
+    pub async fn wait_for_condition(
+        &self,
+        object: &str,
+        condition: &str,
+        status: &str,
+        timeout: Duration,
+    ) -> Result<Value> {
+        let what = format!("{object} has {condition}={status}");
+        self.wait_until(&what, timeout, || {
+            let found = self.get(object)?;
+            let generation = found["metadata"]["generation"].as_i64();
+            let current = found["status"]["observedGeneration"].as_i64() >= generation;
+            let list = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let holds = list.iter().any(|c| c["type"] == condition && c["status"] == status);
+            Ok((current && holds).then_some(found))
+        })
+        .await
+        .map_err(|error| match self.kubectl(&["get", object, "-o", "yaml"]) {
+            Ok(state) => error.context(format!("{object} is:\n{state}")),
+            Err(missing) => error.context(missing),
+        })
+    }
+
+    /// Asks until there is an answer. A failed question counts as no answer; the last failure is told at the end.
+    ///
+    /// # Errors
+    /// At the end of the time, with the pods, and events and logs of those that are not ready.
+    pub async fn wait_until<T>(&self, what: &str, timeout: Duration, ask: impl Fn() -> Result<Option<T>>) -> Result<T> {
+        let started = Instant::now();
+        loop {
+            let failure = match ask() {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => None,
+                Err(error) => Some(error),
+            };
+            if started.elapsed() > timeout {
+                let end = failure.unwrap_or_else(|| anyhow::anyhow!("it stayed otherwise"));
+                let diagnosis = self.kubernetes.diagnosis(&self.namespace);
+                return Err(end.context(format!("not within {} s: {what}\n{diagnosis}", timeout.as_secs())));
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// The address of a Service's first port; the host reaches Services and pods.
+    ///
+    /// # Errors
+    /// When there is no such Service.
+    pub fn service_address(&self, name: &str) -> Result<String> {
+        let service = self.get(&format!("service/{name}"))?;
+        let address = service["spec"]["clusterIP"]
+            .as_str()
+            .with_context(|| format!("the Service {name} has no address"))?;
+        let port = service["spec"]["ports"][0]["port"]
+            .as_u64()
+            .with_context(|| format!("the Service {name} has no port"))?;
+        Ok(format!("{address}:{port}"))
+    }
+
+    /// Puts the sites that are scraped into the namespace, as the Service `sites`, and waits until they are served.
+    ///
+    /// # Errors
+    /// When they do not start.
+    pub fn serve_sites(&self) -> Result<()> {
+        let yaml = include_str!("../demo/sites.yaml").replace("namespace: demo", "namespace: NAMESPACE");
+        self.apply(&yaml.replace("SITES_IMAGE", &format!("{}/sites:TAG", images::REGISTRY)))?;
+        self.kubernetes
+            .rollout(&self.namespace, "deployment/sites", Duration::from_mins(1))
+    }
+
+    fn fill_in(&self, yaml: &str) -> String {
+        yaml.replace("NAMESPACE", &self.namespace).replace("TAG", &self.tag)
+    }
+}
+
+/// Once per test program: cluster, images, operator. A journey that finds them takes no time.
+fn prepare() -> Result<String> {
+    if let Some(tag) = PREPARED.get() {
+        return Ok(tag.clone());
+    }
+    // Fails only when another journey was first.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    cluster::up(Wanted {
+        nodes: 1,
+        audit_log: false,
+    })?;
+    let built = images::build()?;
+    cluster::load(&built.names(images::REGISTRY))?;
+    let kubernetes = Kubernetes::local();
+    kubernetes.create_namespace(OPERATOR_NAMESPACE)?;
+    kubernetes.install("selextract-crds", "selextract-crds", OPERATOR_NAMESPACE, &[])?;
+    let settings = [
+        "watchAllNamespaces=true".to_owned(),
+        format!("image.registry={}", images::REGISTRY),
+        format!("image.tag={}", built.tag),
+    ];
+    kubernetes.install(
+        "selextract-operator",
+        "selextract-operator",
+        OPERATOR_NAMESPACE,
+        &settings,
+    )?;
+    kubernetes.rollout(
+        OPERATOR_NAMESPACE,
+        "deployment/selextract-operator",
+        Duration::from_mins(2),
+    )?;
+    Ok(PREPARED.get_or_init(|| built.tag).clone())
+}

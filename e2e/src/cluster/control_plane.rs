@@ -41,7 +41,7 @@ pub fn start(layout: &Layout, wanted: Wanted) -> Result<()> {
             .timeout(Duration::from_secs(5))
             .succeeds())
     };
-    wait_for("API server", Duration::from_secs(120), ready).map_err(|error| {
+    wait_for("API server", Duration::from_mins(2), ready).map_err(|error| {
         error
             .context(layout.log_tail("etcd"))
             .context(layout.log_tail("kube-apiserver"))
@@ -179,8 +179,8 @@ fn dns_query(server: &str) -> Result<bool> {
     socket.send_to(&query, server)?;
     let mut answer = [0; 512];
     let length = socket.recv(&mut answer)?;
-    // No error, and at least one record.
-    Ok(length > 12 && answer[3] & 0x0f == 0 && u16::from_be_bytes([answer[6], answer[7]]) > 0)
+    // No error (the low four bits), and at least one record.
+    Ok(length > 12 && answer[3] % 16 == 0 && u16::from_be_bytes([answer[6], answer[7]]) > 0)
 }
 
 /// Whether a node's containerd answers.

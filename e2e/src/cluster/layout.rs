@@ -89,7 +89,7 @@ impl Layout {
     }
 
     /// One command at a time changes the cluster.
-    pub fn lock(&self) -> Result<File> {
+    pub fn lock() -> Result<File> {
         let cache = tools::cache()?;
         fs::create_dir_all(&cache)?;
         let file = File::create(cache.join("local-cluster.lock"))?;

@@ -17,7 +17,7 @@ use super::{containerd::PAUSE_IMAGE, layout::Layout};
 use crate::{program::Program, tools};
 
 const LABEL: &str = "selextract.io/image-id";
-const TIMEOUT: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Loads images into every node; how many a node lacked.
 pub fn load(images: &[String]) -> Result<usize> {

@@ -57,7 +57,7 @@ pub fn up(wanted: Wanted) -> Result<()> {
     ensure!((1..=MOST_NODES).contains(&wanted.nodes), "--nodes is 1 to {MOST_NODES}");
     need_root()?;
     let layout = Layout::new();
-    let _lock = layout.lock()?;
+    let _lock = Layout::lock()?;
     match state(&layout) {
         State::Running(running) if running == wanted => {
             println!("The cluster runs already. {}", hint(&layout));
@@ -106,21 +106,21 @@ fn start(layout: &Layout, wanted: Wanted) -> Result<()> {
 
 fn wait_until_ready(layout: &Layout, nodes: u8) -> Result<()> {
     let all_ready = || Ok(ready_nodes(layout).is_ok_and(|ready| ready == usize::from(nodes)));
-    wait_for("all nodes Ready", Duration::from_secs(120), all_ready).map_err(|error| {
+    wait_for("all nodes Ready", Duration::from_mins(2), all_ready).map_err(|error| {
         let logs: String = (1..=nodes)
             .flat_map(|n| ["kubelet", "containerd"].map(|part| layout.log_tail(&format!("node{n}-{part}"))))
             .collect();
         error.context(logs)
     })?;
     let dns = || Ok(process::is_running(layout, "coredns") && control_plane::dns_answers());
-    wait_for("DNS", Duration::from_secs(60), dns).map_err(|error| error.context(layout.log_tail("coredns")))
+    wait_for("DNS", Duration::from_mins(1), dns).map_err(|error| error.context(layout.log_tail("coredns")))
 }
 
 /// Takes the cluster away with everything that it made.
 pub fn down() -> Result<()> {
     need_root()?;
     let layout = Layout::new();
-    let _lock = layout.lock()?;
+    let _lock = Layout::lock()?;
     teardown::clear(&layout)?;
     println!("The local cluster is gone.");
     Ok(())

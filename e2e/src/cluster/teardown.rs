@@ -41,9 +41,22 @@ pub fn clear(layout: &Layout) -> Result<()> {
     for folder in [layout.run(), layout.data()] {
         remove_folder(folder)?;
     }
-    // Only when it is empty: the folder may be another kubelet's.
-    drop(fs::remove_dir("/var/lib/kubelet"));
+    // Only when they are empty: these folders may be another kubelet's or container engine's.
+    for folder in ["/var/lib/kubelet", "/run/containerd"] {
+        drop(fs::remove_dir(folder));
+    }
+    release_namespace_folder();
     Ok(())
+}
+
+/// `ip netns add` mounts the folder of the namespaces on itself. Without namespaces nobody needs that.
+fn release_namespace_folder() {
+    let folder = Path::new("/run/netns");
+    if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none()) {
+        // Neither the mount nor the folder need be there.
+        drop(Program::new("umount", [folder]).run());
+        drop(fs::remove_dir(folder));
+    }
 }
 
 /// Ends the processes of all pods: those in the nodes' control groups.

@@ -1,0 +1,63 @@
+# What people and CI run. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Outside the repository, so that a fresh clone finds the compiled dependencies and the cluster's programs again.
+export SELEXTRACT_CACHE ?= $(HOME)/.cache/selextract
+export CARGO_TARGET_DIR ?= $(SELEXTRACT_CACHE)/target
+# Which cluster `make demo` uses: local, or current for the kubeconfig's current context; REGISTRY says where to push images for it.
+export CLUSTER ?= local
+export REGISTRY ?=
+
+tool := $(CARGO_TARGET_DIR)/debug/selextract-local
+bin := $(SELEXTRACT_CACHE)/kubernetes-1.34.4/bin
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: check
+check: ## The fast tier: format, lints, unit tests
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --locked --workspace --lib --bins
+
+.PHONY: test
+test: tool ## Everything that CI runs: unit, integration, charts, journeys on a real cluster
+	@echo '== unit tests'
+	cargo test --locked --workspace --lib --bins
+	@echo '== integration tests, against PostgreSQL, PgBouncer, Valkey and Chromium out of the images'
+	images/build --root data
+	images/build --root browser
+	cargo test --locked --workspace --exclude selextract-e2e --tests
+	@echo '== charts'
+	$(tool) tools
+	HELM=$(bin)/helm charts/test
+	@echo '== journeys on a real cluster'
+	cargo test --locked -p selextract-e2e --test journeys -- --test-threads=1
+
+.PHONY: demo
+demo: tool ## From a clone to scraped rows on a real Kubernetes (CLUSTER=current: on yours)
+	@$(tool) demo
+
+.PHONY: demo-down
+demo-down: tool ## Takes the demo away
+	@$(tool) demo-down
+
+.PHONY: images
+images: tool ## Builds the programs and the images, and prints their tag
+	@$(tool) tools >/dev/null
+	@$(tool) images
+
+.PHONY: cluster-up
+cluster-up: tool ## Starts the local cluster (NODES=2 for two nodes)
+	@$(tool) up --nodes $(or $(NODES),1)
+
+.PHONY: cluster-down
+cluster-down: tool ## Takes the local cluster away
+	@$(tool) down
+
+.PHONY: tool
+tool:
+	@cargo build --locked --quiet -p selextract-e2e --bin selextract-local
