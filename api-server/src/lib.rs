@@ -2,7 +2,18 @@
 
 pub mod auth;
 pub mod export;
+pub mod internal;
+pub mod keeper;
+pub mod layered;
 pub mod metrics;
+pub mod openapi;
+pub mod params;
 pub mod problem;
+pub mod program;
+pub mod router;
+pub mod routes;
 pub mod server;
+pub mod settings;
+pub mod state;
 pub mod strict;
+pub mod telemetry;

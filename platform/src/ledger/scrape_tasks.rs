@@ -12,6 +12,7 @@ use snafu::ResultExt;
 use sqlx::{FromRow, PgConnection, types::Json};
 
 use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu};
+use crate::frontier::Entry;
 
 /// An item to write, with what its plan says.
 #[derive(Clone, Debug)]
@@ -20,6 +21,15 @@ pub struct CheckedUpsert {
     pub item: Upsert,
     /// The host of its first page.
     pub host: String,
+}
+
+/// What became of an item.
+#[derive(Clone, Debug)]
+pub struct Upserted {
+    /// For the operator.
+    pub answer: UpsertAnswer,
+    /// The run that started, to offer to the frontier.
+    pub started: Option<Entry>,
 }
 
 /// When a schedule runs next.
@@ -66,20 +76,15 @@ impl Clock {
 }
 
 #[derive(FromRow)]
-struct Known {
-    spec_hash: String,
-    cron: Option<String>,
-    newest: Option<TaskId>,
-    newest_open: bool,
+struct Newest {
+    id: TaskId,
+    spec_hash: Option<String>,
+    open: bool,
 }
 
 impl Ledger {
     /// Writes one item in one transaction and answers with its newest run. The same item twice changes nothing.
-    pub async fn upsert_scrape_task(
-        &self,
-        checked: &CheckedUpsert,
-        now: Timestamp,
-    ) -> Result<UpsertAnswer, LedgerError> {
+    pub async fn upsert_scrape_task(&self, checked: &CheckedUpsert, now: Timestamp) -> Result<Upserted, LedgerError> {
         let doing = DatabaseSnafu {
             doing: "writing a ScrapeTask",
         };
@@ -91,29 +96,30 @@ impl Ledger {
         };
         let owner = self.namespace_owner(&item.namespace).await?;
         let mut transaction = self.pool.begin().await.context(doing)?;
-        let known = lock(&mut transaction, &item.uid).await?;
-        let changed = known.as_ref().is_none_or(|k| k.spec_hash != item.spec_hash);
-        let mut run = known.as_ref().and_then(|k| k.newest);
-        if changed && item.on_change == OnChange::Forbid && known.as_ref().is_some_and(|k| k.newest_open) {
+        let newest = lock(&mut transaction, &item.uid).await?;
+        let wants_run = item.schedule.is_none()
+            && !item.suspend
+            && newest.as_ref().and_then(|n| n.spec_hash.as_deref()) != Some(item.spec_hash.as_str());
+        let open = newest.as_ref().filter(|n| n.open).map(|n| n.id);
+        if wants_run && open.is_some() && item.on_change == OnChange::Forbid {
             let refused = "spec.task changed while a run is under way and onChange is Forbid; wait for its end, or set onChange to Replace";
             return Ok(refuse(item, refused.to_owned()));
         }
         write(&mut transaction, item, owner, next).await?;
-        let becomes_one_shot = known.as_ref().is_some_and(|k| k.cron.is_some());
-        let wants_run =
-            item.schedule.is_none() && !item.suspend && (run.is_none() || changed || becomes_one_shot && run.is_none());
+        let mut run = newest.map(|n| n.id);
+        let mut started = None;
         if wants_run {
-            if known.as_ref().is_some_and(|k| k.newest_open)
-                && let Some(old) = run
-            {
+            if let Some(old) = open {
                 cancel(&mut transaction, old).await?;
             }
             let id = TaskId::new();
             insert_run(&mut transaction, id, owner, item, &checked.host).await?;
             run = Some(id);
+            started = Some(entry(id, owner, checked));
         }
         transaction.commit().await.context(doing)?;
-        self.answer(item.uid.clone(), run, item).await
+        let answer = self.answer(item.uid.clone(), run, item).await?;
+        Ok(Upserted { answer, started })
     }
 
     /// Removes `ScrapeTask`s: their schedules end and their open runs are canceled. Unknown ones are no error; results stay.
@@ -168,17 +174,29 @@ impl Ledger {
     }
 }
 
-fn refuse(item: &Upsert, refused: String) -> UpsertAnswer {
-    UpsertAnswer {
+fn refuse(item: &Upsert, refused: String) -> Upserted {
+    let answer = UpsertAnswer {
         uid: item.uid.clone(),
         run: None,
         next_run_at: None,
         refused: Some(refused),
+    };
+    Upserted { answer, started: None }
+}
+
+fn entry(id: TaskId, owner: UserId, checked: &CheckedUpsert) -> Entry {
+    Entry {
+        id,
+        owner,
+        host: checked.host.clone(),
+        priority: checked.item.priority,
+        due_milliseconds: id.unix_milliseconds(),
     }
 }
 
-/// Two upserts of one uid wait for each other: the advisory lock ends with the transaction, so it may go through the pooler.
-async fn lock(connection: &mut PgConnection, uid: &str) -> Result<Option<Known>, LedgerError> {
+/// The newest run. Two upserts of one uid wait for each other: the advisory lock ends with the transaction, so it may go through the
+/// pooler.
+async fn lock(connection: &mut PgConnection, uid: &str) -> Result<Option<Newest>, LedgerError> {
     let doing = DatabaseSnafu {
         doing: "reading a ScrapeTask",
     };
@@ -188,10 +206,7 @@ async fn lock(connection: &mut PgConnection, uid: &str) -> Result<Option<Known>,
         .await
         .context(doing)?;
     sqlx::query_as(
-        "SELECT s.spec_hash, s.cron, t.id AS newest, coalesce(t.status IN ('pending', 'running'), false) AS newest_open
-         FROM scrape_tasks s
-         LEFT JOIN LATERAL (SELECT id, status FROM tasks WHERE source_uid = s.uid ORDER BY id DESC LIMIT 1) t ON true
-         WHERE s.uid = $1",
+        "SELECT id, spec_hash, status IN ('pending', 'running') AS open FROM tasks WHERE source_uid = $1 ORDER BY id DESC LIMIT 1",
     )
     .bind(uid)
     .fetch_optional(connection)

@@ -1,0 +1,241 @@
+//! The keeper: what has to be done once for the whole platform, by whoever holds the ledger's keeper lease.
+//!
+//! Refill of the frontier, taking back expired leases, schedules, partitions and retention, counters, and the platform-wide gauges. Two
+//! keepers are correct: one is active, the other waits for the lease, and every step is safe to be done twice.
+
+mod gauges;
+mod migrate;
+mod settings;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use axum::{Router, extract::State, http::StatusCode, routing::get};
+use gauges::Gauges;
+use jiff::Timestamp;
+pub use migrate::run as migrate;
+use prometheus::Registry;
+use selextract_platform::{
+    frontier::Frontier,
+    ledger::{Ledger, PoolSettings, Secret, TaskId, maintenance::Epoch},
+    telemetry,
+};
+pub use settings::{KeeperSettings, MigrateSettings};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// How long the lease lives without being renewed; it is renewed with each turn.
+const LEASE: Duration = Duration::from_secs(15);
+/// How often the keeper looks what is due.
+const TURN: Duration = Duration::from_secs(1);
+/// Partitions, retention and purging.
+const HOUSEKEEPING: Duration = Duration::from_mins(10);
+/// After this long without a finished turn the keeper is not well, and is restarted by its liveness probe.
+const STUCK: Duration = Duration::from_mins(5);
+
+/// The keeper with what it works on.
+struct Keeper {
+    settings: KeeperSettings,
+    ledger: Ledger,
+    frontier: Frontier,
+    gauges: Gauges,
+    health: Arc<Health>,
+    due: Due,
+    refill_from: Option<TaskId>,
+}
+
+/// When each loop is due next.
+struct Due {
+    refill: Instant,
+    sweep: Instant,
+    housekeeping: Instant,
+}
+
+struct Health {
+    registry: Registry,
+    started: Instant,
+    last_turn_milliseconds: std::sync::atomic::AtomicU64,
+    ready: AtomicBool,
+}
+
+/// Runs until `end` is canceled.
+pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()> {
+    let registry = Registry::new();
+    let health = Arc::new(Health {
+        registry: registry.clone(),
+        started: Instant::now(),
+        last_turn_milliseconds: 0.into(),
+        ready: AtomicBool::new(false),
+    });
+    let listener = tokio::net::TcpListener::bind(settings.telemetry_addr)
+        .await
+        .with_context(|| format!("listening on {}", settings.telemetry_addr))?;
+    let server = axum::serve(listener, routes(health.clone())).with_graceful_shutdown(end.clone().cancelled_owned());
+    let server = tokio::spawn(server.into_future());
+    let ledger = Ledger::connect_lazy(&PoolSettings {
+        url: Secret(settings.database_direct_url.clone()),
+        max_connections: 2,
+        min_connections: 0,
+        acquire_timeout: Duration::from_secs(5),
+        max_lifetime: Duration::from_hours(1),
+        application_name: "selextract-keeper",
+    })?;
+    let now = Instant::now();
+    let keeper = Keeper {
+        frontier: Frontier::connect_lazy(&Secret(settings.redis_queue_url.clone()))?,
+        gauges: Gauges::register(&registry)?,
+        due: Due {
+            refill: now,
+            sweep: now,
+            housekeeping: now,
+        },
+        refill_from: None,
+        settings,
+        ledger,
+        health,
+    };
+    keeper.follow(&end).await;
+    server.await.context("the telemetry listener")??;
+    Ok(())
+}
+
+impl Keeper {
+    async fn follow(mut self, end: &CancellationToken) {
+        let mut turns = interval(TURN);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut epoch = None;
+        loop {
+            tokio::select! {
+                () = end.cancelled() => break,
+                _ = turns.tick() => epoch = self.turn(epoch).await,
+            }
+        }
+        if let Some(epoch) = epoch
+            && let Err(error) = self.ledger.drop_keeper_lease(epoch).await
+        {
+            warn!(%error, "The lease could not be given up; another keeper waits until it expires.");
+        }
+        self.ledger.close().await;
+    }
+
+    /// One look at what is due. Returns the epoch while this keeper is the active one.
+    async fn turn(&mut self, held: Option<Epoch>) -> Option<Epoch> {
+        let epoch = match self.ledger.hold_keeper_lease(&self.settings.name, LEASE).await {
+            Ok(epoch) => epoch,
+            Err(error) => {
+                warn!(%error, "The keeper's lease could not be taken; trying again.");
+                self.health.ready.store(false, Ordering::Relaxed);
+                return None;
+            }
+        };
+        self.health.turned();
+        self.gauges.active(epoch.is_some());
+        if epoch.is_some() != held.is_some() {
+            info!(active = epoch.is_some(), "The keeper's lease changed hands.");
+        }
+        if epoch.is_some() {
+            // A turn that fails is told and tried again with the next: every step can be repeated.
+            let turn = tokio::time::timeout(LEASE, self.work()).await;
+            match turn {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => error!(error = format!("{error:#}"), "A turn of the keeper failed."),
+                Err(_) => error!("A turn of the keeper took longer than its lease and was ended."),
+            }
+        }
+        epoch
+    }
+
+    async fn work(&mut self) -> Result<()> {
+        let started = self.ledger.tick_schedules(Timestamp::now()).await?;
+        let now = Instant::now();
+        if now >= self.due.sweep {
+            self.due.sweep = now + self.settings.sweep_interval.get();
+            let swept = self.ledger.sweep().await?;
+            self.gauges.swept(swept);
+            self.ledger.fold_counters().await?;
+            self.gauges.backlog(self.ledger.backlog().await?);
+            self.gauges
+                .frontier(self.frontier.size().await.context("measuring the frontier")?);
+        }
+        if now >= self.due.refill || started > 0 {
+            self.refill().await?;
+            self.due.refill = now + self.settings.refill_interval.get();
+        }
+        if now >= self.due.housekeeping {
+            self.due.housekeeping = now + HOUSEKEEPING;
+            self.housekeeping().await?;
+        }
+        Ok(())
+    }
+
+    /// Offers one stretch of what waits; a whole circle is made in some turns, however long the backlog is.
+    async fn refill(&mut self) -> Result<()> {
+        loop {
+            let (entries, next) = self.ledger.refill(self.refill_from).await?;
+            let offered = self.frontier.offer(&entries).await?;
+            self.gauges.refilled(offered);
+            self.refill_from = next;
+            // A full window takes nothing more: go on from here when it has drained.
+            if next.is_none() || offered == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn housekeeping(&self) -> Result<()> {
+        let now = Timestamp::now();
+        for name in self.ledger.make_partitions(now, self.settings.partitions_ahead).await? {
+            info!(name, "A partition was made.");
+        }
+        for name in self.ledger.drop_partitions(now, self.settings.retention.get()).await? {
+            info!(name, "A partition was beyond the retention and was dropped.");
+        }
+        self.ledger.purge().await?;
+        Ok(())
+    }
+}
+
+impl Health {
+    fn turned(&self) {
+        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_turn_milliseconds.store(elapsed, Ordering::Relaxed);
+        self.ready.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stuck(&self) -> bool {
+        let last = Duration::from_millis(self.last_turn_milliseconds.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(last) > STUCK
+    }
+}
+
+fn routes(health: Arc<Health>) -> Router {
+    Router::new()
+        .route(
+            "/healthz",
+            get(async |State(health): State<Arc<Health>>| status(!health.is_stuck())),
+        )
+        .route(
+            "/readyz",
+            get(async |State(health): State<Arc<Health>>| status(health.ready.load(Ordering::Relaxed))),
+        )
+        .route(
+            "/metrics",
+            get(async |State(health): State<Arc<Health>>| telemetry::render(&health.registry)),
+        )
+        .with_state(health)
+}
+
+fn status(well: bool) -> StatusCode {
+    if well {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}

@@ -1,0 +1,73 @@
+//! The settings of the keeper and of the migration, from flags and the environment.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use selextract_task::Duration;
+
+/// What the keeper needs to know.
+#[derive(Args)]
+pub struct KeeperSettings {
+    /// The primary itself, as the owner of the schema: postgres://role:password@host:port/database
+    #[arg(long, env = "SELEXTRACT_DATABASE_DIRECT_URL", hide_env_values = true)]
+    pub database_direct_url: String,
+    /// The queue: redis://:password@host:port/0
+    #[arg(long, env = "SELEXTRACT_REDIS_QUEUE_URL", hide_env_values = true)]
+    pub redis_queue_url: String,
+    /// The name that stands in the lease: the pod's
+    #[arg(long, env = "HOSTNAME", default_value = "keeper")]
+    pub name: String,
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, env = "SELEXTRACT_TELEMETRY_ADDR", default_value = "0.0.0.0:9090")]
+    pub telemetry_addr: SocketAddr,
+    /// How often tasks that are due and missing in the frontier are put there
+    #[arg(long, env = "SELEXTRACT_REFILL_INTERVAL", default_value = "5s")]
+    pub refill_interval: Duration,
+    /// How often expired leases are taken back
+    #[arg(long, env = "SELEXTRACT_SWEEP_INTERVAL", default_value = "5s")]
+    pub sweep_interval: Duration,
+    /// How long finished tasks are kept; whole months go at once
+    #[arg(long, env = "SELEXTRACT_RETENTION", default_value = "90d")]
+    pub retention: Duration,
+    /// How many months ahead partitions are made
+    #[arg(long, env = "SELEXTRACT_PARTITIONS_AHEAD", default_value = "3")]
+    pub partitions_ahead: u8,
+}
+
+/// What the migration needs to know.
+#[derive(Args)]
+pub struct MigrateSettings {
+    /// The primary itself, as the owner of the schema
+    #[arg(long, env = "SELEXTRACT_DATABASE_DIRECT_URL", hide_env_values = true)]
+    pub database_direct_url: String,
+    /// The primary itself, as a superuser; without it roles and database are somebody else's
+    #[arg(long, env = "SELEXTRACT_DATABASE_SUPERUSER_URL", hide_env_values = true)]
+    pub database_superuser_url: Option<String>,
+    /// The password of the role `selextract_owner`
+    #[arg(
+        long,
+        env = "SELEXTRACT_DATABASE_OWNER_PASSWORD",
+        hide_env_values = true,
+        requires = "database_superuser_url"
+    )]
+    pub owner_password: Option<String>,
+    /// The password of the role `selextract_app`
+    #[arg(
+        long,
+        env = "SELEXTRACT_DATABASE_APP_PASSWORD",
+        hide_env_values = true,
+        requires = "database_superuser_url"
+    )]
+    pub app_password: Option<String>,
+    /// The password of the role `selextract_replication`
+    #[arg(
+        long,
+        env = "SELEXTRACT_DATABASE_REPLICATION_PASSWORD",
+        hide_env_values = true,
+        requires = "database_superuser_url"
+    )]
+    pub replication_password: Option<String>,
+    /// The password that the user admin gets when there is none
+    #[arg(long, env = "SELEXTRACT_ADMIN_PASSWORD", hide_env_values = true)]
+    pub admin_password: String,
+}
