@@ -12,6 +12,10 @@ use crate::{
 };
 
 /// What the platform should be. Every section is optional; an empty spec is a whole platform.
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn is an attribute of its own"
+)]
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "selextract.io",

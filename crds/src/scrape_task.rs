@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::schema::{conditions, rule};
 
 /// What to extract, when and on which cluster.
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn is an attribute of its own"
+)]
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "selextract.io",

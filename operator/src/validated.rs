@@ -3,6 +3,7 @@
 //! Everything that is wrong is told at once, as (reason, message) pairs that are used as they are in condition and event.
 
 mod check;
+mod pods;
 mod sizes;
 
 use std::fmt;

@@ -33,7 +33,7 @@ pub fn foundation(inputs: Inputs<'_>) -> Vec<Child> {
             inputs,
             &names.with("jwks"),
             Component::Api,
-            json!({ "jwks.json": inputs.facts.jwks }),
+            &json!({ "jwks.json": inputs.facts.jwks }),
         ),
     ];
     children.extend(ingress(inputs));

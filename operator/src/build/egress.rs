@@ -17,7 +17,7 @@ pub fn foundation(inputs: Inputs<'_>) -> Vec<Child> {
     let config = json!({ "egress.json": config(inputs).to_string() });
     vec![
         program::service(inputs, &name, Component::Egress, &selector, &[("proxy", PORT)]),
-        program::config_map(inputs, &name, Component::Egress, config),
+        program::config_map(inputs, &name, Component::Egress, &config),
     ]
 }
 

@@ -51,7 +51,7 @@ pub struct Inputs<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// A hash of the data of each Secret, by the Secret's name. It goes into the annotations of the pods that use the Secret, so that
-    /// they roll when it changes. ConfigMaps are hashed by the builders themselves.
+    /// they roll when it changes. Every `ConfigMap` is hashed by its builder.
     pub secrets: BTreeMap<String, String>,
     /// Whether there are nodes with the seccomp profile for Chromium (label [`crate::build::SANDBOX_LABEL`]).
     pub sandbox_nodes: bool,

@@ -35,7 +35,7 @@ pub fn foundation(inputs: Inputs<'_>) -> Vec<Child> {
             let data = json!({ "pgbouncer.ini": config(inputs, component) });
             [
                 program::service(inputs, &name, component, &selector, &[("postgres", PORT)]),
-                program::config_map(inputs, &name, component, data),
+                program::config_map(inputs, &name, component, &data),
             ]
         })
         .collect()
@@ -110,38 +110,30 @@ fn server(inputs: Inputs<'_>, component: Component) -> (String, &'static str, &'
     let to = |host: &str, port: u16, database: &str| {
         format!("host={} port={port} dbname={}", quoted(host), quoted(database))
     };
-    match (&inputs.facts.external, &inputs.cluster.postgres.external) {
-        (Some(facts), Some(spec)) => {
-            let end = if component == Component::PgBouncerRw {
-                &facts.primary
-            } else {
-                &facts.read
-            };
-            let own = spec.ca_key.is_some();
-            let authority = if own {
-                "/etc/selextract/external-ca/ca.crt"
-            } else {
-                SYSTEM_AUTHORITIES
-            };
-            (
-                to(&end.host, end.port, &end.database),
-                spec.ssl_mode.as_str(),
-                authority,
-            )
-        }
-        _ => {
-            let service = if component == Component::PgBouncerRw {
-                "postgres-rw"
-            } else {
-                "postgres-ro"
-            };
-            (
-                to(&names.with(service), 5432, "selextract"),
-                "verify-full",
-                "/etc/selextract/ca/ca.crt",
-            )
-        }
+    if let (Some(facts), Some(spec)) = (&inputs.facts.external, &inputs.cluster.postgres.external) {
+        let end = if component == Component::PgBouncerRw {
+            &facts.primary
+        } else {
+            &facts.read
+        };
+        let own = "/etc/selextract/external-ca/ca.crt";
+        let authority = if spec.ca_key.is_some() { own } else { SYSTEM_AUTHORITIES };
+        return (
+            to(&end.host, end.port, &end.database),
+            spec.ssl_mode.as_str(),
+            authority,
+        );
     }
+    let service = if component == Component::PgBouncerRw {
+        "postgres-rw"
+    } else {
+        "postgres-ro"
+    };
+    (
+        to(&names.with(service), 5432, "selextract"),
+        "verify-full",
+        "/etc/selextract/ca/ca.crt",
+    )
 }
 
 /// A value of a connection string in `PgBouncer`'s own form.

@@ -40,7 +40,8 @@ const OPERATOR: [(Component, u16); 5] = [
 /// What anybody reaches.
 const PUBLIC: [(Component, u16); 1] = [(Component::Api, 8080)];
 
-/// Networks that are not globally routable (IANA's special-purpose registries); the proxy checks the same by itself.
+/// Networks that are not globally routable (IANA's special-purpose registries); the proxy checks the same by itself. `::ffff:0:0/96` is
+/// missing, because Kubernetes reads it as IPv4.
 const PRIVATE_V4: [&str; 14] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -57,9 +58,8 @@ const PRIVATE_V4: [&str; 14] = [
     "224.0.0.0/4",
     "240.0.0.0/4",
 ];
-const PRIVATE_V6: [&str; 9] = [
+const PRIVATE_V6: [&str; 8] = [
     "::/96",
-    "::ffff:0:0/96",
     "64:ff9b::/96",
     "64:ff9b:1::/48",
     "100::/64",
@@ -187,27 +187,27 @@ fn allowed(allowed: &Allowed) -> Value {
     let ports: Vec<_> = allowed.ports.iter().map(|port| tcp(*port)).collect();
     match &allowed.destination {
         Destination::Network(network) => json!({ "to": [{ "ipBlock": { "cidr": network } }], "ports": ports }),
-        Destination::Host(host) => match service_namespace(host) {
-            // A policy sees the pods behind a Service, at ports of their own.
-            Some(namespace) => {
-                json!({ "to": [{ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } } }] })
-            }
-            None => {
-                let networks = [
-                    "10.0.0.0/8",
-                    "172.16.0.0/12",
-                    "192.168.0.0/16",
-                    "100.64.0.0/10",
-                    "fc00::/7",
-                ];
-                let blocks: Vec<_> = networks
-                    .iter()
-                    .map(|cidr| json!({ "ipBlock": { "cidr": cidr } }))
-                    .collect();
-                json!({ "to": blocks, "ports": ports })
-            }
-        },
+        Destination::Host(host) => host_rule(host, &ports),
     }
+}
+
+fn host_rule(host: &str, ports: &[Value]) -> Value {
+    // A policy sees the pods behind a Service, at ports of their own.
+    if let Some(namespace) = service_namespace(host) {
+        return json!({ "to": [{ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } } }] });
+    }
+    let networks = [
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "fc00::/7",
+    ];
+    let blocks: Vec<_> = networks
+        .iter()
+        .map(|cidr| json!({ "ipBlock": { "cidr": cidr } }))
+        .collect();
+    json!({ "to": blocks, "ports": ports })
 }
 
 /// The namespace of a Service's name, such as `docs.demo.svc.cluster.local`.

@@ -33,14 +33,11 @@ pub fn foundation(inputs: Inputs<'_>) -> Vec<Child> {
     }
     let primary = labels::selector(cluster, Component::Postgres);
     // While no replica streams, what only reads is served by the primary.
-    let readers = match inputs
-        .facts
-        .streaming_replicas
-        .iter()
-        .any(|k| *k < u32::from(cluster.postgres.read_replicas))
-    {
-        true => labels::selector(cluster, Component::PostgresReplica),
-        false => primary.clone(),
+    let wanted = u32::from(cluster.postgres.read_replicas);
+    let readers = if inputs.facts.streaming_replicas.iter().any(|number| *number < wanted) {
+        labels::selector(cluster, Component::PostgresReplica)
+    } else {
+        primary.clone()
     };
     let name = names.component(Component::Postgres);
     let size = (
@@ -64,7 +61,7 @@ pub fn foundation(inputs: Inputs<'_>) -> Vec<Child> {
             &readers,
             &[("postgres", 5432)],
         ),
-        program::config_map(inputs, &name, Component::Postgres, files(inputs)),
+        program::config_map(inputs, &name, Component::Postgres, &files(inputs)),
         claim,
     ]
 }
@@ -105,7 +102,7 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
     template.init = vec![prepare(inputs)];
     template.volumes = volumes(inputs, &names.volume(&name));
     set_common(inputs, &mut template);
-    vec![stateful_set(inputs, &name, template, Value::Null)]
+    vec![stateful_set(inputs, &name, template, &Value::Null)]
 }
 
 /// The container that prepares the primary's volume.
@@ -174,7 +171,7 @@ pub fn set_common(inputs: Inputs<'_>, template: &mut Template<'_>) {
 }
 
 /// A `StatefulSet` of one pod; `more` are further labels that select it.
-pub fn stateful_set(inputs: Inputs<'_>, name: &str, template: Template<'_>, more: Value) -> Child {
+pub fn stateful_set(inputs: Inputs<'_>, name: &str, template: Template<'_>, more: &Value) -> Child {
     let component = template.component;
     let mut selector = labels::selector(inputs.cluster, component);
     for (key, value) in more.as_object().into_iter().flatten() {

@@ -59,5 +59,5 @@ fn replica(inputs: Inputs<'_>, number: u32) -> Child {
     template.volumes = postgres::volumes(inputs, &names.volume(&name));
     template.labels = vec![(NUMBER, number.to_string())];
     postgres::set_common(inputs, &mut template);
-    postgres::stateful_set(inputs, &name, template, json!({ NUMBER: number.to_string() }))
+    postgres::stateful_set(inputs, &name, template, &json!({ NUMBER: number.to_string() }))
 }

@@ -57,7 +57,7 @@ pub fn service(inputs: Inputs<'_>, name: &str, component: Component, selector: &
 }
 
 /// A ConfigMap.
-pub fn config_map(inputs: Inputs<'_>, name: &str, component: Component, data: Value) -> Child {
+pub fn config_map(inputs: Inputs<'_>, name: &str, component: Component, data: &Value) -> Child {
     Child::plain(json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -26,7 +26,7 @@ pub fn foundation(inputs: Inputs<'_>) -> Vec<Child> {
             &[("redis", PORT)],
         ));
         let data = json!({ "valkey.conf": config(component, settings(inputs, component)) });
-        children.push(program::config_map(inputs, &name, component, data));
+        children.push(program::config_map(inputs, &name, component, &data));
     }
     if let Some((storage, class)) = &inputs.cluster.queue.volume {
         let size = (storage.as_str(), class.as_deref());

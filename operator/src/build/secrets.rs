@@ -40,12 +40,7 @@ const DATABASE: &str = "selextract";
 
 /// `N-ca`: the cluster's authority.
 pub fn authority(cluster: &ValidatedCluster, certificate: &str, key: &str) -> Child {
-    secret(
-        cluster,
-        "ca",
-        json!({ "ca.crt": certificate, "ca.key": key }),
-        Value::Null,
-    )
+    secret(cluster, "ca", &json!({ "ca.crt": certificate, "ca.key": key }), None)
 }
 
 /// `N-postgres`: the passwords. It opens the volume, so it stays with it.
@@ -58,7 +53,7 @@ pub fn postgres(cluster: &ValidatedCluster, passwords: &Passwords) -> Child {
     });
     Child {
         retained: cluster.deletion_policy == DeletionPolicy::Retain,
-        ..secret(cluster, "postgres", data, Value::Null)
+        ..secret(cluster, "postgres", &data, None)
     }
 }
 
@@ -92,7 +87,7 @@ pub fn database(cluster: &ValidatedCluster, database: Database<'_>) -> Child {
             "direct-url": external_url(cluster, primary),
         }),
     };
-    secret(cluster, "database", data, Value::Null)
+    secret(cluster, "database", &data, None)
 }
 
 /// `N-redis`: the password of queue and cache.
@@ -105,7 +100,7 @@ pub fn redis(cluster: &ValidatedCluster, password: &str) -> Child {
         "cache-url": url("redis-cache"),
         "auth.conf": format!("requirepass {password}\n"),
     });
-    secret(cluster, "redis", data, Value::Null)
+    secret(cluster, "redis", &data, None)
 }
 
 /// `N-api`: the first administrator's password and the keys that sign tokens (JSON as `SELEXTRACT_TOKEN_KEYS`). The password lies
@@ -114,7 +109,7 @@ pub fn api(cluster: &ValidatedCluster, admin_password: &str, token_keys: &str) -
     let data = json!({ "admin-password": admin_password, "token-keys": token_keys });
     Child {
         retained: cluster.deletion_policy == DeletionPolicy::Retain,
-        ..secret(cluster, "api", data, Value::Null)
+        ..secret(cluster, "api", &data, None)
     }
 }
 
@@ -131,7 +126,7 @@ pub fn tls(
         .unwrap_or(&name)
         .to_owned();
     let data = json!({ "tls.crt": certificate, "tls.key": key, "ca.crt": authority });
-    let mut child = secret(cluster, &suffix, data, annotations);
+    let mut child = secret(cluster, &suffix, &data, Some(annotations));
     child.object["type"] = json!("kubernetes.io/tls");
     child
 }
@@ -152,8 +147,8 @@ pub fn pgbouncer(cluster: &ValidatedCluster, database: Database<'_>) -> Child {
     secret(
         cluster,
         "pgbouncer",
-        json!({ "userlist.txt": lines.collect::<String>() }),
-        Value::Null,
+        &json!({ "userlist.txt": lines.collect::<String>() }),
+        None,
     )
 }
 
@@ -202,9 +197,9 @@ fn encoded(text: &str) -> String {
     utf8_percent_encode(text, SET).to_string()
 }
 
-fn secret(cluster: &ValidatedCluster, suffix: &str, data: Value, annotations: Value) -> Child {
+fn secret(cluster: &ValidatedCluster, suffix: &str, data: &Value, annotations: Option<Value>) -> Child {
     let mut metadata = labels::metadata(cluster, &Names::new(cluster).with(suffix), suffix);
-    if !annotations.is_null() {
+    if let Some(annotations) = annotations {
         metadata["annotations"] = annotations;
     }
     Child::plain(json!({

@@ -4,15 +4,15 @@ use std::fmt::Display;
 
 use kube::ResourceExt;
 use selextract_crds::{
-    AllowSpec, ApiSpec, Compute, EgressSpec, ImageSpec, PgBouncerSpec, PodSettings, PostgresSpec, Profile, Provider,
-    Quantity, RedisSpec, SelextractCluster, WorkerSpec,
+    AllowSpec, ApiSpec, EgressSpec, ImageSpec, PgBouncerSpec, PostgresSpec, Profile, Provider, Quantity, RedisSpec,
+    SelextractCluster, WorkerSpec,
 };
 use selextract_task::Duration;
 
 use super::{
     Admission, Allowed, Api, Defaults, Destination, Egress, Images, Keeper, PgBouncer, Pod, Postgres, Redis, Refusal,
     ValidatedCluster, Worker,
-    sizes::{self, Size, Sizes},
+    sizes::{self, Sizes},
 };
 
 /// The least memory of a component that its program starts with, in megabytes.
@@ -66,14 +66,15 @@ fn admission(names: &[String]) -> Admission {
     }
 }
 
-struct Check {
+/// What is gone through, field by field.
+pub(super) struct Check {
     sizes: &'static Sizes,
     profile: Profile,
     refusals: Vec<Refusal>,
 }
 
 impl Check {
-    fn refuse(&mut self, reason: &'static str, field: &str, value: impl Display, cure: impl Display) {
+    pub(super) fn refuse(&mut self, reason: &'static str, field: &str, value: impl Display, cure: impl Display) {
         self.refusals.push(Refusal {
             reason,
             message: format!("{field} is {value:?}: {cure}", value = value.to_string()),
@@ -294,9 +295,8 @@ impl Check {
         let bytes = self.bytes(&field, own);
         if bytes < LEAST_REDIS_BYTES || bytes > limit / 10 * 9 {
             let cure = format!(
-                "it must be 1Mi to nine tenths of the container's memory limit of {} bytes; raise \
-                 {section}.pod.resources.limits.memory or lower it",
-                limit
+                "it must be 1Mi to nine tenths of the container's memory limit of {limit} bytes; raise \
+                 {section}.pod.resources.limits.memory or lower it"
             );
             self.refuse("InvalidQuantity", &field, own.as_str(), cure);
         }
@@ -320,18 +320,14 @@ impl Check {
         let field = format!("spec.egress.allow[{index}]");
         let destination = match (&entry.host, &entry.cidr) {
             (Some(host), None) => Destination::Host(host.clone()),
-            (None, Some(cidr)) => match cidr.parse::<ipnet::IpNet>() {
-                Ok(network) => Destination::Network(network.trunc()),
-                Err(_) => {
-                    self.refuse(
-                        "InvalidNetwork",
-                        &format!("{field}.cidr"),
-                        cidr,
-                        "write a network such as 10.9.0.0/16",
-                    );
+            (None, Some(cidr)) => {
+                let Ok(network) = cidr.parse::<ipnet::IpNet>() else {
+                    let cure = "write a network such as 10.9.0.0/16";
+                    self.refuse("InvalidNetwork", &format!("{field}.cidr"), cidr, cure);
                     return None;
-                }
-            },
+                };
+                Destination::Network(network.trunc())
+            }
             _ => {
                 self.refuse(
                     "InvalidNetwork",
@@ -349,78 +345,7 @@ impl Check {
         })
     }
 
-    fn pod(&mut self, field: &str, settings: &PodSettings, size: &Size) -> Pod {
-        for (map, keys) in [
-            ("labels", settings.labels.keys()),
-            ("annotations", settings.annotations.keys()),
-        ] {
-            for key in keys {
-                let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-                if ["app.kubernetes.io", "selextract.io"].contains(&domain) {
-                    let cure = "keys of app.kubernetes.io and selextract.io are the operator's; choose another";
-                    self.refuse("ReservedKey", &format!("{field}.{map}"), key, cure);
-                }
-            }
-        }
-        let own = settings.resources.clone().unwrap_or_default();
-        let (requests, limits) = (own.requests.unwrap_or_default(), own.limits.unwrap_or_default());
-        let field = format!("{field}.resources");
-        let (cpu_request, cpu_limit) = self.fit(
-            &format!("{field}.*.cpu"),
-            (requests.cpu, limits.cpu),
-            (size.requests().cpu, size.limits().cpu),
-        );
-        let (memory_request, memory_limit) = self.fit(
-            &format!("{field}.*.memory"),
-            (requests.memory, limits.memory),
-            (size.requests().memory, size.limits().memory),
-        );
-        Pod {
-            settings: settings.clone(),
-            requests: Compute {
-                cpu: cpu_request,
-                memory: memory_request,
-            },
-            limits: Compute {
-                cpu: cpu_limit,
-                memory: memory_limit,
-            },
-        }
-    }
-
-    /// The user's figures, with the profile's in the gaps, moved so that the request is within the limit.
-    fn fit(
-        &mut self,
-        field: &str,
-        own: (Option<Quantity>, Option<Quantity>),
-        profile: (Option<Quantity>, Option<Quantity>),
-    ) -> (Option<Quantity>, Option<Quantity>) {
-        for quantity in [&own.0, &own.1].into_iter().flatten() {
-            self.bytes(field, quantity);
-        }
-        let exceeds = |request: &Option<Quantity>, limit: &Option<Quantity>| match (request, limit) {
-            (Some(request), Some(limit)) => request.millis() > limit.millis(),
-            _ => false,
-        };
-        if exceeds(&own.0, &own.1) {
-            let request = own.0.as_ref().map(Quantity::as_str).unwrap_or_default();
-            self.refuse(
-                "InvalidQuantity",
-                field,
-                request,
-                "the request is above the limit; lower it or raise the limit",
-            );
-        }
-        let request = own.0.clone().or(profile.0);
-        let limit = own.1.clone().or(profile.1);
-        match (exceeds(&request, &limit), own.1.is_some()) {
-            (true, true) => (limit.clone(), limit),
-            (true, false) => (request.clone(), request),
-            (false, _) => (request, limit),
-        }
-    }
-
-    fn bytes(&mut self, field: &str, quantity: &Quantity) -> u64 {
+    pub(super) fn bytes(&mut self, field: &str, quantity: &Quantity) -> u64 {
         quantity.units().unwrap_or_else(|| {
             self.refuse(
                 "InvalidQuantity",
