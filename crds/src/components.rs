@@ -159,7 +159,7 @@ impl Default for WorkerSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BrowserSpec {
-    /// Chromium's own sandbox: Auto uses it when nodes with the seccomp profile exist; Required runs workers on such nodes only; Off never uses it (the guide's --no-sandbox). The condition BrowserSandbox tells which.
+    /// Chromium's own sandbox: Auto uses it when nodes with the seccomp profile exist; Required runs workers on such nodes only; Disabled never uses it (the guide's --no-sandbox). The condition BrowserSandbox tells which.
     pub sandbox: SandboxMode,
 
     /// After how many pages a browser is replaced.
@@ -193,7 +193,7 @@ pub enum SandboxMode {
     /// Always; without such nodes the workers wait.
     Required,
     /// Never.
-    Off,
+    Disabled,
 }
 
 /// The connection pooler: one Deployment for the primary and one for the read replicas, in transaction mode (guide: "Database Scaling").

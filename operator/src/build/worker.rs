@@ -20,7 +20,7 @@ pub fn sandboxed(inputs: Inputs<'_>) -> bool {
     match inputs.cluster.worker.browser.sandbox {
         SandboxMode::Auto => inputs.facts.sandbox_nodes,
         SandboxMode::Required => true,
-        SandboxMode::Off => false,
+        SandboxMode::Disabled => false,
     }
 }
 

@@ -292,7 +292,7 @@ fn the_sandbox_says_how_to_install_it_and_does_not_hold_readiness_up() {
     assert!(
         condition(&status, "BrowserSandbox")
             .2
-            .contains("seccompProfile.enabled=true")
+            .contains("seccompInstaller.enabled=true")
     );
     assert!(is_ready(&status));
     case.sandbox = SandboxNodes::Unknown;
