@@ -27,7 +27,7 @@ const KINDS: [(&str, &str); 2] = [
     ("ScrapeTask", "scrapetasks.selextract.io"),
 ];
 const KINDS_PAUSE: Duration = Duration::from_secs(2);
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the operator until it is told to stop.
 ///

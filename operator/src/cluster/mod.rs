@@ -55,7 +55,7 @@ pub async fn run(context: Arc<Context>, scope: Scope, writer: Writer<GuardedClus
     let reader = Clusters::store_of(&writer);
     let queue = select_all(watches(&context, &scope, writer))
         .map(Ok::<_, Infallible>)
-        .take_until(stop.cancelled_owned());
+        .take_until(stop.clone().cancelled_owned());
     let tools = Arc::new(Tools {
         context,
         answers: drift::Answers::default(),
@@ -68,6 +68,7 @@ pub async fn run(context: Arc<Context>, scope: Scope, writer: Writer<GuardedClus
         queue,
         Config::default().concurrency(CONCURRENCY),
     )
+    .take_until(triggers::drained(stop))
     .for_each(|_: Result<(ObjectRef<GuardedCluster>, Action), _>| ready(()))
     .await;
 }

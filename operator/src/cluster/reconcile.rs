@@ -227,7 +227,7 @@ fn streaming(cluster: &ValidatedCluster, live: &Live) -> Vec<u32> {
             .and_then(workload::count)
             .is_some_and(|count| count.ready > 0)
     };
-    (1..=u32::from(cluster.postgres.read_replicas)).filter(ready).collect()
+    (0..u32::from(cluster.postgres.read_replicas)).filter(ready).collect()
 }
 
 /// Applies stage by stage as far as the earlier ones are ready, sets replicas, and takes away what is no longer wanted.
@@ -290,7 +290,8 @@ async fn apply(
     })
 }
 
-/// Whether the next stage may begin. A read replica that is being cloned holds nothing up: reads go elsewhere.
+/// Whether the next stage may begin: its workloads run. What the API server refused holds up nothing else, nor does a read replica
+/// that is being cloned: reads go elsewhere.
 fn is_ready(children: &[(Stage, Child)], stage: Stage, live: &Live) -> bool {
     let replica = Component::PostgresReplica.as_str();
     let component = |child: &Child| {
@@ -301,7 +302,8 @@ fn is_ready(children: &[(Stage, Child)], stage: Stage, live: &Live) -> bool {
     };
     children
         .iter()
-        .filter(|(of, child)| *of == stage && component(child).as_ref().and_then(|c| c.as_str()) != Some(replica))
+        .filter(|(of, child)| *of == stage && (child.replicas.is_some() || child.kind() == "Job"))
+        .filter(|(_, child)| component(child).as_ref().and_then(|c| c.as_str()) != Some(replica))
         .all(|(_, child)| {
             let key = Key {
                 kind: child.kind().to_owned(),

@@ -216,7 +216,11 @@ fn server_certificate(
         .get(&secret)
         .and_then(|secret| Record::read(secret.annotations()));
     let serving = record.filter(|record| record.serves(&dns, &authority.certificate, now));
-    let kept = (serving, existing.text(&secret, "tls.crt"), existing.text(&secret, "tls.key"));
+    let kept = (
+        serving,
+        existing.text(&secret, "tls.crt"),
+        existing.text(&secret, "tls.key"),
+    );
     let (record, pair) = if let (Some(record), Some(certificate), Some(key)) = kept {
         (record, KeyAndCertificate { certificate, key })
     } else {

@@ -299,7 +299,7 @@ impl Outcome<'_> {
                 KIND,
                 "ProfileMissing",
                 "No node carries the label selextract.io/seccomp-chromium=v1, so Chromium runs without its own sandbox. Install the \
-                 profile with the chart selextract-operator: --set seccompProfile.enabled=true.",
+                 profile with the chart selextract-operator: --set seccompInstaller.enabled=true.",
             ),
             SandboxNodes::Unknown => Verdict::unknown(
                 KIND,
@@ -370,7 +370,7 @@ impl Outcome<'_> {
             .to_owned(),
             server_version: self.server_version.clone(),
             pooler_version: self.pooler_version.clone(),
-            slots: (1..=u32::from(cluster.postgres.read_replicas)).map(slot).collect(),
+            slots: (0..u32::from(cluster.postgres.read_replicas)).map(slot).collect(),
         }
     }
 

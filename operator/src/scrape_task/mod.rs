@@ -125,7 +125,7 @@ impl Controller {
         });
         let queue = select_all([watched, looked.boxed()])
             .map(Ok::<_, Infallible>)
-            .take_until(self.stop.cancelled_owned());
+            .take_until(self.stop.clone().cancelled_owned());
         let tools = Arc::new(Tools {
             context: self.context,
             registry: self.registry,
@@ -139,6 +139,7 @@ impl Controller {
             queue,
             Config::default().concurrency(CONCURRENCY),
         )
+        .take_until(triggers::drained(self.stop))
         .for_each(|_: Result<(ObjectRef<TaskMeta>, Action), _>| ready(()))
         .await;
     }
