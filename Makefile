@@ -30,15 +30,17 @@ test: tool ## Everything that CI runs: unit, integration, charts, journeys on a 
 	@echo '== integration tests, against PostgreSQL, PgBouncer, Valkey and Chromium out of the images'
 	images/build --root data
 	images/build --root browser
-	cargo test --locked --workspace --exclude selextract-e2e --tests
+	cargo test --locked --workspace --exclude selextract-e2e --test '*'
 	@echo '== charts'
 	$(tool) tools
 	HELM=$(bin)/helm charts/test
 	@echo '== journeys on a real cluster'
-	cargo test --locked -p selextract-e2e --test journeys -- --test-threads=1
+	cargo test --locked --workspace --test journeys -- --test-threads=1
 
 .PHONY: demo
-demo: tool ## From a clone to scraped rows on a real Kubernetes (CLUSTER=current: on yours)
+demo: ## From a clone to scraped rows on a real Kubernetes (CLUSTER=current: on yours)
+	@echo 'First the programs are compiled: about 10 minutes on 2 cores the first time, seconds when nothing changed.'
+	@$(MAKE) --no-print-directory tool
 	@$(tool) demo
 
 .PHONY: demo-down
@@ -58,6 +60,7 @@ cluster-up: tool ## Starts the local cluster (NODES=2 for two nodes)
 cluster-down: tool ## Takes the local cluster away
 	@$(tool) down
 
+# The whole workspace and not one package: dependencies are then compiled once, with the same features for tests, tool and images.
 .PHONY: tool
 tool:
-	@cargo build --locked --quiet -p selextract-e2e --bin selextract-local
+	@cargo build --locked --workspace --bins

@@ -16,12 +16,6 @@ pub const NAMES: [&str; 4] = ["platform", "browser", "data", "sites"];
 /// Where they are in the image store of this machine.
 pub const REGISTRY: &str = "localhost/selextract";
 
-const PACKAGES: [&str; 4] = [
-    "selextract-operator",
-    "selextract-api-server",
-    "selextract-worker",
-    "selextract-egress-proxy",
-];
 const TIMEOUT: Duration = Duration::from_mins(40);
 
 /// The images of one state of the sources.
@@ -65,30 +59,37 @@ pub fn build() -> Result<Built> {
     Ok(Built { tag })
 }
 
-/// The paths of the programs of our packages, as cargo names them.
+/// The paths of the workspace's programs, as cargo names them. All packages at once, as the tests build them: a choice of some would
+/// compile the dependencies again with other features.
 fn build_programs(root: &Path) -> Result<Vec<PathBuf>> {
-    let packages = PACKAGES.iter().flat_map(|package| ["-p", package]);
-    let messages = Program::new(
-        "cargo",
-        [
-            "build",
-            "--locked",
-            "--bins",
-            "--message-format=json-render-diagnostics",
-        ],
-    )
-    .and(packages)
-    .folder(root)
-    .timeout(TIMEOUT)
-    .show_output()
-    .output()
-    .context("the programs cannot be built")?;
+    let arguments = [
+        "build",
+        "--locked",
+        "--workspace",
+        "--bins",
+        "--message-format=json-render-diagnostics",
+    ];
+    let messages = Program::new("cargo", arguments)
+        .folder(root)
+        .timeout(TIMEOUT)
+        .show_output()
+        .output()
+        .context("the programs cannot be built")?;
     let messages = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    Ok(messages
-        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+    let programs = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    Ok(programs
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| is_in_an_image(&name.to_string_lossy()))
+        })
         .collect())
+}
+
+/// The tool and the generator of definitions are for this repository only.
+fn is_in_an_image(program: &str) -> bool {
+    !matches!(program, "selextract-local" | "selextract-crds")
 }
 
 /// Copies without debug information, which is most of a program's size.

@@ -15,7 +15,10 @@ mod process;
 mod provision;
 mod teardown;
 
-use std::{fs, time::Duration};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -32,6 +35,8 @@ use crate::{
 
 /// The most nodes that one machine is asked to play.
 pub const MOST_NODES: u8 = 9;
+/// How long a cluster whose processes live may take to answer.
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// What `up` was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +63,7 @@ pub fn up(wanted: Wanted) -> Result<()> {
     need_root()?;
     let layout = Layout::new();
     let _lock = Layout::lock()?;
-    match state(&layout) {
+    match settled_state(&layout) {
         State::Running(running) if running == wanted => {
             println!("The cluster runs already. {}", hint(&layout));
             return Ok(());
@@ -146,6 +151,20 @@ pub fn state(layout: &Layout) -> State {
         Ok(ready) if ready == usize::from(wanted.nodes) => State::Running(wanted),
         Ok(ready) => State::Broken(format!("{ready} of {} nodes are Ready", wanted.nodes)),
         Err(error) => State::Broken(format!("the API server does not answer: {error:#}")),
+    }
+}
+
+/// As [`state`], but what all lives and does not answer is given time: a busy machine is no reason to throw a cluster away.
+fn settled_state(layout: &Layout) -> State {
+    let started = Instant::now();
+    loop {
+        let found = state(layout);
+        let may_recover =
+            matches!(found, State::Broken(_)) && layout.state_file().exists() && process::dead(layout).is_empty();
+        if !may_recover || started.elapsed() > PATIENCE {
+            return found;
+        }
+        thread::sleep(Duration::from_millis(500));
     }
 }
 
