@@ -69,6 +69,7 @@ fn deployment(inputs: Inputs<'_>, component: Component) -> Child {
         "volumeMounts": mounts,
     });
     let mut template = Template::new(component, &pgbouncer.pod, container);
+    template.init = vec![version(inputs)];
     template.volumes = authorities;
     template.volumes.extend([
         pod::config_volume("config", &names.component(component)),
@@ -79,6 +80,17 @@ fn deployment(inputs: Inputs<'_>, component: Component) -> Child {
     template.config = json!(config(inputs, component));
     template.grace = 45;
     program::deployment(inputs, template, pgbouncer.replicas)
+}
+
+/// Says which `PgBouncer` the image holds: the runtime refuses Ready with one that hands out foreign rows.
+fn version(inputs: Inputs<'_>) -> serde_json::Value {
+    let pod = &inputs.cluster.pgbouncer.pod;
+    json!({
+        "name": "version",
+        "image": inputs.cluster.images.data,
+        "command": ["/bin/bash", "-c", "/usr/sbin/pgbouncer --version | head -n 1 >/dev/termination-log"],
+        "resources": { "requests": pod.requests, "limits": pod.limits },
+    })
 }
 
 /// The settings; the tests of the ledger prove that with them no client ever sees another's row.

@@ -13,7 +13,7 @@ use super::{
 /// message says so for people. 66 is data of another major version.
 pub const FOREIGN_DATA_EXIT_CODE: i32 = 65;
 
-/// What the names of the replicas' slots begin with. The runtime drops inactive slots with this prefix whose replica is not wanted.
+/// What the names of the replicas' slots begin with. The primary's pod drops those of replicas that are no longer wanted.
 pub const SLOT_PREFIX: &str = "replica_";
 
 /// The slot of a replica on the primary.
@@ -62,6 +62,13 @@ pub fn foundation(inputs: Inputs<'_>) -> Vec<Child> {
             &[("postgres", 5432)],
         ),
         program::config_map(inputs, &name, Component::Postgres, &files(inputs)),
+        // An object of its own, which no pod is rolled for.
+        program::config_map(
+            inputs,
+            &names.with("postgres-replicas"),
+            Component::Postgres,
+            &json!({ "wanted": cluster.postgres.read_replicas.to_string() }),
+        ),
         claim,
     ]
 }
@@ -72,7 +79,7 @@ pub fn files(inputs: Inputs<'_>) -> Value {
         "postgresql.conf": config::settings(&inputs.cluster.postgres),
         "pg_hba.conf": config::HBA,
         "prepare.sh": config::PREPARE_PRIMARY,
-        "start.sh": format!("set -euo pipefail\n{}serve\n", config::START),
+        "start.sh": format!("set -euo pipefail\n{}{}tidy_slots &\nserve\n", config::TIDY_SLOTS, config::START),
         "replica.sh": config::REPLICA,
         "start-replica.sh": format!("{}{}", config::START, config::START_REPLICA),
         "alive-replica.sh": config::ALIVE_REPLICA,
@@ -91,6 +98,9 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
     // 1 says that it starts or ends: it is alive, and to kill it in its recovery would make that begin anew.
     let alive = "/usr/lib/postgresql/17/bin/pg_isready -q -h /run/postgresql -t 3 || [ $? -eq 1 ]";
     let mut container = container(inputs, "/etc/selextract/postgres/start.sh");
+    let mut mounts = mounts();
+    mounts.push(mount_read_only("replicas", "/etc/selextract/postgres-replicas"));
+    container["volumeMounts"] = json!(mounts);
     container["startupProbe"] =
         json!({ "exec": ready, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 3600 });
     container["livenessProbe"] = json!({
@@ -101,6 +111,9 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
     let mut template = Template::new(Component::Postgres, &inputs.cluster.postgres.pod, container);
     template.init = vec![prepare(inputs)];
     template.volumes = volumes(inputs, &names.volume(&name));
+    template
+        .volumes
+        .push(pod::config_volume("replicas", &names.with("postgres-replicas")));
     set_common(inputs, &mut template);
     vec![stateful_set(inputs, &name, template, &Value::Null)]
 }

@@ -8,7 +8,8 @@ pub const DATA: &str = "/var/lib/postgresql/data";
 /// The settings of primary and replicas, which must agree on several of them.
 pub fn settings(postgres: &Postgres) -> String {
     let memory = postgres.memory_mb;
-    let senders = u32::from(postgres.read_replicas) * 2 + 6;
+    // Room for five replicas and their clones at any time: to change it would restart the primary.
+    let senders = 16;
     // The volume bounds what a dead replica may keep back: a tenth of it, at least 128 MB.
     let slots_mb = (postgres.storage.units().unwrap_or_default() >> 20) / 10;
     format!(
@@ -114,6 +115,20 @@ pub const START: &str = r#"serve() {
   trap 'kill -INT "$pid"' TERM INT
   while kill -0 "$pid" 2>/dev/null; do status=0; wait "$pid" || status=$?; done
   exit "$status"
+}
+"#;
+
+/// Drops the slots of replicas that are no longer wanted, or the primary would keep back its log for them. How many are wanted stands in a
+/// file that changes while the server runs; five minutes are more than it takes to arrive there.
+pub const TIDY_SLOTS: &str = r#"tidy_slots() {
+  local passfile=/run/postgresql/passfile
+  (umask 077; printf '*:*:*:selextract_replication:%s\n' "$(</etc/selextract/postgres-passwords/replication-password)" >"$passfile")
+  while sleep 30; do
+    wanted=$(</etc/selextract/postgres-replicas/wanted) || continue
+    PGPASSFILE=$passfile /usr/lib/postgresql/17/bin/psql --no-psqlrc --no-align --tuples-only --quiet \
+      "host=/run/postgresql port=5432 user=selextract_replication dbname=postgres connect_timeout=5" \
+      -c "SELECT 'dropped the slot ' || slot_name FROM (SELECT slot_name, pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name ~ '^replica_[0-9]{1,4}\$' AND substr(slot_name, 9)::int >= ${wanted//[^0-9]/} AND NOT active AND inactive_since < now() - interval '5 minutes') AS dropped" || true
+  done
 }
 "#;
 

@@ -388,3 +388,18 @@ fn the_migration_of_another_image_is_another_job() {
     other.images.platform = "example.org/platform:2".into();
     assert_ne!(job(&one), job(&other));
 }
+
+#[test]
+fn another_number_of_replicas_does_not_restart_the_primary() {
+    let (one, mut other) = (fixture::minimal(), fixture::minimal());
+    other.postgres.read_replicas = 2;
+    let template = |cluster: &ValidatedCluster| {
+        let children = build(cluster, &fixture::facts());
+        find(&children, "StatefulSet", "shop-postgres")["spec"]["template"].clone()
+    };
+    assert_eq!(template(&one), template(&other));
+    assert_eq!(
+        find(&build(&other, &fixture::facts()), "ConfigMap", "shop-postgres-replicas")["data"]["wanted"],
+        "2"
+    );
+}
