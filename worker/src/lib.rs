@@ -4,9 +4,13 @@
 //! are behind `selextract-platform`.
 
 pub mod browser;
+pub mod claims;
 pub mod cpu;
 pub mod extract;
 pub mod failure;
 pub mod fetch;
+pub mod probes;
+pub mod run;
 pub mod settings;
+pub mod task_run;
 pub mod telemetry;

@@ -6,7 +6,7 @@ use clap::{Parser, ValueEnum};
 use selextract_task::Duration;
 use url::Url;
 
-use crate::browser::BrowserSettings;
+use crate::{browser::BrowserSettings, run::Pace};
 
 /// The worker: claims runs, fetches their pages, extracts records and commits them.
 #[derive(Clone, Debug, Parser)]
@@ -23,6 +23,10 @@ pub struct Settings {
     /// The only way out to the sites.
     #[arg(long, env = "SELEXTRACT_EGRESS_PROXY")]
     pub egress_proxy: Url,
+
+    /// After which age a connection is replaced.
+    #[arg(long, env = "SELEXTRACT_POOL_MAX_LIFETIME", default_value = "3600s")]
+    pub pool_max_lifetime: Duration,
 
     /// A name that no other worker has at the same time; the pod's name.
     #[arg(long, env = "SELEXTRACT_WORKER_NAME")]
@@ -114,6 +118,16 @@ impl fmt::Debug for Secret {
 }
 
 impl Settings {
+    /// How the worker works.
+    pub fn pace(&self) -> Pace {
+        Pace {
+            concurrency: usize::try_from(self.concurrency).unwrap_or(1),
+            lease: self.lease.get(),
+            max_tasks: self.max_tasks,
+            drain_timeout: self.drain_timeout.get(),
+        }
+    }
+
     /// How the browser is run.
     pub fn browser_settings(&self) -> BrowserSettings {
         BrowserSettings {

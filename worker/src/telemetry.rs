@@ -3,15 +3,11 @@
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+use selextract_platform::telemetry::SECONDS;
 use selextract_task::Render;
 
 /// How browsers end.
 const BROWSER_ENDS: [&str; 3] = ["retired", "crashed", "hung"];
-/// From a page of some milliseconds to the guide's thresholds (30 s and 60 s for waiting, 120 s for a task).
-const SECONDS: [f64; 19] = [
-    0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1800.0,
-];
-
 /// What the worker counts; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {

@@ -23,7 +23,7 @@ pub async fn serve(router: Router) -> SocketAddr {
 pub struct ForwardProxy {
     pub url: Url,
     /// The URLs in the order of their requests.
-    pub seen: Arc<Mutex<Vec<String>>>,
+    seen: Arc<Mutex<Vec<String>>>,
 }
 
 impl ForwardProxy {
@@ -47,6 +47,7 @@ impl ForwardProxy {
     }
 
     /// What the proxy was asked for.
+    #[allow(dead_code, reason = "not every test program asks")]
     pub fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }

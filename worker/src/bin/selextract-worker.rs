@@ -1,0 +1,109 @@
+//! The worker's program: settings, telemetry, the claim loop, and a clean end.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use prometheus::Registry;
+use selextract_platform::{
+    frontier::Frontier,
+    ledger::{Ledger, PoolSettings, Secret},
+    telemetry::start_logs,
+};
+use selextract_worker::{
+    browser::{Browsers, remove_leftovers},
+    claims::Claims,
+    cpu::Meter,
+    fetch::http::Http,
+    probes::Probes,
+    run::{self, Ended},
+    settings::Settings,
+    task_run::Engines,
+    telemetry::Metrics,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> Result<ExitCode> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
+    let settings = Settings::parse();
+    start_logs(&settings.log).map_err(anyhow::Error::msg)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?
+        .block_on(work(settings))
+}
+
+async fn work(settings: Settings) -> Result<ExitCode> {
+    remove_leftovers();
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry, settings.concurrency).context("registering metrics")?;
+    let claims = Arc::new(claims(&settings)?);
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signals(stop.clone())?);
+    let probes = Probes::new(registry, Arc::clone(&claims), stop.clone());
+    let listener = TcpListener::bind(settings.telemetry_addr)
+        .await
+        .with_context(|| format!("listening on {}", settings.telemetry_addr))?;
+    tokio::spawn(async move { axum::serve(listener, probes.router()).await });
+
+    let browsers = Arc::new(Browsers::new(settings.browser_settings(), metrics.clone()));
+    let engines = Engines {
+        http: Http::new(&settings.egress_proxy).context("making the HTTP client")?,
+        browsers: Arc::clone(&browsers),
+        cpu: Meter::of_this_process(),
+        metrics,
+    };
+    let listening = tokio::spawn({
+        let claims = Arc::clone(&claims);
+        async move { claims.listen().await }
+    });
+    tracing::info!(worker = settings.worker_name, "The worker is up.");
+    let ended = run::run(engines, claims, settings.pace(), stop).await;
+    listening.abort();
+    browsers.close().await;
+    tracing::info!(?ended, "The worker ends.");
+    // Whoever started it starts another after a recycling; only a drain that was cut off is a failure.
+    Ok(match ended {
+        Ended::Stopped | Ended::Recycled => ExitCode::SUCCESS,
+        Ended::TimedOut => ExitCode::FAILURE,
+    })
+}
+
+fn claims(settings: &Settings) -> Result<Claims> {
+    let ledger = Ledger::connect_lazy(&PoolSettings {
+        url: Secret(settings.database_url.expose().to_owned()),
+        max_connections: settings.pool_size,
+        min_connections: 1,
+        acquire_timeout: settings.pool_acquire_timeout.get(),
+        max_lifetime: settings.pool_max_lifetime.get(),
+        application_name: "selextract-worker",
+    })
+    .context("reading the database's URL")?;
+    let frontier = Frontier::connect_lazy(&Secret(settings.redis_queue_url.expose().to_owned()))
+        .context("reading the frontier's URL")?;
+    Ok(Claims::new(
+        ledger,
+        frontier,
+        settings.worker_name.clone(),
+        settings.lease.get(),
+    ))
+}
+
+fn stop_on_signals(stop: CancellationToken) -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening to SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening to SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    })
+}

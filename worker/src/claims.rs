@@ -1,0 +1,174 @@
+//! What the worker asks of the frontier and the ledger: runs to work on, and writes under their leases.
+
+use std::{collections::HashSet, future::Future, time::Duration};
+
+use rand::Rng;
+use selextract_platform::{
+    frontier::{Frontier, FrontierError},
+    ledger::{
+        Ledger, LedgerError, TaskId,
+        claims::{Claim, Ending, Fenced, Lease, NewPage, Renewed},
+    },
+};
+use snafu::{ResultExt, Snafu};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+/// Pages whose URLs are read at once.
+const HISTORY_BATCH: i64 = 20;
+
+/// The frontier or the ledger does not answer.
+#[derive(Debug, Snafu)]
+pub enum ClaimError {
+    /// The frontier did not answer.
+    #[snafu(display("{source}"))]
+    Take {
+        /// Why.
+        source: FrontierError,
+    },
+    /// The ledger did not answer.
+    #[snafu(display("{source}"))]
+    Claim {
+        /// Why.
+        source: LedgerError,
+    },
+}
+
+/// The frontier and the ledger, as one worker uses them.
+pub struct Claims {
+    ledger: Ledger,
+    frontier: Frontier,
+    wake: Notify,
+    worker: String,
+    lease: Duration,
+}
+
+/// What earlier claims of a run have committed.
+#[derive(Debug, Default)]
+pub struct History {
+    /// The URLs of its pages.
+    pub urls: HashSet<String>,
+    /// How many records they have.
+    pub records: u64,
+}
+
+impl Claims {
+    /// For the worker of this name.
+    pub fn new(ledger: Ledger, frontier: Frontier, worker: String, lease: Duration) -> Self {
+        Self {
+            ledger,
+            frontier,
+            wake: Notify::new(),
+            worker,
+            lease,
+        }
+    }
+
+    /// Hears the frontier's word, for as long as it is polled.
+    pub async fn listen(&self) {
+        self.frontier.listen(&self.wake).await;
+    }
+
+    /// Until the frontier says that there is something. The caller bounds it.
+    pub async fn wait(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Whether both answer.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub async fn ping(&self) -> Result<(), ClaimError> {
+        self.frontier.ping().await.context(TakeSnafu)?;
+        self.ledger.ping().await.context(ClaimSnafu)
+    }
+
+    /// Takes and claims up to this many runs. What was taken and cannot be claimed comes back by the keeper's refill.
+    ///
+    /// # Errors
+    /// When frontier or ledger do not answer.
+    pub async fn claim(&self, most: usize) -> Result<Vec<Claim>, ClaimError> {
+        let ids: Vec<TaskId> = self.frontier.take(most).await.context(TakeSnafu)?;
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.ledger
+            .claim(&ids, &self.worker, self.lease)
+            .await
+            .context(ClaimSnafu)
+    }
+
+    /// Renews leases; one that is missing in the answer is lost.
+    ///
+    /// # Errors
+    /// When the ledger does not answer.
+    pub async fn renew(&self, leases: &[Lease]) -> Result<Vec<Renewed>, LedgerError> {
+        self.ledger.renew(leases, self.lease).await
+    }
+
+    /// What was committed before this claim.
+    ///
+    /// # Errors
+    /// When the ledger does not answer for a lease's time.
+    pub async fn history(&self, claim: &Claim) -> Result<History, LedgerError> {
+        let mut history = History::default();
+        let mut after = 0;
+        while after < claim.pages {
+            let pages = self
+                .patiently(|| self.ledger.pages(claim.id, after, HISTORY_BATCH))
+                .await?;
+            let Some(last) = pages.last() else { break };
+            after = last.number;
+            for page in pages {
+                history.records += page.records.len() as u64;
+                history.urls.insert(page.url);
+            }
+        }
+        Ok(history)
+    }
+
+    /// Commits a page.
+    ///
+    /// # Errors
+    /// When the ledger does not answer for a lease's time.
+    pub async fn commit(&self, claim: &Claim, page: &NewPage) -> Result<Result<Renewed, Fenced>, LedgerError> {
+        // A commit whose answer was lost is told as fenced the second time; then the lease runs out, and the next claim goes on after it.
+        self.patiently(|| self.ledger.commit_page(claim.lease(), page, self.lease))
+            .await
+    }
+
+    /// Lets a run go.
+    ///
+    /// # Errors
+    /// When the ledger does not answer for a lease's time.
+    pub async fn finish(&self, claim: &Claim, ending: &Ending, units: u64) -> Result<Result<(), Fenced>, LedgerError> {
+        self.patiently(|| self.ledger.finish(claim.lease(), ending, units))
+            .await
+    }
+
+    /// Tries again for a lease's time: what was fetched is worth more than a pooler's restart.
+    async fn patiently<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, LedgerError>
+    where
+        F: Future<Output = Result<T, LedgerError>>,
+    {
+        let give_up = Instant::now() + self.lease;
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match attempt().await {
+                Err(LedgerError::Database { doing, source }) if Instant::now() + pause < give_up => {
+                    tracing::warn!(doing, error = %source, "The ledger failed; it is tried again.");
+                }
+                answer => return answer,
+            }
+            sleep(jittered(pause)).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+}
+
+/// So that what failed together does not come back together.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.75..1.25))
+}

@@ -1,0 +1,372 @@
+//! One run in one worker: from its claim, page by page, until it is let go.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use selextract_platform::ledger::{
+    LedgerError,
+    claims::{Claim, Ending, Fenced, NewPage, Renewed},
+};
+use selextract_task::{Plan, Render, feed::RunError};
+use tokio::time::{error::Elapsed, timeout};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::{
+    browser::Browsers,
+    claims::{Claims, History},
+    cpu::{Meter, Share},
+    extract::{Extracted, extract},
+    failure::{Failure, backoff},
+    fetch::{Page, Request, browser::Session, http::Http},
+    telemetry::{Metrics, PageOutcome, RunOutcome},
+};
+
+/// What every run of a worker shares.
+#[derive(Clone, Debug)]
+pub struct Engines {
+    /// Fetches by HTTP.
+    pub http: Http,
+    /// Fetches in Chromium.
+    pub browsers: Arc<Browsers>,
+    /// This process's CPU.
+    pub cpu: Arc<Meter>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// When a run is to be let go before its end.
+#[derive(Clone, Debug, Default)]
+pub struct Signals {
+    /// At the next page boundary: the worker stops.
+    pub stop: CancellationToken,
+    /// At once, and without a write: the lease is lost.
+    pub lost: CancellationToken,
+}
+
+/// Works on a run until it is let go, and says why it was.
+pub async fn run(engines: &Engines, claims: &Claims, claim: &Claim, signals: &Signals) -> RunOutcome {
+    let started = Instant::now();
+    let busy = engines
+        .metrics
+        .run_began(Duration::from_secs_f64(claim.waited_seconds.clamp(0.0, 1e9)));
+    let outcome = tokio::select! {
+        biased;
+        () = signals.lost.cancelled() => RunOutcome::Fenced,
+        outcome = work(engines, claims, claim, &signals.stop) => outcome.unwrap_or_else(|error| {
+            tracing::warn!(task = %claim.id, %error, "A run is left to its lease's end.");
+            RunOutcome::Abandoned
+        }),
+    };
+    drop(busy);
+    engines.metrics.run_ended(outcome, started.elapsed());
+    outcome
+}
+
+async fn work(
+    engines: &Engines,
+    claims: &Claims,
+    claim: &Claim,
+    stop: &CancellationToken,
+) -> Result<RunOutcome, LedgerError> {
+    let mut spending = Spending::new(engines);
+    let ending = match claim.spec.compile() {
+        Ok(plan) => {
+            let history = claims.history(claim).await?;
+            let mut run = Run::new(engines, claims, claim, plan, history);
+            match run.pages(stop, &mut spending).await? {
+                Walk::Ended(ending) => ending,
+                Walk::Fenced => return Ok(RunOutcome::Fenced),
+            }
+        }
+        // It was accepted by a version that understood it.
+        Err(violations) => Ending::Failed(told(&Failure::permanent("InvalidSpec", violations.to_string()))),
+    };
+    let outcome = match &ending {
+        Ending::Succeeded => RunOutcome::Succeeded,
+        Ending::Failed(_) => RunOutcome::Failed,
+        Ending::Retry { .. } => RunOutcome::Retried,
+        Ending::HandedBack => RunOutcome::HandedBack,
+        Ending::Canceled => RunOutcome::Canceled,
+    };
+    Ok(match claims.finish(claim, &ending, spending.units()).await? {
+        Ok(()) => outcome,
+        Err(Fenced) => RunOutcome::Fenced,
+    })
+}
+
+/// How the walk through the pages ended.
+enum Walk {
+    Ended(Ending),
+    /// The claim is another's: whatever was fetched is dropped.
+    Fenced,
+}
+
+struct Run<'a> {
+    engines: &'a Engines,
+    claims: &'a Claims,
+    claim: &'a Claim,
+    plan: Arc<Plan>,
+    session: Option<Session>,
+    /// The pages of this run, requested and arrived at: a next link back to one of them ends it.
+    visited: HashSet<String>,
+    /// Pages committed; the ledger counts them from 1.
+    pages: i32,
+    records: u64,
+    /// Attempts at the page that is next, this one included.
+    attempt: u32,
+}
+
+impl<'a> Run<'a> {
+    fn new(engines: &'a Engines, claims: &'a Claims, claim: &'a Claim, plan: Plan, history: History) -> Self {
+        Self {
+            engines,
+            claims,
+            claim,
+            plan: Arc::new(plan),
+            session: None,
+            visited: history.urls,
+            pages: claim.pages,
+            records: history.records,
+            attempt: u32::try_from(claim.attempts).unwrap_or(1).max(1),
+        }
+    }
+
+    /// Reads page after page from where the last committed one leads.
+    async fn pages(&mut self, stop: &CancellationToken, spending: &mut Spending) -> Result<Walk, LedgerError> {
+        let Some(mut next) = self.first() else {
+            return Ok(Walk::Ended(self.finished()));
+        };
+        loop {
+            if stop.is_cancelled() {
+                return Ok(Walk::Ended(Ending::HandedBack));
+            }
+            let started = Instant::now();
+            let (page, extracted) = match self.read(&next, spending).await {
+                Ok(read) => read,
+                Err(failure) => return Ok(Walk::Ended(self.failed(failure, started))),
+            };
+            let following = self.following(&next, &page.url, &extracted);
+            match self.commit(&page, extracted, following.as_ref()).await? {
+                Err(Fenced) => return Ok(Walk::Fenced),
+                Ok(renewed) => {
+                    self.count_page(PageOutcome::Committed, started);
+                    if renewed.cancel_requested {
+                        return Ok(Walk::Ended(Ending::Canceled));
+                    }
+                }
+            }
+            match following {
+                Some(url) => next = url,
+                None => return Ok(Walk::Ended(self.finished())),
+            }
+        }
+    }
+
+    /// Where this claim begins. `None` when every page was committed and only the end was not.
+    fn first(&self) -> Option<Url> {
+        if self.pages == 0 {
+            return Some(self.plan.url.clone());
+        }
+        // It was checked when it was found.
+        self.claim.next_url.as_deref().and_then(|next| Url::parse(next).ok())
+    }
+
+    /// Fetches and extracts within the page's time.
+    async fn read(&mut self, url: &Url, spending: &mut Spending) -> Result<(Page, Extracted), Failure> {
+        let allowed = self.plan.timeout;
+        let deadline = Instant::now() + allowed;
+        let late = |_: Elapsed| {
+            let allowed =
+                selextract_task::Duration::from_millis(u64::try_from(allowed.as_millis()).unwrap_or(u64::MAX));
+            Failure::retryable("Timeout", format!("the page took longer than {allowed}"))
+        };
+        let fetched = timeout(allowed, self.fetch(url, spending)).await;
+        if let Some(session) = &self.session {
+            spending.charge_browser(session.cpu());
+        }
+        let page = fetched.map_err(late)??;
+        spending.bytes += page.bytes;
+        let plan = Arc::clone(&self.plan);
+        let (base, html) = (page.url.clone(), page.html);
+        let extraction = tokio::task::spawn_blocking(move || extract(&plan, &base, &html, deadline));
+        let extracted = extraction
+            .await
+            .map_err(|_| Failure::permanent("Extraction", "the page cannot be read"))??;
+        Ok((
+            Page {
+                html: String::new(),
+                ..page
+            },
+            extracted,
+        ))
+    }
+
+    async fn fetch(&mut self, url: &Url, spending: &mut Spending) -> Result<Page, Failure> {
+        let plan = &self.plan;
+        if plan.render == Render::Http {
+            let request = Request {
+                url,
+                home: &plan.url,
+                headers: &plan.headers,
+            };
+            return Ok(self.engines.http.fetch(request).await?);
+        }
+        // A tab that cannot be used again goes before the next one comes.
+        let session = match self.session.take().filter(Session::is_usable) {
+            Some(session) => session,
+            None => {
+                spending.browser_before = Duration::ZERO;
+                Session::open(&self.engines.browsers, &plan.url, &plan.headers).await?
+            }
+        };
+        let session = self.session.insert(session);
+        Ok(session.fetch(url, &plan.wait_conditions, plan.timeout).await?)
+    }
+
+    /// The next page, if the run goes there.
+    fn following(&mut self, requested: &Url, arrived: &Url, extracted: &Extracted) -> Option<Url> {
+        self.visited.insert(key(requested));
+        self.visited.insert(key(arrived));
+        extracted.next.clone().filter(|next| {
+            i64::from(self.pages) + 1 < i64::from(self.plan.max_pages) && !self.visited.contains(&key(next))
+        })
+    }
+
+    async fn commit(
+        &mut self,
+        page: &Page,
+        extracted: Extracted,
+        next: Option<&Url>,
+    ) -> Result<Result<Renewed, Fenced>, LedgerError> {
+        let page = NewPage {
+            number: self.pages + 1,
+            url: key(&page.url),
+            next_url: next.map(Url::to_string),
+            records: extracted.records,
+            warnings: i32::try_from(extracted.left_out).unwrap_or(i32::MAX),
+        };
+        let committed = self.claims.commit(self.claim, &page).await?;
+        self.pages += 1;
+        self.records += page.records.len() as u64;
+        // The ledger counts anew with each page, and so do we.
+        self.attempt = 1;
+        Ok(committed)
+    }
+
+    /// The end of a run whose pages were all read. One without a single record has a selector that matches nothing.
+    fn finished(&self) -> Ending {
+        match &self.claim.spec.items {
+            Some(items) if self.records == 0 => Ending::Failed(RunError {
+                class: "NoRecords".into(),
+                message: format!("no page has an element that items (selector {items:?}) matches"),
+            }),
+            _ => Ending::Succeeded,
+        }
+    }
+
+    fn failed(&self, failure: Failure, started: Instant) -> Ending {
+        let retries = u32::from(self.plan.max_retries);
+        let again = failure.retryable && self.attempt <= retries;
+        self.count_page(
+            if failure.retryable {
+                PageOutcome::Retryable
+            } else {
+                PageOutcome::Permanent
+            },
+            started,
+        );
+        tracing::info!(
+            task = %self.claim.id, page = self.pages, attempt = self.attempt, class = failure.class,
+            message = failure.message, again, "A page failed."
+        );
+        if again {
+            Ending::Retry {
+                after: backoff(self.plan.retry_delay, self.attempt, failure.retry_after),
+                error: told(&failure),
+            }
+        } else {
+            Ending::Failed(told(&failure))
+        }
+    }
+
+    fn count_page(&self, outcome: PageOutcome, started: Instant) {
+        self.engines.metrics.page(self.plan.render, outcome, started.elapsed());
+    }
+}
+
+/// A URL as loops are told by it.
+fn key(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_fragment(None);
+    url.into()
+}
+
+/// A failure as the ledger keeps it.
+fn told(failure: &Failure) -> RunError {
+    RunError {
+        class: failure.class.into(),
+        message: failure.message.clone(),
+    }
+}
+
+/// What a run costs while this claim holds.
+struct Spending {
+    share: Share,
+    browser: Duration,
+    /// What the current tab had cost when it was last looked at.
+    browser_before: Duration,
+    bytes: u64,
+}
+
+impl Spending {
+    fn new(engines: &Engines) -> Self {
+        Self {
+            share: engines.cpu.share(),
+            browser: Duration::ZERO,
+            browser_before: Duration::ZERO,
+            bytes: 0,
+        }
+    }
+
+    /// Adds what a tab has cost since the last look at it.
+    fn charge_browser(&mut self, so_far: Duration) {
+        self.browser += so_far.saturating_sub(self.browser_before);
+        self.browser_before = so_far;
+    }
+
+    fn units(&self) -> u64 {
+        compute_units(self.share.spent() + self.browser, self.bytes)
+    }
+}
+
+/// One for each CPU second and one for each 100 MB through the egress proxy, rounded up together.
+fn compute_units(cpu: Duration, bytes: u64) -> u64 {
+    const UNIT_BYTES: u128 = 100_000_000;
+    const SECOND: u128 = 1_000_000_000;
+    // Both in 1/SECOND of a unit.
+    let sum = cpu.as_nanos() + u128::from(bytes) * SECOND / UNIT_BYTES;
+    u64::try_from(sum.div_ceil(SECOND)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compute_units_are_seconds_and_hundreds_of_megabytes_rounded_up_together() {
+        assert_eq!(compute_units(Duration::ZERO, 0), 0);
+        assert_eq!(compute_units(Duration::from_millis(1), 0), 1);
+        assert_eq!(compute_units(Duration::from_millis(500), 50_000_000), 1);
+        assert_eq!(compute_units(Duration::from_secs(2), 100_000_001), 4);
+    }
+
+    #[test]
+    fn a_fragment_does_not_make_another_page() {
+        let url = |text: &str| key(&text.parse().unwrap());
+        assert_eq!(url("http://site.test/a?b#c"), url("http://site.test/a?b#d"));
+    }
+}
