@@ -1,212 +1,245 @@
-//! Claims: who holds a run, and every write that only its holder may make.
-//!
-//! A write carries the lease's token; one whose token is no longer the lease's matches no row and changes nothing.
+//! What workers do: claim, renew, commit pages, finish, hand back. Every write carries the lease token; one that matches no row is
+//! dropped and told as [`Fenced`].
 
 use std::time::Duration;
 
-use selextract_task::TaskSpec;
+use selextract_task::{TaskSpec, feed::RunError};
 use serde_json::{Map, Value};
-use sqlx::FromRow;
+use snafu::ResultExt;
+use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
-use super::{Doing, Ledger, Result, millis, pages};
+use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, pages};
 
-/// A run that this worker holds until its lease ends.
+/// One extracted row.
+pub type Record = Map<String, Value>;
+
+/// The lease is somebody else's by now: stop, and write nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fenced;
+
+/// A task that this worker holds.
 #[derive(Clone, Debug, FromRow)]
-pub struct Claimed {
-    /// The run's id.
-    pub id: Uuid,
-    /// Goes with every write.
-    pub token: Uuid,
+pub struct Claim {
+    /// The task.
+    pub id: TaskId,
+    /// Who owns it.
+    pub user_id: UserId,
+    /// The proof that this worker holds it.
+    pub lease_token: Uuid,
     /// What to extract.
-    #[sqlx(json)]
-    pub spec: TaskSpec,
-    /// All claims, this one included.
+    pub spec: Json<TaskSpec>,
+    /// Claims since the last committed page, this one included.
     pub attempts: i32,
-    /// Claims since the last committed page, this one included: 1 is the first try.
-    pub tries: i32,
-    /// Pages committed before; the next page's number is one more.
-    pub pages: i64,
-    /// Where to go on; the spec's URL without one.
+    /// The most claims for one page.
+    pub max_attempts: i16,
+    /// Pages committed by earlier claims.
+    pub pages: i32,
+    /// Where the last committed page said to go on. `None` before the first page, and after the last.
     pub next_url: Option<String>,
-    /// Milliseconds from when it could run to this claim.
-    pub waited_ms: i64,
+    /// Seconds from when it was due to this claim.
+    pub waited_seconds: f64,
 }
 
-/// A page with its records.
-#[derive(Clone, Copy, Debug)]
-pub struct PageCommit<'a> {
-    /// The run.
-    pub id: Uuid,
-    /// The claim's token.
+/// The proof of a lease, to renew it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The task.
+    pub id: TaskId,
+    /// As in [`Claim::lease_token`].
     pub token: Uuid,
-    /// The page's number, from 1, without a gap.
-    pub page: i32,
-    /// The page's address.
-    pub url: &'a str,
-    /// What it gave.
-    pub records: &'a [Map<String, Value>],
-    /// Records left out and the like.
-    pub warnings: i64,
-    /// Where the run goes on; where a later claim would resume.
-    pub next_url: Option<&'a str>,
-    /// CPU time of worker and browser.
-    pub cpu: Duration,
-    /// Bytes through the egress proxy.
-    pub egress_bytes: i64,
-    /// The lease is extended to this long from now.
-    pub lease: Duration,
 }
 
-/// How a holder lets go of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finish {
+/// A lease after its renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
+pub struct Renewed {
+    /// The task.
+    pub id: TaskId,
+    /// Somebody asked to end it.
+    pub cancel_requested: bool,
+}
+
+/// A page to commit.
+#[derive(Clone, Debug)]
+pub struct NewPage {
+    /// 1 for the first page of the run, then one more each.
+    pub number: i32,
+    /// The URL that was read.
+    pub url: String,
+    /// Where to go on.
+    pub next_url: Option<String>,
+    /// The page's records.
+    pub records: Vec<Record>,
+    /// Records left out for a missing required field.
+    pub warnings: i32,
+}
+
+/// How a claim ends.
+#[derive(Clone, Debug)]
+pub enum Ending {
     /// Every page was read.
     Succeeded,
     /// It ended with an error; what was committed stays.
-    Failed {
-        /// A stable `CamelCase` word.
-        class: String,
-        /// One sentence for people.
-        message: String,
-    },
-    /// The page is tried again after a while; the try counts.
+    Failed(RunError),
+    /// Somebody asked for it.
+    Canceled,
+    /// It waits and is tried again; this attempt counts.
     Retry {
-        /// How long from now.
+        /// From now.
         after: Duration,
-        /// A stable `CamelCase` word.
-        class: String,
-        /// One sentence for people.
-        message: String,
+        /// Why, shown while it waits.
+        error: RunError,
     },
-    /// Given back because the worker stops: the attempt does not count.
-    HandBack,
+    /// It goes back to the queue at once; this attempt does not count.
+    HandedBack,
 }
 
-/// Whether a holder's write took place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// It did.
-    Done,
-    /// The claim is no longer this holder's (lease lost, canceled or deleted): nothing was written.
-    Fenced,
-}
-
-impl Written {
-    const fn of(rows: u64) -> Self {
-        if rows == 0 { Self::Fenced } else { Self::Done }
+impl Claim {
+    /// The proof of the lease.
+    pub fn lease(&self) -> Lease {
+        Lease {
+            id: self.id,
+            token: self.lease_token,
+        }
     }
 }
 
 impl Ledger {
-    /// Claims those of the runs that are still due, each with a token of its own. The attempt counts from here.
-    pub async fn claim(&self, ids: &[Uuid], worker: &str, lease: Duration) -> Result<Vec<Claimed>> {
+    /// Claims those of the tasks that are still to be done. The attempt is counted here, so that a page that kills its worker counts.
+    pub async fn claim(&self, ids: &[TaskId], worker: &str, lease: Duration) -> Result<Vec<Claim>, LedgerError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         sqlx::query_as(
-            "WITH due AS (SELECT id, due_at FROM tasks WHERE id = ANY ($1) AND status = 'pending' AND due_at <= now() FOR UPDATE SKIP LOCKED) \
-             UPDATE tasks t SET status = 'running', lease_token = gen_random_uuid(), lease_until = now() + $3 * interval '1 millisecond', \
-             worker = $2, attempts = t.attempts + 1, tries = t.tries + 1, started_at = coalesce(t.started_at, now()) \
-             FROM due WHERE t.id = due.id \
-             RETURNING t.id, t.lease_token AS token, t.spec, t.attempts, t.tries, t.pages, t.next_url, \
-             (extract(epoch FROM now() - due.due_at) * 1000)::bigint AS waited_ms",
+            "WITH due AS (
+                 SELECT id, started_at IS NULL AS first FROM tasks
+                 WHERE id = ANY($1) AND status = 'pending' AND due_at <= now()
+                 FOR UPDATE SKIP LOCKED
+             ), claimed AS (
+                 UPDATE tasks SET status = 'running', worker = $2, lease_token = gen_random_uuid(),
+                     lease_until = now() + make_interval(secs => $3), attempts = attempts + 1,
+                     started_at = coalesce(started_at, now())
+                 FROM due WHERE tasks.id = due.id
+                 RETURNING tasks.*, due.first
+             ), told AS (
+                 INSERT INTO changes (uid, task_id) SELECT source_uid, id FROM claimed WHERE first AND source_uid IS NOT NULL
+             )
+             SELECT id, user_id, lease_token, spec, attempts, max_attempts, pages,
+                    (SELECT p.next_url FROM pages p WHERE p.task_id = claimed.id AND p.number = claimed.pages) AS next_url,
+                    extract(epoch FROM now() - due_at)::double precision AS waited_seconds
+             FROM claimed ORDER BY priority DESC, id",
         )
-        .bind(ids)
+        .bind(&ids)
         .bind(worker)
-        .bind(millis(lease))
+        .bind(lease.as_secs_f64())
         .fetch_all(&self.pool)
         .await
-        .doing("claiming runs")
+        .context(DatabaseSnafu { doing: "claiming tasks" })
     }
 
-    /// Extends leases, given as (run, token); returns the runs that are still held.
-    pub async fn renew(&self, held: &[(Uuid, Uuid)], lease: Duration) -> Result<Vec<Uuid>> {
-        let (ids, tokens): (Vec<_>, Vec<_>) = held.iter().copied().unzip();
-        sqlx::query_scalar(
-            "UPDATE tasks t SET lease_until = now() + $3 * interval '1 millisecond' FROM unnest($1::uuid[], $2::uuid[]) AS h (id, token) \
-             WHERE t.id = h.id AND t.lease_token = h.token AND t.status = 'running' RETURNING t.id",
+    /// Extends leases. One that is missing in the answer is lost.
+    pub async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>, LedgerError> {
+        let ids: Vec<Uuid> = leases.iter().map(|l| l.id.0).collect();
+        let tokens: Vec<Uuid> = leases.iter().map(|l| l.token).collect();
+        sqlx::query_as(
+            "UPDATE tasks SET lease_until = now() + make_interval(secs => $3)
+             FROM unnest($1::uuid[], $2::uuid[]) AS held (id, token)
+             WHERE tasks.id = held.id AND tasks.lease_token = held.token AND tasks.status = 'running'
+             RETURNING tasks.id, tasks.cancel_requested",
         )
-        .bind(ids)
-        .bind(tokens)
-        .bind(millis(lease))
+        .bind(&ids)
+        .bind(&tokens)
+        .bind(lease.as_secs_f64())
         .fetch_all(&self.pool)
         .await
-        .doing("renewing leases")
-    }
-
-    /// Commits a page with its records and extends the lease: one statement. Sent twice, it is committed once.
-    pub async fn commit_page(&self, page: &PageCommit<'_>) -> Result<Written> {
-        let body = pages::encode(page.records)?;
-        let done = sqlx::query(
-            "WITH held AS (UPDATE tasks SET pages = $3, records = records + $4, warnings = warnings + $5, next_url = $6, cpu_ms = cpu_ms + $7, \
-             egress_bytes = egress_bytes + $8, \
-             compute_units_used = ceil((cpu_ms + $7) / 1000.0 + (egress_bytes + $8) / 100000000.0)::bigint, \
-             tries = 1, error_class = NULL, error_message = NULL, lease_until = now() + $9 * interval '1 millisecond' \
-             WHERE id = $1 AND lease_token = $2 AND status = 'running' AND pages = $3 - 1 RETURNING id) \
-             INSERT INTO pages (task_id, page, url, record_count, compressed, body) SELECT id, $3, $10, $4, $11, $12 FROM held",
-        )
-        .bind(page.id)
-        .bind(page.token)
-        .bind(page.page)
-        .bind(i32::try_from(page.records.len()).unwrap_or(i32::MAX))
-        .bind(page.warnings)
-        .bind(page.next_url)
-        .bind(millis(page.cpu))
-        .bind(page.egress_bytes)
-        .bind(millis(page.lease))
-        .bind(page.url)
-        .bind(body.compressed)
-        .bind(body.bytes)
-        .execute(&self.pool)
-        .await
-        .doing("committing a page")?;
-        if done.rows_affected() == 1 {
-            Ok(Written::Done)
-        } else {
-            self.was_committed(page).await
-        }
-    }
-
-    /// After an answer that was lost the holder sends its page again.
-    async fn was_committed(&self, page: &PageCommit<'_>) -> Result<Written> {
-        let found: Option<Uuid> = sqlx::query_scalar(
-            "SELECT id FROM tasks WHERE id = $1 AND lease_token = $2 AND status = 'running' AND pages = $3",
-        )
-        .bind(page.id)
-        .bind(page.token)
-        .bind(i64::from(page.page))
-        .fetch_optional(&self.pool)
-        .await
-        .doing("asking for a committed page")?;
-        Ok(if found.is_some() {
-            Written::Done
-        } else {
-            Written::Fenced
+        .context(DatabaseSnafu {
+            doing: "renewing leases",
         })
     }
 
-    /// Lets go of a run.
-    pub async fn finish(&self, id: Uuid, token: Uuid, finish: &Finish) -> Result<Written> {
-        let (state, error, wait, given_back) = match finish {
-            Finish::Succeeded => ("succeeded", None, None, 0),
-            Finish::Failed { class, message } => ("failed", Some((class, message)), None, 0),
-            Finish::Retry { after, class, message } => ("pending", Some((class, message)), Some(millis(*after)), 0),
-            Finish::HandBack => ("pending", None, Some(0), 1),
-        };
-        let (class, message) = error.unzip();
-        let done = sqlx::query(
-            "UPDATE tasks SET status = $3, error_class = $4, error_message = $5, due_at = coalesce(now() + $6 * interval '1 millisecond', due_at), \
-             finished_at = CASE WHEN $6::bigint IS NULL THEN now() END, attempts = attempts - $7, tries = greatest(tries - $7, 0), \
-             lease_token = NULL, lease_until = NULL WHERE id = $1 AND lease_token = $2 AND status = 'running'",
+    /// Commits a page and its records under the lease, and extends it. A page commits once, whoever tries how often.
+    pub async fn commit_page(
+        &self,
+        held: Lease,
+        page: &NewPage,
+        lease: Duration,
+    ) -> Result<Result<Renewed, Fenced>, LedgerError> {
+        let stored = pages::encode(&page.records)?;
+        let renewed: Option<Renewed> = sqlx::query_as(
+            "WITH held AS (
+                 UPDATE tasks SET pages = pages + 1, records = records + $6, warnings = warnings + $7, attempts = 1,
+                     lease_until = now() + make_interval(secs => $10)
+                 WHERE id = $1 AND lease_token = $2 AND status = 'running' AND pages = $3 - 1
+                 RETURNING id, cancel_requested
+             ), kept AS (
+                 INSERT INTO pages (task_id, number, url, next_url, record_count, warnings, compressed, records)
+                 SELECT id, $3, $4, $5, $6, $7, $8, $9 FROM held
+             )
+             SELECT id, cancel_requested FROM held",
         )
-        .bind(id)
-        .bind(token)
-        .bind(state)
-        .bind(class)
-        .bind(message)
-        .bind(wait)
-        .bind(given_back)
-        .execute(&self.pool)
+        .bind(held.id)
+        .bind(held.token)
+        .bind(page.number)
+        .bind(&page.url)
+        .bind(page.next_url.as_deref())
+        .bind(i32::try_from(page.records.len()).unwrap_or(i32::MAX))
+        .bind(page.warnings)
+        .bind(stored.compressed)
+        .bind(stored.bytes)
+        .bind(lease.as_secs_f64())
+        .fetch_optional(&self.pool)
         .await
-        .doing("finishing a run")?;
-        Ok(Written::of(done.rows_affected()))
+        .context(DatabaseSnafu {
+            doing: "committing a page",
+        })?;
+        Ok(renewed.ok_or(Fenced))
+    }
+
+    /// Ends a claim and adds the compute units that it used.
+    pub async fn finish(
+        &self,
+        held: Lease,
+        ending: &Ending,
+        compute_units: u64,
+    ) -> Result<Result<(), Fenced>, LedgerError> {
+        let (status, error, after, give_back) = match ending {
+            Ending::Succeeded => ("succeeded", None, None, 0),
+            Ending::Failed(error) => ("failed", Some(error), None, 0),
+            Ending::Canceled => ("canceled", None, None, 0),
+            Ending::Retry { after, error } => ("pending", Some(error), Some(*after), 0),
+            Ending::HandedBack => ("pending", None, Some(Duration::ZERO), 1),
+        };
+        let done: Option<TaskId> = sqlx::query_scalar(
+            "WITH ended AS (
+                 UPDATE tasks SET
+                     status = CASE WHEN $3 = 'pending' AND cancel_requested THEN 'canceled' ELSE $3 END,
+                     finished_at = CASE WHEN $3 <> 'pending' OR cancel_requested THEN now() END,
+                     due_at = CASE WHEN $6::double precision IS NULL THEN due_at ELSE now() + make_interval(secs => $6) END,
+                     attempts = greatest(attempts - $7, 0), error_class = $4, error_message = $5,
+                     compute_units_used = compute_units_used + $8,
+                     lease_token = NULL, lease_until = NULL, worker = NULL
+                 WHERE id = $1 AND lease_token = $2 AND status = 'running'
+                 RETURNING id, user_id, source_uid, status, pages, records, compute_units_used
+             ), counted AS (
+                 INSERT INTO owner_counter_deltas (user_id, succeeded, failed, canceled, pages, records, compute_units)
+                 SELECT user_id, (status = 'succeeded')::int, (status = 'failed')::int, (status = 'canceled')::int,
+                        pages, records, compute_units_used
+                 FROM ended WHERE status <> 'pending'
+             ), told AS (
+                 INSERT INTO changes (uid, task_id)
+                 SELECT source_uid, id FROM ended WHERE status <> 'pending' AND source_uid IS NOT NULL
+             )
+             SELECT id FROM ended",
+        )
+        .bind(held.id)
+        .bind(held.token)
+        .bind(status)
+        .bind(error.map(|e| e.class.as_str()))
+        .bind(error.map(|e| e.message.as_str()))
+        .bind(after.map(|a| a.as_secs_f64()))
+        .bind(give_back)
+        .bind(i64::try_from(compute_units).unwrap_or(i64::MAX))
+        .fetch_optional(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "ending a claim" })?;
+        Ok(done.map(|_| ()).ok_or(Fenced))
     }
 }

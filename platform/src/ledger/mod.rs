@@ -1,170 +1,99 @@
-//! The ledger of tasks in PostgreSQL: what was accepted, who holds it, what came out. One room per file.
+//! The ledger: every task, page and user, in PostgreSQL. The only place with SQL. Does I/O; decides nothing about scheduling.
 //!
-//! Statements are named and cached (PgBouncer tracks them), columns are named, and every write of a worker carries its lease's token.
+//! Statements go through `PgBouncer` in transaction mode: they are named (sqlx's default), one statement or one transaction each, and
+//! set no session state. A [`Ledger`] on a direct connection is needed for [`maintenance`] alone.
 
-mod changes;
-mod claims;
-mod maintenance;
-mod pages;
-mod scrape_tasks;
-mod stats;
-mod tasks;
-mod users;
+pub mod changes;
+pub mod claims;
+pub(crate) mod error;
+mod id;
+pub mod maintenance;
+pub mod pages;
+pub mod scrape_tasks;
+pub mod stats;
+pub mod tasks;
+pub mod users;
 
 use std::{str::FromStr, time::Duration};
 
-pub use claims::{Claimed, Finish, PageCommit, Written};
-pub use maintenance::{Gauges, KeeperLease};
-pub use pages::Page;
-pub use scrape_tasks::check_schedule;
-use snafu::{ResultExt, Snafu};
+use snafu::ResultExt;
 use sqlx::{
-    PgPool,
+    Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-pub use tasks::{Accepted, NewTask, Summary, Task};
-pub use users::{ApiKey, User};
 
-/// A connection of the overflow that was not needed for this long is closed.
-const OVERFLOW_IDLE: Duration = Duration::from_secs(60);
+pub use error::LedgerError;
+use error::{DatabaseSnafu, UrlSnafu};
+pub use id::{TaskId, UserId};
 
-/// Tasks, users and everything that must not be lost. Cheap to clone.
+/// How to reach a database, and with how many connections.
+#[derive(Clone, Debug)]
+pub struct PoolSettings {
+    /// `postgres://role:password@host:port/database?sslmode=…`. Never printed.
+    pub url: Secret,
+    /// The most connections (the guide's `pool_size` and `max_overflow` together).
+    pub max_connections: u32,
+    /// How many stay open while there is nothing to do (the guide's `pool_size` bounds it).
+    pub min_connections: u32,
+    /// How long a caller waits for a connection.
+    pub acquire_timeout: Duration,
+    /// After which age a connection is replaced (the guide's `pool_recycle`).
+    pub max_lifetime: Duration,
+    /// Shown in `pg_stat_activity`.
+    pub application_name: &'static str,
+}
+
+/// A text that is never printed.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// The ledger, on a pool of connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     pub(crate) pool: PgPool,
 }
 
-/// How connections are kept (guide: "Connection Pool Settings"; without its pre-ping, which costs 30 % CPU on a small query).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolSettings {
-    /// Connections that are kept.
-    pub size: u32,
-    /// Further ones when all are taken.
-    pub overflow: u32,
-    /// How long a statement waits for a connection.
-    pub acquire_timeout: Duration,
-    /// How long a connection lives.
-    pub max_lifetime: Duration,
-}
-
-impl Default for PoolSettings {
-    fn default() -> Self {
-        Self {
-            size: 20,
-            overflow: 30,
-            acquire_timeout: Duration::from_secs(2),
-            max_lifetime: Duration::from_hours(1),
-        }
-    }
-}
-
-/// Why the ledger could not do what was asked.
-#[derive(Debug, Snafu)]
-#[snafu(visibility(pub(crate)))]
-pub enum LedgerError {
-    /// The URL of the database does not parse. It is not repeated: it holds a password.
-    #[snafu(display("the database's URL cannot be read"))]
-    Url,
-    /// Every connection was taken for the whole acquire time-out.
-    #[snafu(display("no database connection became free in time while {doing}"))]
-    PoolTimeout {
-        /// What was being done.
-        doing: &'static str,
-    },
-    /// The database refused or did not answer.
-    #[snafu(display("{doing} failed in the database: {source}"))]
-    Database {
-        /// What was being done.
-        doing: &'static str,
-        /// The driver's error.
-        source: sqlx::Error,
-    },
-    /// A row cannot be read or a value cannot be written.
-    #[snafu(display("{doing} met content that cannot be read: {source}"))]
-    Content {
-        /// What was being done.
-        doing: &'static str,
-        /// What is wrong with it.
-        source: anyhow::Error,
-    },
-}
-
-/// The result of the ledger's calls.
-pub type Result<T, E = LedgerError> = std::result::Result<T, E>;
-
-pub(crate) trait Doing<T> {
-    fn doing(self, doing: &'static str) -> Result<T>;
-}
-
-impl<T> Doing<T> for Result<T, sqlx::Error> {
-    fn doing(self, doing: &'static str) -> Result<T> {
-        match self {
-            Err(sqlx::Error::PoolTimedOut) => PoolTimeoutSnafu { doing }.fail(),
-            other => other.context(DatabaseSnafu { doing }),
-        }
-    }
-}
-
-impl<T> Doing<T> for Result<T, serde_json::Error> {
-    fn doing(self, doing: &'static str) -> Result<T> {
-        self.map_err(anyhow::Error::from).context(ContentSnafu { doing })
-    }
-}
-
-impl LedgerError {
-    /// Whether it may pass by itself: the database is away or busy.
-    pub fn is_unavailable(&self) -> bool {
-        match self {
-            Self::PoolTimeout { .. } => true,
-            Self::Database { source, .. } => {
-                matches!(
-                    source,
-                    sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed
-                ) || source
-                    .as_database_error()
-                    .and_then(|e| e.code().map(|c| is_passing(&c)))
-                    .unwrap_or(false)
-            }
-            Self::Url | Self::Content { .. } => false,
-        }
-    }
-}
-
-/// SQLSTATE classes 08 (connection), 53 (resources), 57P (operator intervention), and read-only after a switch-over (25006).
-fn is_passing(code: &str) -> bool {
-    code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
-}
-
 impl Ledger {
-    /// A ledger over a pool that connects when it is first used: what does not answer yet is not ready yet.
-    pub fn connect(url: &str, settings: PoolSettings) -> Result<Self> {
-        let options = PgConnectOptions::from_str(url).map_err(|_| LedgerError::Url)?;
+    /// A ledger whose connections are made when they are needed. Fails only on a URL that is none.
+    pub fn connect_lazy(settings: &PoolSettings) -> Result<Self, LedgerError> {
+        let options = PgConnectOptions::from_str(&settings.url.0)
+            .context(UrlSnafu)?
+            .application_name(settings.application_name);
         let pool = PgPoolOptions::new()
-            .max_connections(settings.size + settings.overflow)
-            .min_connections(0)
+            .max_connections(settings.max_connections)
+            .min_connections(settings.min_connections)
             .acquire_timeout(settings.acquire_timeout)
             .max_lifetime(settings.max_lifetime)
-            .idle_timeout(OVERFLOW_IDLE)
+            .idle_timeout(Duration::from_mins(1))
+            // A pre-ping costs 30 % of a small query's CPU: ADR 10.
             .test_before_acquire(false)
             .connect_lazy_with(options);
         Ok(Self { pool })
     }
 
     /// Whether the database answers.
-    pub async fn ping(&self) -> Result<()> {
-        sqlx::query("SELECT 1")
-            .execute(&self.pool)
-            .await
-            .doing("asking whether the database answers")
-            .map(drop)
+    pub async fn ping(&self) -> Result<(), LedgerError> {
+        let mut connection = self.pool.acquire().await.context(DatabaseSnafu {
+            doing: "reaching the database",
+        })?;
+        connection.ping().await.context(DatabaseSnafu {
+            doing: "reaching the database",
+        })
     }
 
-    /// Closes every connection.
+    /// Connections that are open, and those of them that are idle.
+    pub fn connections(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
+    }
+
+    /// Closes every connection once it is returned.
     pub async fn close(&self) {
         self.pool.close().await;
     }
-}
-
-pub(crate) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,98 +1,139 @@
-//! Pages with their records: how they are stored, and reading them by keyset in short statements.
+//! Reading and storing pages with their records.
 
-use serde_json::{Map, Value};
+use std::io::Read;
+
 use snafu::ResultExt;
-use uuid::Uuid;
+use sqlx::FromRow;
 
-use super::{ContentSnafu, Doing, Ledger, Result};
+use super::{Ledger, LedgerError, TaskId, claims::Record, error::DatabaseSnafu, error::StoredSnafu};
 
-/// Bodies above this many bytes are compressed.
+/// Records above this many bytes of JSON are stored compressed (the guide: "Use compression for large values").
 const COMPRESS_ABOVE: usize = 2048;
+const LEVEL: i32 = 3;
+/// The most bytes that a stored page may unpack to.
+const MAX_BYTES: u64 = 256 << 20;
 
-/// A page of a run.
-#[derive(Clone, Debug, PartialEq)]
+/// A page's records as they are stored.
+pub(crate) struct Encoded {
+    pub(crate) compressed: bool,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A page with its records.
+#[derive(Clone, Debug)]
 pub struct Page {
-    /// Its number, from 1.
-    pub page: i32,
-    /// Its address.
+    /// 1 for the first page of the run.
+    pub number: i32,
+    /// The URL that was read.
     pub url: String,
-    /// What it gave.
-    pub records: Vec<Map<String, Value>>,
+    /// RFC 3339.
+    pub fetched_at: String,
+    /// Records left out for a missing required field.
+    pub warnings: i32,
+    /// Its records.
+    pub records: Vec<Record>,
 }
 
-pub(super) struct Body {
-    pub compressed: bool,
-    pub bytes: Vec<u8>,
+#[derive(FromRow)]
+struct Row {
+    number: i32,
+    url: String,
+    fetched_at: String,
+    warnings: i32,
+    compressed: bool,
+    records: Vec<u8>,
 }
 
-pub(super) fn encode(records: &[Map<String, Value>]) -> Result<Body> {
-    const DOING: &str = "writing a page's records";
-    let json = serde_json::to_vec(records).doing(DOING)?;
+impl Ledger {
+    /// Up to `limit` pages of a task after page `after` (0 for the first), in order. One short statement: an export calls it again and
+    /// again, so that it never holds a connection at its client's pace.
+    pub async fn pages(&self, id: TaskId, after: i32, limit: i64) -> Result<Vec<Page>, LedgerError> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT number, url, rfc3339(fetched_at) AS fetched_at, warnings, compressed, records
+             FROM pages WHERE task_id = $1 AND number > $2 ORDER BY number LIMIT $3",
+        )
+        .bind(id)
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "reading pages" })?;
+        rows.into_iter().map(Page::try_from).collect()
+    }
+}
+
+impl TryFrom<Row> for Page {
+    type Error = LedgerError;
+
+    fn try_from(row: Row) -> Result<Self, LedgerError> {
+        Ok(Self {
+            number: row.number,
+            url: row.url,
+            fetched_at: row.fetched_at,
+            warnings: row.warnings,
+            records: decode(row.compressed, row.records)?,
+        })
+    }
+}
+
+pub(crate) fn encode(records: &[Record]) -> Result<Encoded, LedgerError> {
+    let unreadable = |message: String| {
+        StoredSnafu {
+            what: "a page's records",
+            message,
+        }
+        .build()
+    };
+    let json = serde_json::to_vec(records).map_err(|e| unreadable(e.to_string()))?;
     if json.len() <= COMPRESS_ABOVE {
-        return Ok(Body {
+        return Ok(Encoded {
             compressed: false,
             bytes: json,
         });
     }
-    let bytes = zstd::bulk::compress(&json, 3)
-        .map_err(anyhow::Error::from)
-        .context(ContentSnafu { doing: DOING })?;
-    Ok(Body {
+    let bytes = zstd::bulk::compress(&json, LEVEL).map_err(|e| unreadable(e.to_string()))?;
+    Ok(Encoded {
         compressed: true,
         bytes,
     })
 }
 
-pub(super) fn decode(body: &Body) -> Result<Vec<Map<String, Value>>> {
-    const DOING: &str = "reading a page's records";
-    if !body.compressed {
-        return serde_json::from_slice(&body.bytes).doing(DOING);
-    }
-    let json = zstd::decode_all(body.bytes.as_slice())
-        .map_err(anyhow::Error::from)
-        .context(ContentSnafu { doing: DOING })?;
-    serde_json::from_slice(&json).doing(DOING)
-}
-
-impl Ledger {
-    /// The pages of a run after `after`, in their order.
-    pub async fn pages(&self, task: Uuid, after: Option<i32>, limit: u16) -> Result<Vec<Page>> {
-        let rows: Vec<(i32, String, bool, Vec<u8>)> = sqlx::query_as(
-            "SELECT page, url, compressed, body FROM pages WHERE task_id = $1 AND page > $2 ORDER BY page LIMIT $3",
-        )
-        .bind(task)
-        .bind(after.unwrap_or(0))
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await
-        .doing("reading pages")?;
-        rows.into_iter()
-            .map(|(page, url, compressed, bytes)| {
-                Ok(Page {
-                    page,
-                    url,
-                    records: decode(&Body { compressed, bytes })?,
-                })
-            })
-            .collect()
-    }
+pub(crate) fn decode(compressed: bool, bytes: Vec<u8>) -> Result<Vec<Record>, LedgerError> {
+    let unreadable = |message: String| {
+        StoredSnafu {
+            what: "a page's records",
+            message,
+        }
+        .build()
+    };
+    let json = if compressed {
+        let mut json = Vec::new();
+        zstd::Decoder::new(bytes.as_slice())
+            .and_then(|decoder| decoder.take(MAX_BYTES).read_to_end(&mut json))
+            .map_err(|e| unreadable(e.to_string()))?;
+        json
+    } else {
+        bytes
+    };
+    serde_json::from_slice(&json).map_err(|e| unreadable(e.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn records(count: usize) -> Vec<Record> {
+        (0..count)
+            .map(|n| Record::from_iter([("n".to_owned(), n.into())]))
+            .collect()
+    }
+
     #[test]
-    fn records_read_back_whether_compressed_or_not() {
-        for count in [1_usize, 500] {
-            let record = serde_json::json!({ "title": "työ", "n": 1 })
-                .as_object()
-                .unwrap()
-                .clone();
-            let records = vec![record; count];
-            let body = encode(&records).unwrap();
-            assert_eq!(body.compressed, count > 1);
-            assert_eq!(decode(&body).unwrap(), records);
+    fn records_read_back_as_they_were_whether_compressed_or_not() {
+        for (count, compressed) in [(1, false), (1000, true)] {
+            let stored = encode(&records(count)).unwrap();
+            assert_eq!(stored.compressed, compressed);
+            assert_eq!(decode(stored.compressed, stored.bytes).unwrap(), records(count));
         }
     }
 }
