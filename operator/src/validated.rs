@@ -22,7 +22,7 @@ pub struct Defaults {
     pub registry: String,
     /// The tag of the images.
     pub tag: String,
-    /// The namespace that the operator runs in; its pods are let in to the internal listener, the database and the pooler.
+    /// The namespace that the operator runs in; its pods are let in to the internal listener.
     pub namespace: String,
     /// The operator as the subject of a service-account token.
     pub subject: String,

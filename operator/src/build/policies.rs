@@ -28,14 +28,8 @@ const EDGES: [(Component, Component, u16); 16] = {
     ]
 };
 
-/// What the operator's pods reach: the internal listener, and what it looks at in databases and poolers.
-const OPERATOR: [(Component, u16); 5] = [
-    (Component::Api, 8081),
-    (Component::Postgres, 5432),
-    (Component::PostgresReplica, 5432),
-    (Component::PgBouncerRw, 6432),
-    (Component::PgBouncerRo, 6432),
-];
+/// What the operator's pods reach: the internal listener. They speak to no database.
+const OPERATOR: [(Component, u16); 1] = [(Component::Api, 8081)];
 
 /// What anybody reaches.
 const PUBLIC: [(Component, u16); 1] = [(Component::Api, 8080)];

@@ -123,9 +123,6 @@ fn expected(replicas: bool) -> BTreeSet<(String, String, u16)> {
         ("pgbouncer-rw", "postgres", 5432),
         ("pgbouncer-ro", "postgres", 5432),
         ("operator", "api", 8081),
-        ("operator", "postgres", 5432),
-        ("operator", "pgbouncer-rw", 6432),
-        ("operator", "pgbouncer-ro", 6432),
         ("operator", "api", 8080),
         ("stranger", "api", 8080),
         ("visitor", "api", 8080),
@@ -134,7 +131,6 @@ fn expected(replicas: bool) -> BTreeSet<(String, String, u16)> {
         table.extend([
             ("pgbouncer-ro", "postgres-replica", 5432),
             ("postgres-replica", "postgres", 5432),
-            ("operator", "postgres-replica", 5432),
         ]);
     }
     table
