@@ -32,7 +32,6 @@ impl Api {
         ensure!(status.is_success(), "login: {status}: {body}");
         let token = body["access_token"]
             .as_str()
-            .or_else(|| body["accessToken"].as_str())
             .context("the login's answer has no access token")?;
         Ok(Self {
             token: token.to_owned(),

@@ -48,13 +48,25 @@ impl World {
         let kubernetes = Kubernetes::local();
         kubernetes.delete_namespace(namespace)?;
         kubernetes.create_namespace(namespace)?;
+        Self::in_namespace(namespace, tag).await
+    }
+
+    /// Goes on in a namespace that an earlier journey of this program entered.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub async fn join(namespace: &str) -> Result<Self> {
+        Self::in_namespace(namespace, prepare()?).await
+    }
+
+    async fn in_namespace(namespace: &str, tag: String) -> Result<Self> {
         let file = Kubeconfig::read_from(Layout::new().kubeconfig())?;
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
         Ok(Self {
             client: Client::try_from(config)?,
             namespace: namespace.to_owned(),
             tag,
-            kubernetes,
+            kubernetes: Kubernetes::local(),
         })
     }
 
@@ -154,6 +166,21 @@ impl World {
             }
             tokio::time::sleep(INTERVAL).await;
         }
+    }
+
+    /// A key of a Secret.
+    ///
+    /// # Errors
+    /// When there is no such Secret or key.
+    pub fn secret(&self, name: &str, key: &str) -> Result<String> {
+        use base64::Engine as _;
+        let secret = self.get(&format!("secret/{name}"))?;
+        let text = secret["data"][key]
+            .as_str()
+            .with_context(|| format!("the Secret {name} has no {key}"))?;
+        Ok(String::from_utf8(
+            base64::engine::general_purpose::STANDARD.decode(text)?,
+        )?)
     }
 
     /// The address of a Service's first port; the host reaches Services and pods.

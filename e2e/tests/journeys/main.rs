@@ -1,0 +1,10 @@
+//! Journeys on the real cluster, named as sentences. They run one after another (`--test-threads=1`), because they share two cores. Those
+//! that leave a platform as they found it share one; the others enter a namespace of their own.
+
+mod changes;
+mod data;
+mod ground;
+mod platform;
+mod refusals;
+mod scraping;
+mod survival;

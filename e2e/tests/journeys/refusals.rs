@@ -1,0 +1,152 @@
+//! Bad input: refused by the API server where it can know, told by a condition where only the operator can, and mended without a restart.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use selextract_e2e::world::World;
+use serde_json::Value;
+
+use crate::platform::shared;
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn cluster(name: &str, spec: &str) -> String {
+    format!(
+        "{{apiVersion: selextract.io/v1alpha1, kind: SelextractCluster, metadata: {{name: {name}, namespace: NAMESPACE}}, spec: {spec}}}"
+    )
+}
+
+fn task(name: &str, cluster: &str, task: &str) -> String {
+    format!(
+        "{{apiVersion: selextract.io/v1alpha1, kind: ScrapeTask, metadata: {{name: {name}, namespace: NAMESPACE}}, \
+         spec: {{clusterRef: {cluster}, task: {task}}}}}"
+    )
+}
+
+#[tokio::test]
+async fn what_validation_can_refuse_is_refused_with_a_message_that_says_what_and_why() -> Result<()> {
+    let world = World::enter("journey-refusals").await?;
+    let fields = "fields: [{name: title, selector: h1}]";
+    for (yaml, says) in [
+        (cluster("a-name-that-has-more-than-thirty-letters", "{}"), "30"),
+        (cluster("shop", "{postgres: {provider: External}}"), "name the Secret"),
+        (
+            cluster("shop", "{postgres: {readReplicas: 9}}"),
+            "spec.postgres.readReplicas",
+        ),
+        (cluster("shop", "{profile: Huge}"), "spec.profile"),
+        (cluster("shop", "{wroker: {}}"), "wroker"),
+        (
+            task("t", "{name: shop}", &format!("{{url: 'ftp://example.com/', {fields}}}")),
+            "spec.task.url",
+        ),
+        (
+            task(
+                "t",
+                "{name: shop}",
+                &format!("{{url: 'https://example.com/', {fields}, timeout: soon}}"),
+            ),
+            "spec.task.timeout",
+        ),
+        (
+            task("t", "{name: shop}", "{url: 'https://example.com/', fields: []}"),
+            "spec.task.fields",
+        ),
+    ] {
+        let refusal = world.refusal(&yaml)?;
+        assert!(refusal.contains(says), "{yaml}\nwas refused with: {refusal}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_only_the_operator_can_judge_is_told_by_a_condition_and_mended_without_a_restart() -> Result<()> {
+    let world = World::enter("journey-conditions").await?;
+    world.apply(&cluster(
+        "ext",
+        "{profile: Small, postgres: {provider: External, external: {secretName: my-database}}}",
+    ))?;
+    let told = condition(&world, "selextractcluster/ext", "DatabaseReady", "my-database").await?;
+    assert_eq!(told["status"], "False", "{told}");
+
+    let secret = "{apiVersion: v1, kind: Secret, metadata: {name: my-database, namespace: NAMESPACE}, \
+                  stringData: {url: 'postgres://u:p@nobody.invalid:5432/db'}}";
+    world.apply(secret)?;
+    condition(&world, "selextractcluster/ext", "DatabaseReady", "nobody.invalid").await?;
+
+    world.apply(&cluster(
+        "pull",
+        "{profile: Small, image: {data: 'localhost/selextract/data:missing', pullPolicy: Never}}",
+    ))?;
+    condition(&world, "selextractcluster/pull", "DatabaseReady", "data:missing").await?;
+
+    world.apply(&cluster(
+        "space",
+        "{profile: Small, postgres: {pod: {nodeSelector: {no-node: has-this}}}}",
+    ))?;
+    condition(&world, "selextractcluster/space", "DatabaseReady", "nschedulable").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_task_that_cannot_run_says_why_in_its_condition() -> Result<()> {
+    let platform = shared().await?;
+    let world = &platform.world;
+    let good = "url: 'https://example.com/', fields: [{name: title, selector: h1}]";
+    world.apply(&task(
+        "bad-selector",
+        "{name: shop}",
+        "{url: 'https://example.com/', fields: [{name: title, selector: 'h1['}]}",
+    ))?;
+    let told = condition(world, "scrapetask/bad-selector", "Ready", "fields[0].selector").await?;
+    assert_eq!(told["status"], "False", "{told}");
+
+    world.apply(&task("no-cluster", "{name: nowhere}", &format!("{{{good}}}")))?;
+    condition(world, "scrapetask/no-cluster", "Ready", "nowhere").await?;
+
+    let stranger = World::enter("journey-stranger").await?;
+    stranger.apply(&task(
+        "stranger",
+        "{name: shop, namespace: journeys}",
+        &format!("{{{good}}}"),
+    ))?;
+    let told = condition(&stranger, "scrapetask/stranger", "Ready", "allowedNamespaces").await?;
+    assert_eq!(told["status"], "False", "{told}");
+    stranger.kubectl(&["delete", "namespace", "journey-stranger", "--timeout=60s"])?;
+
+    world.apply(&task(
+        "bad-selector",
+        "{name: shop}",
+        "{url: 'http://example.invalid/', maxRetries: 0, fields: [{name: title, selector: h1}]}",
+    ))?;
+    world
+        .wait_for_condition("scrapetask/bad-selector", "Ready", "True", MINUTE)
+        .await?;
+    let failed = world
+        .wait_for_condition("scrapetask/bad-selector", "Succeeded", "False", MINUTE)
+        .await?;
+    assert!(!failed["status"]["error"]["class"].is_null(), "{}", failed["status"]);
+    world.kubectl(&["delete", "scrapetasks", "bad-selector", "no-cluster", "--timeout=60s"])?;
+    Ok(())
+}
+
+/// Waits until a condition's message (or reason) has a word.
+async fn condition(world: &World, object: &str, condition: &str, word: &str) -> Result<Value> {
+    world
+        .wait_until(&format!("{object}: {condition} speaks of {word}"), MINUTE * 2, || {
+            let found = world.get(object)?;
+            let list = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let told = list.into_iter().find(|c| c["type"] == condition);
+            let says = |c: &Value| {
+                [&c["message"], &c["reason"]]
+                    .iter()
+                    .any(|text| text.as_str().is_some_and(|text| text.contains(word)))
+            };
+            Ok(told.filter(says))
+        })
+        .await
+        .map_err(|error| match world.kubectl(&["get", object, "-o", "yaml"]) {
+            Ok(state) => error.context(state),
+            Err(missing) => error.context(missing),
+        })
+}
