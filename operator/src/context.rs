@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kube::{
-    Client, Resource, ResourceExt,
+    Client, Resource,
     core::DeserializeGuard,
     runtime::{
         events::{Event, EventType, Recorder, Reporter},
@@ -11,7 +11,7 @@ use kube::{
     },
 };
 use selextract_crds::SelextractCluster;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::{
     backoff::Backoffs,
@@ -78,6 +78,7 @@ impl Context {
 #[derive(Clone)]
 pub struct Clusters {
     stores: Vec<Store<GuardedCluster>>,
+    unlisted: Arc<watch::Sender<Vec<Scope>>>,
     news: broadcast::Sender<(String, String)>,
 }
 
@@ -88,18 +89,23 @@ impl Clusters {
         (
             Self {
                 stores,
+                unlisted: Arc::new(watch::Sender::new(scopes.to_vec())),
                 news: broadcast::Sender::new(256),
             },
             writers,
         )
     }
 
-    /// Waits until every scope was listed once.
+    /// A scope was listed: its store holds everything.
+    pub fn set_listed(&self, scope: &Scope) {
+        self.unlisted
+            .send_modify(|unlisted| unlisted.retain(|other| other != scope));
+    }
+
+    /// Waits until every scope was listed once. (A store's own readiness wakes one of those who wait for it, and the controller does.)
     pub async fn listed(&self) {
-        for store in &self.stores {
-            // A dropped writer means that the operator is stopping.
-            let _ = store.wait_until_ready().await;
-        }
+        // The sender lives as long as this does: the wait cannot fail.
+        let _ = self.unlisted.subscribe().wait_for(Vec::is_empty).await;
     }
 
     /// A cluster by namespace and name, if it is there and readable.
@@ -114,11 +120,11 @@ impl Clusters {
     }
 
     /// Tells those who listen that something about a cluster changed that matters to its tasks.
-    pub fn tell(&self, cluster: &GuardedCluster) {
+    pub fn tell(&self, cluster: &ObjectRef<GuardedCluster>) {
         // Nobody listens before the tasks' controllers run; they read the stores then.
         let _ = self
             .news
-            .send((cluster.namespace().unwrap_or_default(), cluster.name_any()));
+            .send((cluster.namespace.clone().unwrap_or_default(), cluster.name.clone()));
     }
 
     /// The news from now on.

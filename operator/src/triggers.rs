@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, fmt::Debug, time::Duration};
 
-use futures::{Stream, StreamExt, future::ready, stream::BoxStream};
+use futures::{
+    Stream, StreamExt,
+    future::ready,
+    stream::{self, BoxStream},
+};
 use kube::{
     Api, Resource,
     core::PartialObjectMeta,
@@ -18,38 +22,79 @@ use tokio_util::sync::CancellationToken;
 
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// What a watch of main objects tells besides the objects.
+pub enum Told<'a, K> {
+    /// An object is gone.
+    Gone(&'a K),
+    /// The store holds everything that there is.
+    Listed,
+}
+
 /// The main objects of a controller, kept in its store; yields those in which more changed than their status, and those that went.
 pub fn main_objects<K>(
     events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
     writer: Writer<K>,
     trim: impl FnMut(&mut K) + Send + 'static,
-    gone: impl Fn(&K) + Send + 'static,
-) -> BoxStream<'static, K>
+    tell: impl Fn(Told<'_, K>) + Send + 'static,
+) -> BoxStream<'static, ObjectRef<K>>
 where
     K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
-    let mut seen: HashMap<ObjectRef<K>, u64> = HashMap::new();
+    let mut seen = Seen {
+        marks: HashMap::new(),
+        listing: Vec::new(),
+    };
     events
         .default_backoff()
         .modify(trim)
         .reflect(writer)
         .filter_map(|event| ready(logged(event)))
-        .filter_map(move |event| ready(news(&mut seen, event, &gone)))
+        .flat_map(move |event| stream::iter(seen.news(&event, &tell)))
         .boxed()
 }
 
-fn news<K>(seen: &mut HashMap<ObjectRef<K>, u64>, event: watcher::Event<K>, gone: &impl Fn(&K)) -> Option<K>
+/// What of each object was seen last.
+struct Seen<K: Lookup<DynamicType = ()>> {
+    marks: HashMap<ObjectRef<K>, u64>,
+    /// Objects of a list that is still coming: the store has them when it is complete.
+    listing: Vec<ObjectRef<K>>,
+}
+
+impl<K> Seen<K>
 where
     K: Resource<DynamicType = ()> + Lookup<DynamicType = ()>,
 {
-    match event {
-        watcher::Event::Apply(object) | watcher::Event::InitApply(object) => is_new(seen, &object).then_some(object),
-        watcher::Event::Delete(object) => {
-            seen.remove(&ObjectRef::from_obj(&object));
-            gone(&object);
-            Some(object)
+    fn news(&mut self, event: &watcher::Event<K>, tell: &impl Fn(Told<'_, K>)) -> Vec<ObjectRef<K>> {
+        match event {
+            watcher::Event::Init => self.listing.clear(),
+            watcher::Event::InitApply(object) => {
+                let new = self.is_new(object);
+                self.listing.extend(new);
+            }
+            watcher::Event::InitDone => {
+                tell(Told::Listed);
+                return std::mem::take(&mut self.listing);
+            }
+            watcher::Event::Apply(object) => return self.is_new(object).into_iter().collect(),
+            watcher::Event::Delete(object) => {
+                let key = ObjectRef::from_obj(object);
+                self.marks.remove(&key);
+                tell(Told::Gone(object));
+                return vec![key];
+            }
         }
-        watcher::Event::Init | watcher::Event::InitDone => None,
+        Vec::new()
+    }
+
+    /// The object's key if anything but status changed. Deletion, finalizers and annotations count: the generation alone misses them.
+    fn is_new(&mut self, object: &K) -> Option<ObjectRef<K>> {
+        let meta = object.meta();
+        let mark = fingerprint(&format!(
+            "{:?} {:?} {:?} {:?} {:?} {:?}",
+            meta.uid, meta.generation, meta.deletion_timestamp, meta.finalizers, meta.annotations, meta.labels
+        ));
+        let key = ObjectRef::from_obj(object);
+        (self.marks.insert(key.clone(), mark) != Some(mark)).then_some(key)
     }
 }
 
@@ -75,20 +120,6 @@ fn logged<K>(object: watcher::Result<K>) -> Option<K> {
     object
         .inspect_err(|error| tracing::warn!(%error, "A watch broke off and begins again."))
         .ok()
-}
-
-/// Whether anything but status changed. Deletion, finalizers and annotations count: a look at the generation alone misses them.
-fn is_new<K: Resource<DynamicType = ()> + Lookup<DynamicType = ()>>(
-    seen: &mut HashMap<ObjectRef<K>, u64>,
-    object: &K,
-) -> bool {
-    let meta = object.meta();
-    let text = format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?}",
-        meta.uid, meta.generation, meta.deletion_timestamp, meta.finalizers, meta.annotations, meta.labels
-    );
-    let mark = fingerprint(&text);
-    seen.insert(ObjectRef::from_obj(object), mark) != Some(mark)
 }
 
 fn fingerprint(text: &str) -> u64 {

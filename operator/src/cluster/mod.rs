@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     context::{Clusters, Context, GuardedCluster},
     settings::Scope,
-    triggers,
+    triggers::{self, Told},
 };
 use objects::{INSTANCE, MANAGED_BY, MANAGER};
 
@@ -81,14 +81,16 @@ fn watches(
 ) -> Vec<BoxStream<'static, ObjectRef<GuardedCluster>>> {
     let client = &context.client;
     let clusters: Api<GuardedCluster> = scope.api(client.clone());
+    let listener = context.clone();
+    let at = scope.clone();
+    let tell = move |told: Told<'_, GuardedCluster>| match told {
+        Told::Gone(cluster) => forget(&listener, cluster),
+        Told::Listed => listener.clusters.set_listed(&at),
+    };
     let news = context.clone();
-    let main = triggers::main_objects(watcher(clusters, watcher::Config::default()), writer, trim, {
-        let gone = context.clone();
-        move |cluster| forget(&gone, cluster)
-    })
-    .inspect(move |cluster| news.clusters.tell(cluster))
-    .map(|cluster| ObjectRef::from_obj(&cluster))
-    .boxed();
+    let main = triggers::main_objects(watcher(clusters, watcher::Config::default()), writer, trim, tell)
+        .inspect(move |cluster| news.clusters.tell(cluster))
+        .boxed();
 
     let ours = format!("{MANAGED_BY}={MANAGER}");
     let children = objects::kinds().into_iter().map(|resource| {

@@ -30,7 +30,11 @@ use selextract_crds::ScrapeTask;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{context::Context, settings::Scope, triggers};
+use crate::{
+    context::Context,
+    settings::Scope,
+    triggers::{self, Told},
+};
 use links::Links;
 use registry::{Place, Registry};
 
@@ -115,10 +119,12 @@ impl Controller {
         let (reader, writer) = store();
         let api: Api<TaskMeta> = scope.api(self.context.client.clone());
         let registry = self.registry.clone();
-        let gone = move |task: &TaskMeta| registry.forget(&task.uid().unwrap_or_default());
-        let watched = triggers::main_objects(watcher(api, watcher::Config::default()), writer, trim, gone)
-            .map(|task| ObjectRef::from_obj(&task))
-            .boxed();
+        let tell = move |told: Told<'_, TaskMeta>| {
+            if let Told::Gone(task) = told {
+                registry.forget(&task.uid().unwrap_or_default());
+            }
+        };
+        let watched = triggers::main_objects(watcher(api, watcher::Config::default()), writer, trim, tell);
         let looked = futures::stream::unfold(wanted, |mut wanted| async {
             let (namespace, name) = wanted.recv().await?;
             Some((ObjectRef::new(&name).within(&namespace), wanted))
