@@ -11,11 +11,8 @@ use axum::{
     response::Response,
 };
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use selextract_platform::telemetry::SECONDS;
 
-/// Seconds; every threshold of the guide is an edge.
-const EDGES: [f64; 16] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0,
-];
 /// The label `code`; the guide's `code=~"5.."` selects the last.
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"];
@@ -40,7 +37,7 @@ impl HttpMetrics {
                 "http_request_duration_seconds",
                 "Time from a request's head to its answer's first byte.",
             )
-            .buckets(EDGES.to_vec()),
+            .buckets(SECONDS.to_vec()),
             &["method", "route"],
         )?;
         let requests = IntCounterVec::new(
@@ -114,7 +111,7 @@ mod tests {
     #[test]
     fn every_threshold_of_the_guide_is_an_edge() {
         for threshold in [0.2, 0.3, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0] {
-            assert!(EDGES.contains(&threshold), "{threshold}");
+            assert!(SECONDS.contains(&threshold), "{threshold}");
         }
     }
 }

@@ -7,8 +7,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
+use selextract_platform::ledger::LedgerError;
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::auth::password::PasswordError;
 
 /// How long a client waits before it asks a busy server again, in seconds.
 const RETRY_AFTER_BUSY: u32 = 1;
@@ -168,6 +171,28 @@ impl IntoResponse for Problem {
             );
         }
         response
+    }
+}
+
+impl From<LedgerError> for Problem {
+    /// Logged here, once: the client learns only whether to come back.
+    fn from(error: LedgerError) -> Self {
+        if error.is_unavailable() {
+            tracing::warn!(%error, "The ledger is not available.");
+            return Self::unavailable().detail("the database is busy or not reachable; come back in a moment");
+        }
+        tracing::error!(%error, "The ledger failed.");
+        Self::internal()
+    }
+}
+
+impl From<PasswordError> for Problem {
+    fn from(error: PasswordError) -> Self {
+        if matches!(error, PasswordError::Busy) {
+            return Self::unavailable().detail("too many logins wait; come back in a moment");
+        }
+        tracing::error!(%error, "A password could not be checked.");
+        Self::internal()
     }
 }
 

@@ -4,6 +4,8 @@
 //! named statements that the pooler tracks. Here many clients share a single server connection, each with statements of its own, and each
 //! checks that the value which comes back is the random one that it sent.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -26,7 +28,7 @@ fn clients(options: PoolerOptions) -> Vec<PgPool> {
         PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .test_before_acquire(false)
-            .acquire_timeout(Duration::from_secs(60))
+            .acquire_timeout(Duration::from_mins(1))
             .connect_lazy(&url)
             .unwrap()
     });

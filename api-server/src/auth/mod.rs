@@ -1,9 +1,12 @@
 //! Who is calling: passwords, lock-out, access tokens, refresh tokens, API keys.
 
+pub mod caller;
 pub mod lockout;
+pub mod lockouts;
 pub mod password;
 pub mod tokens;
 
+use selextract_platform::ledger::users;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -13,26 +16,32 @@ use utoipa::ToSchema;
 pub enum Role {
     /// Everything about the own tasks and keys.
     #[default]
-    User,
+    Member,
     /// Also users, analytics, and reading and ending anybody's tasks.
     Admin,
 }
 
-impl Role {
-    /// As in the ledger.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Admin => "admin",
+impl From<users::Role> for Role {
+    fn from(role: users::Role) -> Self {
+        match role {
+            users::Role::Admin => Self::Admin,
+            users::Role::Member => Self::Member,
         }
     }
+}
 
-    /// Reads a text of the ledger; what is not known is not an admin.
-    pub fn from_ledger(text: &str) -> Self {
-        if text == Self::Admin.as_str() {
-            Self::Admin
-        } else {
-            Self::User
+impl From<Role> for users::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Admin => Self::Admin,
+            Role::Member => Self::Member,
         }
+    }
+}
+
+impl Role {
+    /// The role of a user of the ledger.
+    pub fn of(user: &users::User) -> Self {
+        users::Role::from_ledger(&user.role).into()
     }
 }

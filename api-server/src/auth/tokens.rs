@@ -253,11 +253,11 @@ mod tests {
         let keys = keys("a", &[("a", NEW)]);
         let user = Uuid::now_v7();
         let claims = keys
-            .verify(&keys.sign(user, "ann", Role::User, now()).unwrap())
+            .verify(&keys.sign(user, "ann", Role::Member, now()).unwrap())
             .unwrap();
         assert_eq!(
             (claims.sub, claims.name.as_str(), claims.role),
-            (user, "ann", Role::User)
+            (user, "ann", Role::Member)
         );
         assert_eq!(claims.exp - claims.iat, 900);
     }
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn a_token_of_the_former_key_is_good_until_the_key_goes() {
         let token = keys("old", &[("old", OLD)])
-            .sign(Uuid::nil(), "a", Role::User, now())
+            .sign(Uuid::nil(), "a", Role::Member, now())
             .unwrap();
         assert!(keys("new", &[("new", NEW), ("old", OLD)]).verify(&token).is_ok());
         assert!(keys("new", &[("new", NEW)]).verify(&token).is_err());
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn an_expired_token_is_refused() {
         let keys = keys("a", &[("a", NEW)]);
-        let token = keys.sign(Uuid::nil(), "a", Role::User, now() - 901).unwrap();
+        let token = keys.sign(Uuid::nil(), "a", Role::Member, now() - 901).unwrap();
         assert!(keys.verify(&token).is_err());
     }
 

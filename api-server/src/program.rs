@@ -1,0 +1,113 @@
+//! The program's life: connect, listen, and end so that no request is lost.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use prometheus::Registry;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    internal::{self, tls::Certificate, tokens::OperatorTokens},
+    metrics::HttpMetrics,
+    openapi, router,
+    server::Server,
+    settings::{InternalOn, Secrets, Settings},
+    state::AppState,
+    telemetry::{self, Readiness},
+};
+
+const TELEMETRY_DRAIN: Duration = Duration::from_secs(1);
+
+/// Runs the API until SIGTERM or SIGINT.
+pub async fn run(settings: Settings, secrets: Secrets) -> anyhow::Result<()> {
+    let end = CancellationToken::new();
+    let state = AppState::connect(&settings, &secrets, end.clone())?;
+    let internal = settings.internal.on()?;
+    let document = router::document().context("writing the OpenAPI document")?;
+    let mut routes = openapi::operations(&document);
+    routes.extend(internal::ROUTES.map(|(method, route)| (method.to_owned(), route.to_owned())));
+    let registry = Registry::new();
+    let metrics = HttpMetrics::register(&registry, &routes).context("registering the request metrics")?;
+
+    let mut servers = JoinSet::new();
+    let public = Server {
+        name: "public",
+        listener: bind(settings.public_addr).await?,
+        tls: None,
+        router: router::public(state.clone(), metrics.clone(), document, settings.request_timeout.get()),
+        drain: settings.drain_timeout.get(),
+    };
+    servers.spawn(public.run(end.clone()));
+    if let Some(on) = internal {
+        let listener = bind(settings.internal_addr).await?;
+        let server = internal_server(on, listener, &settings, state.clone(), metrics, end.clone()).await?;
+        servers.spawn(server.run(end.clone()));
+    } else {
+        tracing::warn!("The internal listener is off: it has no certificate.");
+    }
+    let stop = CancellationToken::new();
+    let readiness = Readiness::default();
+    let telemetry = Server {
+        name: "telemetry",
+        listener: bind(settings.telemetry_addr).await?,
+        tls: None,
+        router: telemetry::router(registry, readiness.clone()),
+        drain: TELEMETRY_DRAIN,
+    };
+    let telemetry = tokio::spawn(telemetry.run(stop.clone()));
+    let ledger = state.ledger.clone();
+    tokio::spawn(readiness.clone().follow(async move || ledger.ping().await, end.clone()));
+    tracing::info!(address = %settings.public_addr, "The API listens.");
+
+    wait_for_signal().await?;
+    // First out of the Service's endpoints while requests still come, then no further connections, then the open requests.
+    readiness.leave();
+    tracing::info!("The API leaves.");
+    tokio::time::sleep(settings.leave_delay.get()).await;
+    end.cancel();
+    servers.join_all().await;
+    stop.cancel();
+    telemetry.await.context("ending the telemetry listener")
+}
+
+async fn internal_server(
+    on: InternalOn,
+    listener: TcpListener,
+    settings: &Settings,
+    state: AppState,
+    metrics: HttpMetrics,
+    end: CancellationToken,
+) -> anyhow::Result<Server> {
+    let certificate = Certificate::read(on.tls_cert, on.tls_key)?;
+    let tokens = Arc::new(OperatorTokens::read(on.jwks, on.expected).await?);
+    let tls = certificate.acceptor()?;
+    tokio::spawn(certificate.follow(end));
+    Ok(Server {
+        name: "internal",
+        listener,
+        tls: Some(tls),
+        router: internal::router(state, tokens, metrics),
+        drain: settings.drain_timeout.get(),
+    })
+}
+
+async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}"))
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

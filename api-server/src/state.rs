@@ -1,0 +1,141 @@
+//! What the handlers share.
+
+use std::{num::NonZero, ops::Deref, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use selextract_platform::{
+    cache::Cache,
+    frontier::{Entry, Frontier},
+    ledger::{Ledger, PoolSettings, Secret},
+};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::{lockouts::Lockouts, password::Passwords, tokens::TokenKeys},
+    layered::Layered,
+    settings::{Secrets, Settings},
+};
+
+/// The guide's cache of user statistics ("API Response Caching"): 1,000 entries, five minutes.
+const STATS_ENTRIES: u64 = 1000;
+const STATS_LIFETIME: Duration = Duration::from_mins(5);
+/// The guide's cache of analytics ("Database Query Caching"): an hour. One entry for each period.
+const ANALYTICS_ENTRIES: u64 = 8;
+const ANALYTICS_LIFETIME: Duration = Duration::from_hours(1);
+
+/// Offers to the frontier that are under way at a time.
+const OFFERS: usize = 256;
+
+/// What the handlers share; cheap to clone.
+#[derive(Clone)]
+pub struct AppState(Arc<Shared>);
+
+/// The parts of [`AppState`].
+pub struct Shared {
+    /// The primary.
+    pub ledger: Ledger,
+    /// The replicas, for dashboards and analytics.
+    pub replica: Ledger,
+    /// Where accepted tasks are offered.
+    pub frontier: Frontier,
+    offers: Arc<Semaphore>,
+    /// Checks passwords.
+    pub passwords: Passwords,
+    /// Signs and verifies access tokens.
+    pub tokens: TokenKeys,
+    /// Who is locked out.
+    pub lockouts: Lockouts,
+    /// Kept statistics of users.
+    pub stats: Layered,
+    /// Kept analytics.
+    pub analytics: Layered,
+    /// The program ends: held calls answer now.
+    pub ending: CancellationToken,
+}
+
+/// What the state is made of.
+pub struct Connections {
+    /// The primary.
+    pub ledger: Ledger,
+    /// The replicas.
+    pub replica: Ledger,
+    /// The frontier.
+    pub frontier: Frontier,
+    /// The cache that all replicas of the API share.
+    pub cache: Cache,
+}
+
+impl AppState {
+    /// Offers accepted tasks to the frontier, without waiting for it. A lost offer is only logged: the keeper's refill finds the tasks.
+    ///
+    /// At most [`OFFERS`] are under way; beyond that the refill does it.
+    pub fn offer(&self, entries: Vec<Entry>) {
+        let Ok(permit) = self.offers.clone().try_acquire_owned() else {
+            return;
+        };
+        let frontier = self.frontier.clone();
+        tokio::spawn(async move {
+            if let Err(error) = frontier.offer(&entries).await {
+                tracing::warn!(%error, tasks = entries.len(), "The frontier did not take an offer; the keeper will find the tasks.");
+            }
+            drop(permit);
+        });
+    }
+
+    /// The state over these connections.
+    pub fn new(connections: Connections, tokens: TokenKeys, ending: CancellationToken) -> anyhow::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let Connections {
+            ledger,
+            replica,
+            frontier,
+            cache,
+        } = connections;
+        Ok(Self(Arc::new(Shared {
+            ledger,
+            replica,
+            frontier,
+            offers: Arc::new(Semaphore::new(OFFERS)),
+            passwords: Passwords::new(cores)?,
+            tokens,
+            lockouts: Lockouts::new(cache.clone()),
+            stats: Layered::new(cache.clone(), STATS_ENTRIES, STATS_LIFETIME),
+            analytics: Layered::new(cache, ANALYTICS_ENTRIES, ANALYTICS_LIFETIME),
+            ending,
+        })))
+    }
+
+    /// Connects as the settings say. Nothing is waited for: what does not answer yet is not ready yet.
+    pub fn connect(settings: &Settings, secrets: &Secrets, ending: CancellationToken) -> anyhow::Result<Self> {
+        let tokens = TokenKeys::parse(&secrets.token_keys)?;
+        Self::new(Connections::open(settings, secrets)?, tokens, ending)
+    }
+}
+
+impl Connections {
+    fn open(settings: &Settings, secrets: &Secrets) -> anyhow::Result<Self> {
+        let pool = |url: &str| PoolSettings {
+            url: Secret(url.to_owned()),
+            max_connections: settings.pool_size + settings.pool_overflow,
+            min_connections: 0,
+            acquire_timeout: settings.pool_acquire_timeout.get(),
+            max_lifetime: settings.pool_max_lifetime.get(),
+            application_name: "selextract-api",
+        };
+        Ok(Self {
+            ledger: Ledger::connect_lazy(&pool(&secrets.database_url))?,
+            replica: Ledger::connect_lazy(&pool(&secrets.database_read_url))?,
+            frontier: Frontier::connect_lazy(&Secret(secrets.redis_queue_url.clone()))?,
+            cache: Cache::connect_lazy(&Secret(secrets.redis_cache_url.clone())).context("the cache's URL")?,
+        })
+    }
+}
+
+impl Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}

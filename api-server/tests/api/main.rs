@@ -1,0 +1,6 @@
+//! The API against a real PostgreSQL behind `PgBouncer`, and a real Valkey.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod internal;
+mod public;
+mod support;

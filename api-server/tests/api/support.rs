@@ -1,0 +1,210 @@
+//! The public API in front of real services, called in the process.
+
+use std::time::Duration;
+
+use axum::{Router, body::Body};
+use clap::Parser;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use selextract_api_server::{
+    auth::password::hash_once,
+    metrics::HttpMetrics,
+    router,
+    settings::{Secrets, Settings},
+    state::AppState,
+};
+use selextract_platform::{
+    bootstrap,
+    ledger::{
+        Secret,
+        claims::{Ending, NewPage},
+    },
+};
+use selextract_test_services::{Database, start};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+pub const ADMIN_PASSWORD: &str = "the-admin-of-a-test";
+pub const USER_PASSWORD: &str = "a-user-of-a-test";
+
+/// An API with a database of its own.
+pub struct Api {
+    router: Router,
+    database: Database,
+    pub state: AppState,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text))
+    }
+
+    pub fn header(&self, name: &str) -> String {
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().unwrap().to_owned())
+            .unwrap_or_default()
+    }
+}
+
+/// A spec with one field.
+pub fn spec(url: &str) -> Value {
+    json!({ "name": "a test", "url": url, "items": "li", "fields": [{ "name": "title", "selector": "a" }] })
+}
+
+impl Api {
+    /// With the product's pool.
+    pub async fn start() -> Self {
+        Self::with(|_, _| {}).await
+    }
+
+    /// With so many database connections.
+    pub async fn start_with_pool(connections: u32) -> Self {
+        Self::with(|settings, _| (settings.pool_size, settings.pool_overflow) = (connections, 0)).await
+    }
+
+    /// With a Redis that nobody listens on.
+    pub async fn start_without_redis() -> Self {
+        Self::with(|_, secrets| {
+            secrets.redis_queue_url = String::from("redis://127.0.0.1:1/0");
+            secrets.redis_cache_url = String::from("redis://127.0.0.1:1/0");
+        })
+        .await
+    }
+
+    async fn with(change: impl FnOnce(&mut Settings, &mut Secrets)) -> Self {
+        let services = start();
+        let database = services.database().unwrap();
+        let owner = Secret(database.direct_url.clone());
+        bootstrap::migrate(&owner, jiff::Timestamp::now()).await.unwrap();
+        bootstrap::ensure_admin(&owner, &hash_once(ADMIN_PASSWORD).unwrap())
+            .await
+            .unwrap();
+        let mut settings = Settings::parse_from(["selextract-api"]);
+        let mut secrets = Secrets {
+            database_url: database.url.clone(),
+            database_read_url: database.url.clone(),
+            redis_queue_url: services.redis_url().unwrap(),
+            redis_cache_url: services.redis_url().unwrap(),
+            token_keys: json!({ "current": "a", "keys": { "a": "bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3IG5ldyE=" } })
+                .to_string(),
+        };
+        change(&mut settings, &mut secrets);
+        let state = AppState::connect(&settings, &secrets, CancellationToken::new()).unwrap();
+        let metrics = HttpMetrics::register(&prometheus::Registry::new(), &[]).unwrap();
+        let router = router::public(
+            state.clone(),
+            metrics,
+            router::document().unwrap(),
+            settings.request_timeout.get(),
+        );
+        Self {
+            router,
+            database,
+            state,
+        }
+    }
+
+    pub async fn login(&self, username: &str, password: &str) -> String {
+        let body = json!({ "username": username, "password": password });
+        let answer = self.post("/api/v1/auth/login", None, &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        answer.json()["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Creates a user and logs it in.
+    pub async fn user(&self, admin: &str, name: &str) -> String {
+        let body = json!({ "username": name, "password": USER_PASSWORD });
+        let answer = self.post("/api/v1/users", Some(admin), &body).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+        self.login(name, USER_PASSWORD).await
+    }
+
+    pub async fn get(&self, path: &str, token: Option<&str>) -> Answer {
+        self.send(request(Method::GET, path, token), None).await
+    }
+
+    pub async fn delete(&self, path: &str, token: &str) -> Answer {
+        self.send(request(Method::DELETE, path, Some(token)), None).await
+    }
+
+    pub async fn post(&self, path: &str, token: Option<&str>, body: &Value) -> Answer {
+        self.send(request(Method::POST, path, token), Some(body)).await
+    }
+
+    pub async fn post_once(&self, path: &str, token: &str, key: &str, body: &Value) -> Answer {
+        let request = request(Method::POST, path, Some(token)).header("idempotency-key", key);
+        self.send(request, Some(body)).await
+    }
+
+    async fn send(&self, request: http::request::Builder, body: Option<&Value>) -> Answer {
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let answer = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let text = body.collect().await.unwrap().to_bytes();
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            text: String::from_utf8(text.to_vec()).unwrap(),
+        }
+    }
+
+    /// Does what a worker does with a task: one page with these records.
+    pub async fn run(&self, id: &str, records: &[Value]) {
+        let ledger = &self.state.ledger;
+        let lease = Duration::from_secs(30);
+        let claims = ledger.claim(&[id.parse().unwrap()], "a-worker", lease).await.unwrap();
+        let page = NewPage {
+            number: 1,
+            url: "https://example.com/list".to_owned(),
+            next_url: None,
+            records: records
+                .iter()
+                .map(|record| record.as_object().unwrap().clone())
+                .collect(),
+            warnings: 0,
+        };
+        ledger
+            .commit_page(claims[0].lease(), &page, lease)
+            .await
+            .unwrap()
+            .unwrap();
+        ledger
+            .finish(claims[0].lease(), &Ending::Succeeded, 1)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    /// Holds every statement on tasks up for a while.
+    pub fn lock_tasks(&self, time: Duration) -> std::thread::JoinHandle<()> {
+        let name = self.database.name.clone();
+        let sql = format!(
+            "BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep({}); COMMIT",
+            time.as_secs()
+        );
+        let lock = std::thread::spawn(move || drop(start().sql(&name, &sql).unwrap()));
+        std::thread::sleep(Duration::from_millis(300));
+        lock
+    }
+}
+
+fn request(method: Method, path: &str, token: Option<&str>) -> http::request::Builder {
+    let builder = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::CONTENT_TYPE, "application/json");
+    match token {
+        Some(token) => builder.header(header::AUTHORIZATION, format!("Bearer {token}")),
+        None => builder,
+    }
+}
