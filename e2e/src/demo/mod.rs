@@ -177,8 +177,13 @@ fn apply_platform(kubernetes: &Kubernetes, registry: &str, built: &Built) -> Res
     let folder = tools::repository()?.join("e2e/demo");
     let sites = fs::read_to_string(folder.join("sites.yaml")).context("e2e/demo/sites.yaml cannot be read")?;
     kubernetes.apply(&sites.replace("SITES_IMAGE", &format!("{registry}/sites:{}", built.tag)))?;
-    let values = format!("--values={}", folder.join("values.yaml").display());
-    kubernetes.install_with(CLUSTER, "selextract-cluster", NAMESPACE, &[values])
+    // Named in the spec as well, so that a new build is a new generation, whose conditions are waited for.
+    let flags = [
+        format!("--values={}", folder.join("values.yaml").display()),
+        format!("--set=spec.image.registry={registry}"),
+        format!("--set-string=spec.image.tag={}", built.tag),
+    ];
+    kubernetes.install_with(CLUSTER, "selextract-cluster", NAMESPACE, &flags)
 }
 
 fn platform() -> String {
