@@ -7,7 +7,7 @@ use rand::Rng;
 use crate::{extract::ExtractError, fetch::FetchError};
 
 /// The longest wait before a retry.
-const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
+const MAX_DELAY: Duration = Duration::from_mins(15);
 
 /// A failure of a page, classed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,8 +106,8 @@ mod tests {
     #[test]
     fn a_server_that_asks_for_more_gets_it_up_to_fifteen_minutes() {
         let base = Duration::from_secs(1);
-        assert_eq!(backoff(base, 1, Some(Duration::from_secs(60))), Duration::from_secs(60));
-        assert_eq!(backoff(base, 1, Some(Duration::from_secs(86_400))), MAX_DELAY);
+        assert_eq!(backoff(base, 1, Some(Duration::from_mins(1))), Duration::from_mins(1));
+        assert_eq!(backoff(base, 1, Some(Duration::from_hours(24))), MAX_DELAY);
     }
 
     #[test]

@@ -197,11 +197,10 @@ impl Worker {
     /// Forgets the lease of a run that ended. One that panicked keeps it until it is not renewed any more.
     fn let_go(&self, ended: Option<Uuid>) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        match ended {
-            Some(token) => {
-                held.remove(&token);
-            }
-            None => tracing::error!("A run panicked; another worker takes it when its lease ends."),
+        if let Some(token) = ended {
+            held.remove(&token);
+        } else {
+            tracing::error!("A run panicked; another worker takes it when its lease ends.");
         }
     }
 

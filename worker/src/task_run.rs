@@ -147,7 +147,7 @@ impl<'a> Run<'a> {
             let started = Instant::now();
             let (page, extracted) = match self.read(&next, spending).await {
                 Ok(read) => read,
-                Err(failure) => return Ok(Walk::Ended(self.failed(failure, started))),
+                Err(failure) => return Ok(Walk::Ended(self.failed(&failure, started))),
             };
             let following = self.following(&next, &page.url, &extracted);
             match self.commit(&page, extracted, following.as_ref()).await? {
@@ -216,12 +216,11 @@ impl<'a> Run<'a> {
             return Ok(self.engines.http.fetch(request).await?);
         }
         // A tab that cannot be used again goes before the next one comes.
-        let session = match self.session.take().filter(Session::is_usable) {
-            Some(session) => session,
-            None => {
-                spending.browser_before = Duration::ZERO;
-                Session::open(&self.engines.browsers, &plan.url, &plan.headers).await?
-            }
+        let session = if let Some(session) = self.session.take().filter(Session::is_usable) {
+            session
+        } else {
+            spending.browser_before = Duration::ZERO;
+            Session::open(&self.engines.browsers, &plan.url, &plan.headers).await?
         };
         let session = self.session.insert(session);
         Ok(session.fetch(url, &plan.wait_conditions, plan.timeout).await?)
@@ -268,7 +267,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn failed(&self, failure: Failure, started: Instant) -> Ending {
+    fn failed(&self, failure: &Failure, started: Instant) -> Ending {
         let retries = u32::from(self.plan.max_retries);
         let again = failure.retryable && self.attempt <= retries;
         self.count_page(
@@ -286,10 +285,10 @@ impl<'a> Run<'a> {
         if again {
             Ending::Retry {
                 after: backoff(self.plan.retry_delay, self.attempt, failure.retry_after),
-                error: told(&failure),
+                error: told(failure),
             }
         } else {
-            Ending::Failed(told(&failure))
+            Ending::Failed(told(failure))
         }
     }
 

@@ -1,4 +1,5 @@
 //! A real Chromium against a site on loopback. Runs where `SELEXTRACT_TEST_CHROMIUM` names the program (`make test` sets it).
+#![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
 mod site;
 
@@ -59,7 +60,7 @@ fn router() -> Router {
         .route(
             "/slow",
             get(async || {
-                sleep(Duration::from_secs(60)).await;
+                sleep(Duration::from_mins(1)).await;
                 Html("late")
             }),
         )
@@ -96,7 +97,7 @@ impl Bench {
             sandbox: !getuid().is_root(),
             proxy: proxy.url.clone(),
             max_pages: 100,
-            max_age: Duration::from_secs(1800),
+            max_age: Duration::from_mins(30),
             max_memory: 500 << 20,
         };
         adjust(&mut settings);

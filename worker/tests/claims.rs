@@ -1,4 +1,5 @@
 //! Whole workers against real PostgreSQL, PgBouncer and Valkey, and a paginated site on loopback: nothing is lost, nothing doubled.
+#![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
 mod site;
 
@@ -48,7 +49,7 @@ async fn page(number: i32, hits: Arc<[AtomicU32]>) -> Response {
     if let Some(hits) = usize::try_from(number).ok().and_then(|n| hits.get(n)) {
         hits.fetch_add(1, Ordering::Relaxed);
     }
-    let items: String = (0..3).map(|k| format!("<li>{number}.{k}")).collect();
+    let items = [0, 1, 2].map(|k| format!("<li>{number}.{k}")).concat();
     let next = if number < PAGES { number + 1 } else { 1 };
     Html(format!("<ul>{items}</ul><a rel=next href=/list/{next}>next</a>")).into_response()
 }
@@ -118,7 +119,7 @@ impl Bench {
             sandbox: true,
             proxy: self.proxy.url.clone(),
             max_pages: 100,
-            max_age: Duration::from_secs(60),
+            max_age: Duration::from_mins(1),
             max_memory: 1 << 30,
         };
         let engines = Engines {
@@ -181,7 +182,7 @@ fn ledger(url: &str) -> Ledger {
         max_connections: 4,
         min_connections: 0,
         acquire_timeout: Duration::from_secs(5),
-        max_lifetime: Duration::from_secs(600),
+        max_lifetime: Duration::from_mins(10),
         application_name: "test",
     })
     .unwrap()

@@ -1,4 +1,5 @@
 //! Fetching by HTTP through a proxy, against a site on loopback.
+#![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
 mod site;
 

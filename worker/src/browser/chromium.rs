@@ -62,14 +62,11 @@ impl Chromium {
         };
         supervisors.spawn(supervisor.run(chromium));
         let ends_if_dropped = released.clone().drop_guard();
-        let version = match timeout(CONNECT_TIMEOUT, browser.version()).await {
-            Ok(Ok(version)) => version,
-            _ => {
-                return ComeUpSnafu {
-                    message: "its DevTools do not answer",
-                }
-                .fail();
+        let Ok(Ok(version)) = timeout(CONNECT_TIMEOUT, browser.version()).await else {
+            return ComeUpSnafu {
+                message: "its DevTools do not answer",
             }
+            .fail();
         };
         ends_if_dropped.disarm();
         let chromium = Arc::new(Self {

@@ -80,7 +80,7 @@ mod tests {
             sandbox,
             proxy: "http://blue-egress:3128".parse().unwrap(),
             max_pages: 100,
-            max_age: Duration::from_secs(1800),
+            max_age: Duration::from_mins(30),
             max_memory: 500 << 20,
         };
         command_line(&settings, Path::new("/tmp/p"))

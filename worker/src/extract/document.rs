@@ -52,11 +52,10 @@ fn check_tree(html: &mut Html) -> Result<(), ExtractError> {
 /// What relative URLs of the document are relative to: the first `<base href>`, else where it came from.
 pub(super) fn base_url(root: ElementRef<'_>, url: &Url) -> Url {
     root.descendants()
-        .filter_map(|node| match node.value() {
+        .find_map(|node| match node.value() {
             Node::Element(element) if element.name() == "base" => element.attr("href"),
             _ => None,
         })
-        .next()
         .and_then(|href| value::resolve(url, href))
         .unwrap_or_else(|| url.clone())
 }

@@ -123,14 +123,14 @@ impl Load<'_> {
         let mut crashes = page.event_listener::<EventTargetCrashed>().await.map_err(failed)?;
         let mut answers = page.event_listener::<EventResponseReceived>().await.map_err(failed)?;
         let mut ends = page.event_listener::<EventLoadingFinished>().await.map_err(failed)?;
-        let crashed = async {
+        let renderer_end = async {
             if crashes.next().await.is_none() {
                 std::future::pending::<()>().await;
             }
         };
         let page = tokio::select! {
             biased;
-            () = crashed => {
+            () = renderer_end => {
                 self.tab.condemn_browser();
                 BrowserSnafu { message: "the page crashed its process" }.fail()
             }
@@ -330,6 +330,7 @@ fn received(ends: &mut EventStream<EventLoadingFinished>, at_least: usize) -> u6
     bytes.max(at_least as u64)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(error: CdpError) -> FetchError {
     BrowserSnafu {
         message: shortened(&error.to_string()),

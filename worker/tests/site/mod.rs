@@ -65,9 +65,8 @@ async fn forward(request: Request, site: SocketAddr, client: Client, seen: Arc<M
         }
     }
     let host = asked.host().unwrap_or_default().to_owned();
-    let answer = match forwarded.header("x-asked-host", host).send().await {
-        Ok(answer) => answer,
-        Err(_) => return Response::builder().status(502).body(Body::empty()).unwrap(),
+    let Ok(answer) = forwarded.header("x-asked-host", host).send().await else {
+        return Response::builder().status(502).body(Body::empty()).unwrap();
     };
     let mut response = Response::builder().status(answer.status());
     for (name, value) in answer.headers() {
