@@ -22,8 +22,6 @@ fn spec() -> TaskSpec {
             { "name": "name", "selector": "span.term > code.varname", "required": true },
             { "name": "type", "selector": "span.term > code.type" },
             { "name": "anchor", "type": "Attribute", "attribute": "id" },
-            { "name": "link", "type": "Link", "selector": "a.id_link" },
-            { "name": "default", "selector": ":scope + dd > p" },
         ],
         "pagination": { "nextSelector": "a[accesskey=n]", "maxPages": 22 },
     }))
@@ -57,10 +55,4 @@ fn every_server_parameter_is_read_with_its_type_across_the_pages() {
         ("integer", "integer")
     );
     assert_eq!((types["autovacuum"], types["wal_level"]), ("boolean", "enum"));
-    let with_default = records.iter().filter(|record| record["default"].is_string()).count();
-    println!(
-        "{pages} pages, {} records, {with_default} with default; {:?}",
-        records.len(),
-        records.get(40)
-    );
 }
