@@ -105,7 +105,8 @@ pub fn next(
     let mut status = old.clone();
     status.conditions = conditions::merge(&old.conditions, verdicts, generation, now);
     status.observed_generation = generation;
-    if let Some(cluster) = outcome.cluster {
+    // What was not built was not looked at: the last that is known of it stays.
+    if let Some(cluster) = outcome.cluster.filter(|_| !outcome.children.is_empty()) {
         status.components = outcome.components();
         status.scaling = Some(outcome.scaling());
         status.database = Some(outcome.database(cluster));
@@ -153,6 +154,9 @@ impl Outcome<'_> {
     fn part(&self, kind: &'static str, components: &[Component], stage: Stage) -> Verdict {
         if let Some(fault) = self.fault(kind) {
             return Verdict::no(kind, &fault.reason, fault.message.clone());
+        }
+        if self.children.is_empty() {
+            return Verdict::unknown(kind, "NotEvaluated", "It is left as it is until the fault is mended.");
         }
         let concerned = |name: &str| components.iter().any(|component| component.as_str() == name);
         if let Some(refused) = self.refused.iter().find(|refused| concerned(&refused.component)) {

@@ -320,3 +320,20 @@ fn the_tag_of_an_image_is_found_behind_ports_and_digests() {
     assert_eq!(tag("registry.example:5000/x/platform"), "latest");
     assert_eq!(tag("platform@sha256:ab"), "sha256:ab");
 }
+
+#[test]
+fn a_fault_that_stops_the_building_calls_no_part_ready_and_keeps_what_is_known() {
+    let good = Case::good().status();
+    let mut case = Case::good();
+    case.children = Vec::new();
+    case.faults = vec![Fault {
+        condition: Some("DatabaseReady"),
+        reason: "SecretMissing".into(),
+        message: "Secret shop-postgres".into(),
+    }];
+    let status = case.after(&good, 2);
+    assert_eq!(condition(&status, "DatabaseReady").1, "SecretMissing");
+    assert_eq!(condition(&status, "QueueReady").0, "Unknown");
+    assert_eq!(condition(&status, "Stalled").1, "SecretMissing");
+    assert_eq!(status.components, good.components);
+}
