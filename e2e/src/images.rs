@@ -37,8 +37,45 @@ impl Built {
 /// Builds what changed.
 pub fn build() -> Result<Built> {
     let root = tools::repository()?;
-    let binaries = stage_programs(&build_programs(&root)?)?;
+    let binaries = stage_programs(&build_programs(&root, &["--bins"])?, "images/bin")?;
     let tag = tag_of(&root, &binaries)?;
+    build_images(&root, &tag, &binaries, &NAMES)
+}
+
+/// The next version of images that were just built: the same programs, but the migration knows one file more, which adds a table.
+///
+/// Migrations are compiled into the program that applies them, so the sources are copied beside the cache and that program is built there.
+pub fn build_next(current: &str) -> Result<Built> {
+    let root = tools::repository()?;
+    let sources = tools::cache()?.join("next-version");
+    copy_sources(&root, &sources)?;
+    let migration = sources.join("migrations/9999_next_version.sql");
+    fs::write(migration, "CREATE TABLE next_version (id bigint PRIMARY KEY);\n")?;
+    let mut programs = build_programs(&sources, &["--bin", "selextract-keeper"])?;
+    let staged = tools::cache()?.join("images/bin");
+    programs.extend(
+        files_below(&staged)?
+            .into_iter()
+            .filter(|path| !path.ends_with("selextract-keeper")),
+    );
+    let binaries = stage_programs(&programs, "images/bin-next")?;
+    build_images(&root, &format!("{current}-next"), &binaries, &["platform", "browser"])
+}
+
+fn copy_sources(from: &Path, to: &Path) -> Result<()> {
+    drop(fs::remove_dir_all(to));
+    let files = Program::line("git ls-files -z --cached --others --exclude-standard")
+        .folder(from)
+        .output()?;
+    for file in files.split('\0').filter(|file| from.join(file).is_file()) {
+        let target = to.join(file);
+        fs::create_dir_all(target.parent().context("a file without a folder")?)?;
+        fs::copy(from.join(file), target)?;
+    }
+    Ok(())
+}
+
+fn build_images(root: &Path, tag: &str, binaries: &Path, names: &[&str]) -> Result<Built> {
     let arguments = [
         "--tag".as_ref(),
         tag.as_ref(),
@@ -46,30 +83,30 @@ pub fn build() -> Result<Built> {
         binaries.as_os_str(),
     ];
     Program::new(root.join("images/build"), arguments)
-        .and(NAMES)
+        .and(names)
         .env(
             "XDG_CACHE_HOME",
             tools::cache()?.parent().context("the cache has no parent folder")?,
         )
-        .folder(&root)
+        .folder(root)
         .timeout(TIMEOUT)
         .show_output()
         .run()
         .context("the images cannot be built")?;
-    Ok(Built { tag })
+    Ok(Built { tag: tag.to_owned() })
 }
 
 /// The paths of the workspace's programs, as cargo names them. All packages at once, as the tests build them: a choice of some would
 /// compile the dependencies again with other features.
-fn build_programs(root: &Path) -> Result<Vec<PathBuf>> {
+fn build_programs(root: &Path, which: &[&str]) -> Result<Vec<PathBuf>> {
     let arguments = [
         "build",
         "--locked",
         "--workspace",
-        "--bins",
         "--message-format=json-render-diagnostics",
     ];
     let messages = Program::new("cargo", arguments)
+        .and(which)
         .folder(root)
         .timeout(TIMEOUT)
         .show_output()
@@ -93,8 +130,8 @@ fn is_in_an_image(program: &str) -> bool {
 }
 
 /// Copies without debug information, which is most of a program's size.
-fn stage_programs(programs: &[PathBuf]) -> Result<PathBuf> {
-    let folder = tools::cache()?.join("images/bin");
+fn stage_programs(programs: &[PathBuf], folder: &str) -> Result<PathBuf> {
+    let folder = tools::cache()?.join(folder);
     drop(fs::remove_dir_all(&folder));
     fs::create_dir_all(&folder)?;
     for program in programs {

@@ -198,6 +198,17 @@ impl World {
         Ok(format!("{address}:{port}"))
     }
 
+    /// The tag of a next version with one more migration, whose images are on the nodes (all but the data image, which is the same).
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn next_tag(&self) -> Result<String> {
+        let next = images::build_next(&self.tag)?;
+        let names = ["platform", "browser"].map(|name| format!("{}/{name}:{}", images::REGISTRY, next.tag));
+        cluster::load(&names)?;
+        Ok(next.tag)
+    }
+
     /// Puts the sites that are scraped into the namespace, as the Service `sites`, and waits until they are served.
     ///
     /// # Errors

@@ -132,6 +132,25 @@ impl Platform {
             .collect())
     }
 
+    /// What the primary answers to SQL, as its superuser.
+    pub fn sql(&self, sql: &str) -> Result<String> {
+        let script = "PGPASSWORD=$(cat /etc/selextract/postgres-passwords/superuser-password) \
+                      exec psql -XAt -h /run/postgresql -U postgres -d selextract -c \"$1\"";
+        let exec = [
+            "exec",
+            "shop-postgres-0",
+            "-c",
+            "postgres",
+            "--",
+            "bash",
+            "-c",
+            script,
+            "psql",
+            sql,
+        ];
+        Ok(self.world.kubectl(&exec)?.trim().to_owned())
+    }
+
     /// A number of an object, by JSON pointer.
     pub fn number(&self, object: &str, pointer: &str) -> Result<Option<i64>> {
         Ok(self.world.get(object)?.pointer(pointer).and_then(Value::as_i64))
