@@ -1,6 +1,10 @@
 //! The platform that journeys work on, and its parts.
 
-use std::{collections::BTreeSet, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use selextract_e2e::{api::Api, world::World};
@@ -42,17 +46,16 @@ pub async fn start(namespace: &str) -> Result<Platform> {
 
 /// The platform that journeys share which leave it as they found it.
 pub async fn shared() -> Result<Platform> {
-    static STARTED: Mutex<bool> = Mutex::new(false);
+    static STARTED: AtomicBool = AtomicBool::new(false);
     const NAMESPACE: &str = "journeys";
-    let started = *STARTED.lock().unwrap();
-    if started {
+    if STARTED.load(Ordering::Relaxed) {
         let world = World::join(NAMESPACE).await?;
         let platform = Platform { world };
         platform.wait_until_ready().await?;
         return Ok(platform);
     }
     let platform = start(NAMESPACE).await?;
-    *STARTED.lock().unwrap() = true;
+    STARTED.store(true, Ordering::Relaxed);
     Ok(platform)
 }
 

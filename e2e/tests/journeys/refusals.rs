@@ -131,18 +131,18 @@ async fn a_task_that_cannot_run_says_why_in_its_condition() -> Result<()> {
 }
 
 /// Waits until a condition's message (or reason) has a word.
-async fn condition(world: &World, object: &str, condition: &str, word: &str) -> Result<Value> {
+async fn condition(world: &World, object: &str, condition: &str, told: &str) -> Result<Value> {
     world
-        .wait_until(&format!("{object}: {condition} speaks of {word}"), MINUTE * 2, || {
-            let found = world.get(object)?;
-            let list = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let told = list.into_iter().find(|c| c["type"] == condition);
+        .wait_until(&format!("{object}: {condition} speaks of {told}"), MINUTE * 2, || {
+            let state = world.get(object)?;
+            let list = state["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let found = list.into_iter().find(|c| c["type"] == condition);
             let says = |c: &Value| {
                 [&c["message"], &c["reason"]]
                     .iter()
-                    .any(|text| text.as_str().is_some_and(|text| text.contains(word)))
+                    .any(|text| text.as_str().is_some_and(|text| text.contains(told)))
             };
-            Ok(told.filter(says))
+            Ok(found.filter(says))
         })
         .await
         .map_err(|error| match world.kubectl(&["get", object, "-o", "yaml"]) {
