@@ -74,7 +74,7 @@ CREATE INDEX idx_tasks_user_created ON tasks (user_id, created_at DESC);
 CREATE INDEX idx_tasks_status_priority ON tasks (status, priority, created_at);
 CREATE INDEX idx_tasks_active ON tasks (created_at) WHERE status IN ('pending', 'running');
 -- What the refill and the sweeper look for.
-CREATE INDEX tasks_due ON tasks (due_at, id) WHERE status = 'pending';
+CREATE INDEX tasks_pending ON tasks (id) WHERE status = 'pending';
 CREATE INDEX tasks_leases ON tasks (lease_until) WHERE status = 'running';
 CREATE INDEX tasks_source ON tasks (source_uid, id DESC) WHERE source_uid IS NOT NULL;
 
@@ -126,8 +126,8 @@ CREATE TABLE schedule_ticks (
     PRIMARY KEY (uid, tick)
 );
 
--- Runs of ScrapeTasks that were accepted, started or finished. A reader takes only rows below the oldest open transaction, so that
--- one that commits late is never skipped.
+-- Runs of ScrapeTasks that were accepted, started or finished. A reader's cursor is the transaction, and it takes only those below the
+-- oldest open one: a transaction that commits late is never skipped.
 CREATE TABLE changes (
     id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     xid        xid8        NOT NULL DEFAULT pg_current_xact_id(),
@@ -135,6 +135,7 @@ CREATE TABLE changes (
     task_id    uuid        NOT NULL,
     changed_at timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX changes_xid ON changes (xid);
 CREATE INDEX changes_changed ON changes (changed_at);
 
 -- Counters of owners: writers insert deltas, the keeper folds them.

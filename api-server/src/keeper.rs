@@ -35,6 +35,8 @@ use tracing::{error, info, warn};
 const LEASE: Duration = Duration::from_secs(15);
 /// How often the keeper looks what is due.
 const TURN: Duration = Duration::from_secs(1);
+/// How long one refill goes on.
+const REFILL: Duration = Duration::from_secs(1);
 /// Partitions, retention and purging.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
 /// After this long without a finished turn the keeper is not well, and is restarted by its liveness probe.
@@ -127,63 +129,60 @@ impl Keeper {
 
     /// One look at what is due. Returns the epoch while this keeper is the active one.
     async fn turn(&mut self, held: Option<Epoch>) -> Option<Epoch> {
-        let epoch = match self.ledger.hold_keeper_lease(&self.settings.name, LEASE).await {
-            Ok(epoch) => epoch,
-            Err(error) => {
-                warn!(%error, "The keeper's lease could not be taken; trying again.");
-                self.health.ready.store(false, Ordering::Relaxed);
-                return None;
-            }
-        };
-        self.health.turned();
+        let lease = self.ledger.hold_keeper_lease(&self.settings.name, LEASE).await;
+        self.health.turned(lease.is_ok());
+        let epoch = lease.unwrap_or_else(|error| {
+            warn!(%error, "The keeper's lease could not be taken; trying again.");
+            None
+        });
         self.gauges.active(epoch.is_some());
         if epoch.is_some() != held.is_some() {
             info!(active = epoch.is_some(), "The keeper's lease changed hands.");
         }
-        if epoch.is_some() {
-            // A turn that fails is told and tried again with the next: every step can be repeated.
-            let turn = tokio::time::timeout(LEASE, self.work()).await;
-            match turn {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => error!(error = format!("{error:#}"), "A turn of the keeper failed."),
-                Err(_) => error!("A turn of the keeper took longer than its lease and was ended."),
-            }
+        if epoch.is_some() && tokio::time::timeout(LEASE, self.work()).await.is_err() {
+            error!("A turn of the keeper took longer than its lease and was ended.");
         }
         epoch
     }
 
-    async fn work(&mut self) -> Result<()> {
-        let started = self.ledger.tick_schedules(Timestamp::now()).await?;
+    /// Every step is tried whatever became of those before it: without Redis there are partitions still. What failed is told and tried
+    /// again when it is due next, as every step can be repeated.
+    async fn work(&mut self) {
         let now = Instant::now();
-        if now >= self.due.sweep {
-            self.due.sweep = now + self.settings.sweep_interval.get();
-            let swept = self.ledger.sweep().await?;
-            self.gauges.swept(swept);
-            self.ledger.fold_counters().await?;
-            self.gauges.backlog(self.ledger.backlog().await?);
-            self.gauges
-                .frontier(self.frontier.size().await.context("measuring the frontier")?);
-        }
-        if now >= self.due.refill || started > 0 {
-            self.refill().await?;
-            self.due.refill = now + self.settings.refill_interval.get();
-        }
         if now >= self.due.housekeeping {
             self.due.housekeeping = now + HOUSEKEEPING;
-            self.housekeeping().await?;
+            tell("Partitions and retention", self.housekeeping().await);
         }
+        let started = self.ledger.tick_schedules(Timestamp::now()).await;
+        let some_started = started.as_ref().is_ok_and(|started| *started > 0);
+        tell("Starting scheduled runs", started.map(drop).map_err(Into::into));
+        if now >= self.due.sweep {
+            self.due.sweep = now + self.settings.sweep_interval.get();
+            tell("Taking expired leases back", self.sweep().await);
+        }
+        if now >= self.due.refill || some_started {
+            self.due.refill = now + self.settings.refill_interval.get();
+            tell("Refilling the frontier", self.refill().await);
+        }
+    }
+
+    async fn sweep(&self) -> Result<()> {
+        self.gauges.swept(self.ledger.sweep().await?);
+        self.ledger.fold_counters().await?;
+        self.gauges.backlog(self.ledger.backlog().await?);
+        let size = self.frontier.size().await.context("measuring the frontier")?;
+        self.gauges.frontier(size);
         Ok(())
     }
 
-    /// Offers one stretch of what waits; a whole circle is made in some turns, however long the backlog is.
+    /// Offers what waits, from where the last refill ended; a circle through a long backlog is made in some turns.
     async fn refill(&mut self) -> Result<()> {
+        let end = Instant::now() + REFILL;
         loop {
             let (entries, next) = self.ledger.refill(self.refill_from).await?;
-            let offered = self.frontier.offer(&entries).await?;
-            self.gauges.refilled(offered);
+            self.gauges.refilled(self.frontier.offer(&entries).await?);
             self.refill_from = next;
-            // A full window takes nothing more: go on from here when it has drained.
-            if next.is_none() || offered == 0 {
+            if next.is_none() || Instant::now() >= end {
                 return Ok(());
             }
         }
@@ -203,15 +202,21 @@ impl Keeper {
 }
 
 impl Health {
-    fn turned(&self) {
+    fn turned(&self, ready: bool) {
         let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_turn_milliseconds.store(elapsed, Ordering::Relaxed);
-        self.ready.store(true, Ordering::Relaxed);
+        self.ready.store(ready, Ordering::Relaxed);
     }
 
     fn is_stuck(&self) -> bool {
         let last = Duration::from_millis(self.last_turn_milliseconds.load(Ordering::Relaxed));
         self.started.elapsed().saturating_sub(last) > STUCK
+    }
+}
+
+fn tell(what: &str, result: Result<()>) {
+    if let Err(error) = result {
+        error!(error = format!("{error:#}"), "{what} failed; trying again.");
     }
 }
 

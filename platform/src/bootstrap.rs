@@ -44,6 +44,15 @@ pub async fn prepare_server(superuser: &Secret, database: &str, passwords: &Role
         .execute("SELECT pg_advisory_lock(hashtextextended('selextract bootstrap', 0))")
         .await
         .context(doing)?;
+    // Passwords stand in the statements below: they go into no log and no statistics.
+    for sql in [
+        "SET log_statement = 'none'",
+        "SET log_min_duration_statement = -1",
+        "SET log_min_error_statement = 'panic'",
+        "SET pg_stat_statements.track = 'none'",
+    ] {
+        connection.execute(sql).await.context(doing)?;
+    }
     for (role, password, attributes) in [
         (OWNER, &passwords.owner, "LOGIN"),
         (APP, &passwords.app, "LOGIN"),

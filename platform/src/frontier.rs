@@ -158,8 +158,10 @@ impl Frontier {
     async fn listen_once(&self, wake: &Notify) -> Result<(), redis::RedisError> {
         let mut channel = tokio::time::timeout(TIMEOUT, self.client.get_async_pubsub())
             .await
-            .map_err(|_| redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
-        channel.subscribe(WAKE).await?;
+            .map_err(timed_out)??;
+        tokio::time::timeout(TIMEOUT, channel.subscribe(WAKE))
+            .await
+            .map_err(timed_out)??;
         let mut messages = channel.on_message();
         while messages.next().await.is_some() {
             wake.notify_one();
@@ -174,4 +176,8 @@ impl Frontier {
             .cloned()
             .context(FrontierSnafu { doing: "reaching" })
     }
+}
+
+fn timed_out(_: tokio::time::error::Elapsed) -> redis::RedisError {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }

@@ -19,8 +19,9 @@ for i = 4, #ARGV, 5 do
         -- Ten to the thirteenth is more than any moment in milliseconds until 2286, so a priority outweighs every due time.
         redis.call('ZADD', queue, (9 - priority) * 1e13 + due, id)
         redis.call('ZADD', 'sx:h:' .. owner, 'NX', now, host)
-        -- A new owner starts at the clock: it neither saved up turns while it was away nor waits behind those who stayed.
-        redis.call('ZADD', KEYS[1], 'NX', tonumber(redis.call('GET', KEYS[3]) or '0'), owner)
+        -- A new owner starts one turn after the clock: it saved up no turns while it was away, waits for one turn of those who
+        -- stayed at most, and cannot come first again and again by offering one entry at a time.
+        redis.call('ZADD', KEYS[1], 'NX', tonumber(redis.call('GET', KEYS[3]) or '0') + 1, owner)
       end
     end
   end

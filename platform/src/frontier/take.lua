@@ -9,7 +9,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0
     local owner, host, priority, due = string.match(entry, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
     redis.call('ZADD', 'sx:q:' .. owner .. '|' .. host, (9 - tonumber(priority)) * 1e13 + tonumber(due), id)
     redis.call('ZADD', 'sx:h:' .. owner, 'NX', now, host)
-    redis.call('ZADD', KEYS[1], 'NX', tonumber(redis.call('GET', KEYS[3]) or '0'), owner)
+    redis.call('ZADD', KEYS[1], 'NX', tonumber(redis.call('GET', KEYS[3]) or '0') + 1, owner)
   end
 end
 local ids = {}

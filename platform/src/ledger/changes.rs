@@ -1,5 +1,7 @@
 //! The change feed: runs of `ScrapeTask`s that were accepted, started or finished, for the operator.
 
+use std::collections::BTreeSet;
+
 use selextract_task::feed::{Change, Changes, MAX_ITEMS, PREVIEW_RECORDS, Run, RunError, RunState};
 use snafu::ResultExt;
 use sqlx::FromRow;
@@ -28,32 +30,57 @@ pub(crate) const RUN_COLUMNS: &str =
     CASE WHEN NOT s.suspend THEN rfc3339(s.next_run_at) END AS next_run_at";
 
 impl Ledger {
-    /// What changed after `after`, at most one change (the newest) for each `ScrapeTask`.
+    /// What changed after `after`, at most one change (the newest run) for each `ScrapeTask`.
     ///
-    /// Only rows of transactions that ended before every open one are read, so a change that commits late is never skipped.
+    /// The cursor is a transaction's id, and only transactions below every open one are read, so one that commits late is never skipped.
+    /// A transaction is never split over two answers. A cursor that this database never gave out counts as 0: it was restored elsewhere.
     pub async fn changes(&self, after: i64) -> Result<Changes, LedgerError> {
-        let seen: Vec<(i64, String, TaskId)> = sqlx::query_as(
-            "SELECT id, uid, task_id FROM changes WHERE id > $1 AND xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY id LIMIT $2",
+        let doing = DatabaseSnafu {
+            doing: "reading the change feed",
+        };
+        let after: i64 = sqlx::query_scalar(
+            "SELECT CASE WHEN $1 < pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN greatest($1, 0) ELSE 0 END",
+        )
+        .bind(after)
+        .fetch_one(&self.pool)
+        .await
+        .context(doing)?;
+        let seen: Vec<(i64, String)> = sqlx::query_as(
+            "SELECT xid::text::bigint, uid FROM changes
+             WHERE xid > $1::bigint::text::xid8 AND xid < pg_snapshot_xmin(pg_current_snapshot())
+             ORDER BY changes.xid FETCH FIRST $2 ROWS WITH TIES",
         )
         .bind(after)
         .bind(i64::try_from(MAX_ITEMS).unwrap_or(i64::MAX))
         .fetch_all(&self.pool)
         .await
-        .context(DatabaseSnafu { doing: "reading the change feed" })?;
-        let next = seen.last().map_or(after, |(id, ..)| *id);
-        let mut newest = std::collections::HashMap::new();
-        for (_, uid, task) in &seen {
-            // A run that is older than one that the feed named before says nothing new.
-            let entry = newest.entry(uid.clone()).or_insert(*task);
-            *entry = (*entry).max(*task);
-        }
-        let ids: Vec<uuid::Uuid> = newest.values().map(|id| id.0).collect();
-        let runs = self.runs(&ids).await?;
+        .context(doing)?;
+        let next = seen.last().map_or(after, |(xid, _)| *xid);
+        let uids: BTreeSet<String> = seen.into_iter().map(|(_, uid)| uid).collect();
+        let runs = self.runs(&self.newest_runs(uids).await?).await?;
         let changes = runs
             .into_iter()
             .map(|(uid, run, next_run_at)| Change { uid, run, next_run_at })
             .collect();
         Ok(Changes { changes, next })
+    }
+
+    /// The end of a run that was replaced comes after its successor's start, and says nothing new.
+    async fn newest_runs(&self, uids: BTreeSet<String>) -> Result<Vec<uuid::Uuid>, LedgerError> {
+        if uids.is_empty() {
+            return Ok(Vec::new());
+        }
+        sqlx::query_scalar(
+            "SELECT newest.id FROM unnest($1::text[]) AS u (uid) CROSS JOIN LATERAL (
+                 SELECT id FROM tasks WHERE source_uid = u.uid ORDER BY id DESC LIMIT 1
+             ) newest",
+        )
+        .bind(uids.into_iter().collect::<Vec<_>>())
+        .fetch_all(&self.pool)
+        .await
+        .context(DatabaseSnafu {
+            doing: "finding the newest runs",
+        })
     }
 
     /// Runs of `ScrapeTask`s by the ids of their tasks: uid, run and when the schedule runs next.

@@ -105,13 +105,14 @@ impl Claim {
 }
 
 impl Ledger {
-    /// Claims those of the tasks that are still to be done. The attempt is counted here, so that a page that kills its worker counts.
+    /// Claims those of the tasks that are still to be done. One that is due within 100 ms counts as due: the frontier goes by another
+    /// clock, and what it gave out and nobody claims waits for the refill. The attempt is counted here, so that a page that kills its worker counts.
     pub async fn claim(&self, ids: &[TaskId], worker: &str, lease: Duration) -> Result<Vec<Claim>, LedgerError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         sqlx::query_as(
             "WITH due AS (
                  SELECT id, started_at IS NULL AS first FROM tasks
-                 WHERE id = ANY($1) AND status = 'pending' AND due_at <= now()
+                 WHERE id = ANY($1) AND status = 'pending' AND due_at <= now() + interval '100 milliseconds'
                  FOR UPDATE SKIP LOCKED
              ), claimed AS (
                  UPDATE tasks SET status = 'running', worker = $2, lease_token = gen_random_uuid(),

@@ -1,20 +1,16 @@
-//! What the keeper does to the ledger, on a direct connection: its own lease, partitions, sweeping, refill, schedules, counters.
+//! What the keeper does to the ledger, on a direct connection: its own lease, sweeping, refill, schedules, counters.
 
 use std::time::Duration;
 
-use jiff::{Timestamp, civil, tz::TimeZone};
+use jiff::Timestamp;
 use selextract_task::{TaskSpec, feed::Schedule};
 use snafu::ResultExt;
-use sqlx::{AssertSqlSafe, FromRow, types::Json};
-use uuid::Uuid;
+use sqlx::{FromRow, types::Json};
+use tracing::warn;
 
 use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, scrape_tasks::Clock};
 use crate::frontier::Entry;
 
-/// The tables that are partitioned by month, and the column that bounds them.
-const PARTITIONED: [&str; 2] = ["tasks", "pages"];
-/// How long a change of a partition waits for a lock before it gives up until the next time: it stands in everybody's way meanwhile.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 /// A tick that was missed by more than this is skipped.
 const STARTING_DEADLINE: Duration = Duration::from_mins(10);
 /// How many rows one sweep, refill or fold takes.
@@ -99,93 +95,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// Makes the partitions of this month and of the months ahead, and returns the names of the new ones.
-    ///
-    /// A table is made beside its parent and attached then: `CREATE TABLE … PARTITION OF` would lock the parent exclusively.
-    pub async fn make_partitions(&self, now: Timestamp, ahead: u8) -> Result<Vec<String>, LedgerError> {
-        let doing = DatabaseSnafu {
-            doing: "making partitions",
-        };
-        let mut made = Vec::new();
-        for month in (0..=i32::from(ahead)).filter_map(|n| Month::of(now).plus(n)) {
-            for table in PARTITIONED {
-                let name = month.partition(table);
-                let mut transaction = self.pool.begin().await.context(doing)?;
-                sqlx::query(LOCK_TIMEOUT)
-                    .execute(&mut *transaction)
-                    .await
-                    .context(doing)?;
-                let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
-                    .bind(&name)
-                    .fetch_one(&mut *transaction)
-                    .await
-                    .context(doing)?;
-                if there {
-                    continue;
-                }
-                let (from, to) = (month.first_id(), month.plus(1).map_or(Uuid::max(), Month::first_id));
-                for sql in [
-                    format!("CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"),
-                    format!("ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{from}') TO ('{to}')"),
-                ] {
-                    sqlx::raw_sql(AssertSqlSafe(sql))
-                        .execute(&mut *transaction)
-                        .await
-                        .context(doing)?;
-                }
-                transaction.commit().await.context(doing)?;
-                made.push(name);
-            }
-        }
-        Ok(made)
-    }
-
-    /// Drops the partitions whose every task is older than `retention`, and returns their names. One with an open task stays.
-    pub async fn drop_partitions(&self, now: Timestamp, retention: Duration) -> Result<Vec<String>, LedgerError> {
-        let doing = DatabaseSnafu {
-            doing: "dropping partitions",
-        };
-        let limit = now - jiff::SignedDuration::try_from(retention).unwrap_or(jiff::SignedDuration::MAX);
-        let keep = Month::of(limit);
-        let names: Vec<String> = sqlx::query_scalar(
-            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-             WHERE i.inhparent = ANY(ARRAY['tasks'::regclass, 'pages'::regclass]) ORDER BY c.relname",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .context(doing)?;
-        let mut connection = self.pool.acquire().await.context(doing)?;
-        let mut dropped = Vec::new();
-        for name in names {
-            let Some((table, month)) = Month::of_partition(&name).filter(|(_, month)| *month < keep) else {
-                continue;
-            };
-            let open: bool = sqlx::query_scalar(AssertSqlSafe(format!(
-                "SELECT EXISTS (SELECT FROM tasks WHERE id >= '{}' AND id < '{}' AND status IN ('pending', 'running'))",
-                month.first_id(),
-                month.plus(1).map_or(Uuid::max(), Month::first_id),
-            )))
-            .fetch_one(&mut *connection)
-            .await
-            .context(doing)?;
-            if open {
-                continue;
-            }
-            // CONCURRENTLY refuses a transaction, and takes no exclusive lock on the parent.
-            for sql in [
-                format!("ALTER TABLE {table} DETACH PARTITION {name} CONCURRENTLY"),
-                format!("DROP TABLE {name}"),
-            ] {
-                sqlx::raw_sql(AssertSqlSafe(sql))
-                    .execute(&mut *connection)
-                    .await
-                    .context(doing)?;
-            }
-            dropped.push(name);
-        }
-        Ok(dropped)
-    }
-
     /// Takes expired leases back: the task waits again, or fails where its attempts are used up.
     pub async fn sweep(&self) -> Result<Swept, LedgerError> {
         sqlx::query_as(
@@ -221,7 +130,7 @@ impl Ledger {
     /// A stretch of the tasks that wait, in the order of their ids after `after`, for the frontier; with where to go on, `None` at the end.
     pub async fn refill(&self, after: Option<TaskId>) -> Result<(Vec<Entry>, Option<TaskId>), LedgerError> {
         let rows: Vec<EntryRow> = sqlx::query_as(
-            "SELECT id, user_id, host, priority, (extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds FROM tasks
+            "SELECT id, user_id, host, priority, ceil(extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds FROM tasks
              WHERE status = 'pending' AND ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2",
         )
         .bind(after)
@@ -258,7 +167,12 @@ impl Ledger {
         .context(DatabaseSnafu { doing: "reading schedules" })?;
         let mut started = 0;
         for schedule in due {
-            started += u64::from(self.tick(&schedule, now).await?);
+            match self.tick(&schedule, now).await {
+                Ok(did) => started += u64::from(did),
+                Err(error) if error.is_unavailable() => return Err(error),
+                // One schedule that cannot be started stands in no other's way.
+                Err(error) => warn!(uid = schedule.uid, %error, "A scheduled run could not be started; trying again."),
+            }
         }
         Ok(started)
     }
@@ -282,7 +196,7 @@ impl Ledger {
         let mut transaction = self.pool.begin().await.context(doing)?;
         let advanced = sqlx::query(
             "UPDATE scrape_tasks SET next_run_at = to_timestamp($3::double precision / 1000)
-             WHERE uid = $1 AND next_run_at = to_timestamp($2::double precision / 1000)",
+             WHERE uid = $1 AND NOT suspend AND next_run_at = to_timestamp($2::double precision / 1000)",
         )
         .bind(&due.uid)
         .bind(due.tick_milliseconds)
@@ -356,14 +270,14 @@ impl Ledger {
 
 async fn insert_tick(transaction: &mut sqlx::PgConnection, due: &Due, host: &str) -> Result<bool, LedgerError> {
     let id = TaskId::of_tick(&due.uid, due.tick_milliseconds);
-
     let done: Option<TaskId> = sqlx::query_scalar(
         "WITH ticked AS (
              INSERT INTO schedule_ticks (uid, tick, task_id) VALUES ($1, to_timestamp($2::double precision / 1000), $3)
              ON CONFLICT DO NOTHING RETURNING task_id
          ), accepted AS (
              INSERT INTO tasks (id, user_id, name, priority, created_at, due_at, spec, spec_version, host, max_attempts, source_uid, spec_hash)
-             SELECT task_id, $4, $5, $6, to_timestamp($2::double precision / 1000), to_timestamp($2::double precision / 1000), $7, $8, $9, $10, $1, $11
+             SELECT task_id, $4, $5, $6, to_timestamp($2::double precision / 1000),
+                    least(to_timestamp($2::double precision / 1000), now()), $7, $8, $9, $10, $1, $11
              FROM ticked RETURNING id
          ), counted AS (
              INSERT INTO owner_counter_deltas (user_id, total) SELECT $4, 1 FROM accepted
@@ -387,80 +301,4 @@ async fn insert_tick(transaction: &mut sqlx::PgConnection, due: &Due, host: &str
     .await
     .context(DatabaseSnafu { doing: "starting a scheduled run" })?;
     Ok(done.is_some())
-}
-
-/// A month in UTC, which bounds a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Month {
-    year: i16,
-    month: i8,
-}
-
-impl Month {
-    fn of(moment: Timestamp) -> Self {
-        let date = moment.to_zoned(TimeZone::UTC).date();
-        Self {
-            year: date.year(),
-            month: date.month(),
-        }
-    }
-
-    fn plus(self, months: i32) -> Option<Self> {
-        let index = i32::from(self.year) * 12 + i32::from(self.month) - 1 + months;
-        Some(Self {
-            year: i16::try_from(index.div_euclid(12)).ok()?,
-            month: i8::try_from(index.rem_euclid(12) + 1).ok()?,
-        })
-    }
-
-    fn partition(self, table: &str) -> String {
-        format!("{table}_{:04}_{:02}", self.year, self.month)
-    }
-
-    fn of_partition(name: &str) -> Option<(&str, Self)> {
-        let (rest, month) = name.rsplit_once('_')?;
-        let (table, year) = rest.rsplit_once('_')?;
-        Some((
-            table,
-            Self {
-                year: year.parse().ok()?,
-                month: month.parse().ok()?,
-            },
-        ))
-    }
-
-    /// The smallest `UUIDv7` of the month: its first millisecond in the first 48 bits, zeros behind it.
-    fn first_id(self) -> Uuid {
-        let milliseconds = civil::Date::new(self.year, self.month, 1)
-            .ok()
-            .and_then(|date| date.to_zoned(TimeZone::UTC).ok())
-            .map_or(0, |first| first.timestamp().as_millisecond());
-        Uuid::from_u128(u128::try_from(milliseconds).unwrap_or_default() << 80)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_task_lies_in_the_partition_of_the_month_in_which_it_was_accepted() {
-        let december = Month { year: 2026, month: 12 };
-        let id = TaskId::of_tick(
-            "uid",
-            "2026-12-31T23:59:59.999Z"
-                .parse::<Timestamp>()
-                .unwrap()
-                .as_millisecond(),
-        );
-        assert!(december.first_id() <= id.0 && id.0 < december.plus(1).unwrap().first_id());
-        assert_eq!(december.plus(1).unwrap().partition("tasks"), "tasks_2027_01");
-    }
-
-    #[test]
-    fn a_partitions_name_reads_back_to_its_table_and_month() {
-        let month = Month { year: 2025, month: 1 };
-        assert_eq!(Month::of_partition(&month.partition("pages")), Some(("pages", month)));
-        assert_eq!(Month::of_partition("users"), None);
-    }
 }

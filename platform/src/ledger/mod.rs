@@ -1,7 +1,7 @@
 //! The ledger: every task, page and user, in PostgreSQL. The only place with SQL. Does I/O; decides nothing about scheduling.
 //!
 //! Statements go through `PgBouncer` in transaction mode: they are named (sqlx's default), one statement or one transaction each, and
-//! set no session state. A [`Ledger`] on a direct connection is needed for [`maintenance`] alone.
+//! set no session state. A [`Ledger`] on a direct connection is needed for [`maintenance`] and partitions alone.
 
 pub mod changes;
 pub mod claims;
@@ -9,6 +9,7 @@ pub(crate) mod error;
 mod id;
 pub mod maintenance;
 pub mod pages;
+mod partitions;
 pub mod scrape_tasks;
 pub mod stats;
 pub mod tasks;

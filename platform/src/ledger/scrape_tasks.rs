@@ -128,6 +128,12 @@ impl Ledger {
             doing: "removing ScrapeTasks",
         };
         let mut transaction = self.pool.begin().await.context(doing)?;
+        // In order, so that two removals cannot wait for each other; an upsert under way ends first.
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended(uid, 0)) FROM (SELECT unnest($1::text[]) AS uid ORDER BY 1) AS sorted")
+            .bind(uids)
+            .execute(&mut *transaction)
+            .await
+            .context(doing)?;
         sqlx::query("DELETE FROM scrape_tasks WHERE uid = ANY($1)")
             .bind(uids)
             .execute(&mut *transaction)
@@ -264,7 +270,7 @@ async fn insert_run(
     sqlx::query(
         "WITH accepted AS (
              INSERT INTO tasks (id, user_id, name, priority, created_at, due_at, spec, spec_version, host, max_attempts, source_uid, spec_hash)
-             VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000), to_timestamp($5::double precision / 1000), $6, $7, $8, $9, $10, $11)
+             VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000), least(to_timestamp($5::double precision / 1000), now()), $6, $7, $8, $9, $10, $11)
          ), counted AS (
              INSERT INTO owner_counter_deltas (user_id, total) VALUES ($2, 1)
          )

@@ -114,9 +114,16 @@ impl TaskDetail {
 const ACCEPT: &str = "
     WITH accepted AS (
         INSERT INTO tasks (id, user_id, name, priority, created_at, due_at, spec, spec_version, host, max_attempts)
-        VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000), to_timestamp($5::double precision / 1000), $6, $7, $8, $9)
+        VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000), least(to_timestamp($5::double precision / 1000), now()), $6, $7, $8, $9)
     )
     INSERT INTO owner_counter_deltas (user_id, total) VALUES ($2, 1)";
+
+/// The statement of [`Ledger::list`], for whoever looks at its plan: the owner, before, the state, the rows, the moment of before.
+pub const LIST: &str = "
+    SELECT id, name, status, rfc3339(created_at) AS created_at, compute_units_used FROM tasks
+    WHERE user_id = $1 AND ($2::uuid IS NULL OR id < $2 AND tasks.created_at <= to_timestamp($5::double precision / 1000))
+        AND ($3::text IS NULL OR status = $3)
+    ORDER BY tasks.created_at DESC, id DESC LIMIT $4";
 
 pub(crate) const CANCEL: &str = "
     WITH found AS (
@@ -205,18 +212,16 @@ impl Ledger {
         before: Option<TaskId>,
         status: Option<RunState>,
     ) -> Result<Vec<TaskSummary>, LedgerError> {
-        sqlx::query_as(
-            "SELECT id, name, status, rfc3339(created_at) AS created_at, compute_units_used FROM tasks
-             WHERE user_id = $1 AND ($2::uuid IS NULL OR id < $2) AND ($3::text IS NULL OR status = $3)
-             ORDER BY tasks.created_at DESC, id DESC LIMIT $4",
-        )
-        .bind(owner)
-        .bind(before)
-        .bind(status.map(RunState::as_str))
-        .bind(PAGE_ROWS)
-        .fetch_all(&self.pool)
-        .await
-        .context(DatabaseSnafu { doing: "listing tasks" })
+        sqlx::query_as(LIST)
+            .bind(owner)
+            .bind(before)
+            .bind(status.map(RunState::as_str))
+            .bind(PAGE_ROWS)
+            // A task's id holds the moment in created_at: the index skips what is newer.
+            .bind(before.map(TaskId::unix_milliseconds))
+            .fetch_all(&self.pool)
+            .await
+            .context(DatabaseSnafu { doing: "listing tasks" })
     }
 
     /// One task, of this owner, or of anybody when `owner` is `None` (for administrators).

@@ -160,17 +160,28 @@ impl Ledger {
 
     /// The owner of a namespace's tasks, made when it is new.
     pub async fn namespace_owner(&self, namespace: &str) -> Result<UserId, LedgerError> {
+        let doing = DatabaseSnafu {
+            doing: "finding a namespace's owner",
+        };
+        let name = format!("k8s:{namespace}");
+        let found = sqlx::query_scalar("SELECT id FROM users WHERE name = $1")
+            .bind(&name)
+            .fetch_optional(&self.pool)
+            .await
+            .context(doing)?;
+        if let Some(id) = found {
+            return Ok(id);
+        }
+        // DO NOTHING would return no row where another request made it a moment ago.
         sqlx::query_scalar(
-            "WITH made AS (
-                 INSERT INTO users (id, name, kind, role) VALUES ($1, $2, 'namespace', 'member') ON CONFLICT (name) DO NOTHING RETURNING id
-             )
-             SELECT id FROM made UNION ALL SELECT id FROM users WHERE name = $2 LIMIT 1",
+            "INSERT INTO users (id, name, kind, role) VALUES ($1, $2, 'namespace', 'member')
+             ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id",
         )
         .bind(UserId::new())
-        .bind(format!("k8s:{namespace}"))
+        .bind(&name)
         .fetch_one(&self.pool)
         .await
-        .context(DatabaseSnafu { doing: "finding a namespace's owner" })
+        .context(doing)
     }
 
     /// Stores an API key.
