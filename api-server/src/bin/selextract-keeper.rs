@@ -1,6 +1,8 @@
 //! `selextract-keeper`: what is done once for the whole platform; `selextract-keeper migrate` brings the database to this version.
 
-use clap::{Args, Parser, Subcommand};
+use std::env::args_os;
+
+use clap::{Args, Parser};
 use selextract_api_server::keeper::{self, KeeperSettings, MigrateSettings};
 use selextract_platform::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -8,12 +10,23 @@ use tokio_util::sync::CancellationToken;
 
 /// Refills the queue, takes expired leases back, runs schedules, keeps partitions and retention.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-struct Program {
-    #[command(subcommand)]
-    command: Option<Command>,
+#[command(
+    version,
+    after_help = "selextract-keeper migrate brings the database to this version and ends; see selextract-keeper migrate --help"
+)]
+struct Keep {
     #[command(flatten)]
-    keeper: Option<KeeperSettings>,
+    settings: KeeperSettings,
+    #[command(flatten)]
+    logs: Logs,
+}
+
+/// Creates roles and database where a superuser is given, applies the migrations, makes the first administrator.
+#[derive(Parser)]
+#[command(name = "selextract-keeper migrate", version)]
+struct Migrate {
+    #[command(flatten)]
+    settings: MigrateSettings,
     #[command(flatten)]
     logs: Logs,
 }
@@ -21,34 +34,28 @@ struct Program {
 #[derive(Args)]
 struct Logs {
     /// Which logs are written
-    #[arg(long, env = "SELEXTRACT_LOG", default_value = "info", global = true)]
+    #[arg(long, env = "SELEXTRACT_LOG", default_value = "info")]
     log: String,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Creates roles and database where a superuser is given, applies the migrations, makes the first administrator
-    Migrate(Box<MigrateSettings>),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     // Nothing of rustls works before it; a second provider cannot have been there.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let program = Program::parse();
-    telemetry::start_logs(&program.logs.log).map_err(anyhow::Error::msg)?;
-    match (program.command, program.keeper) {
-        (Some(Command::Migrate(settings)), _) => keeper::migrate(*settings).await,
-        (None, Some(settings)) => {
-            let end = CancellationToken::new();
-            let mut terminate = signal(SignalKind::terminate())?;
-            let ended = end.clone();
-            tokio::spawn(async move {
-                terminate.recv().await;
-                ended.cancel();
-            });
-            keeper::run(settings, end).await
-        }
-        (None, None) => anyhow::bail!("the keeper's settings are missing; see --help"),
+    // Two parsers and no subcommand of clap's: both read some of the same variables, and clap would ask for the others of the keeper.
+    if args_os().nth(1).is_some_and(|argument| argument == "migrate") {
+        let program = Migrate::parse_from(args_os().skip(1));
+        telemetry::start_logs(&program.logs.log).map_err(anyhow::Error::msg)?;
+        return keeper::migrate(program.settings).await;
     }
+    let program = Keep::parse();
+    telemetry::start_logs(&program.logs.log).map_err(anyhow::Error::msg)?;
+    let end = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let ended = end.clone();
+    tokio::spawn(async move {
+        terminate.recv().await;
+        ended.cancel();
+    });
+    keeper::run(program.settings, end).await
 }
