@@ -12,6 +12,8 @@ export REGISTRY ?=
 
 tool := $(CARGO_TARGET_DIR)/debug/selextract-local
 bin := $(SELEXTRACT_CACHE)/kubernetes-1.34.4/bin
+# Every build names the whole workspace: a part of it would compile the dependencies again with other features.
+integration := $(sort $(basename $(notdir $(wildcard */tests/*.rs e2e/services/tests/*.rs))))
 
 .PHONY: help
 help: ## This list
@@ -30,7 +32,7 @@ test: tool ## Everything that CI runs: unit, integration, charts, journeys on a 
 	@echo '== integration tests, against PostgreSQL, PgBouncer, Valkey and Chromium out of the images'
 	images/build --root data
 	images/build --root browser
-	cargo test --locked --workspace --exclude selextract-e2e --test '*'
+	cargo test --locked --workspace $(addprefix --test ,$(integration))
 	@echo '== charts'
 	$(tool) tools
 	HELM=$(bin)/helm charts/test
