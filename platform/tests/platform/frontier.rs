@@ -1,0 +1,258 @@
+//! The frontier: fair, ordered, bounded, and rebuilt from the ledger.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use selextract_platform::{
+    frontier::{Entry, Frontier, QUEUE_WINDOW, Size},
+    ledger::{Secret, TaskId, UserId},
+};
+use selextract_test_services::start;
+use tokio::sync::Notify;
+
+use crate::support::{Room, frontier};
+
+fn entry(owner: UserId, host: &str, priority: u8) -> Entry {
+    Entry {
+        id: TaskId::new(),
+        owner,
+        host: host.to_owned(),
+        priority,
+        due_milliseconds: Timestamp::now().as_millisecond(),
+    }
+}
+
+fn entries(owner: UserId, count: usize) -> Vec<Entry> {
+    (0..count).map(|_| entry(owner, "site.test", 5)).collect()
+}
+
+async fn flush(url: &str) {
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("FLUSHDB").query_async::<()>(&mut connection).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_owner_with_a_thousand_entries_does_not_delay_another() {
+    let frontier = frontier();
+    frontier.offer(&entries(UserId::new(), 1_000)).await.unwrap();
+    frontier.take(100).await.unwrap();
+    let small = entries(UserId::new(), 3);
+    frontier.offer(&small).await.unwrap();
+    let taken = frontier.take(8).await.unwrap();
+    for entry in &small {
+        assert!(
+            taken.contains(&entry.id),
+            "three of the next eight are the other owner's"
+        );
+    }
+}
+
+#[tokio::test]
+async fn owners_take_turns_even_with_one_that_offers_one_at_a_time() {
+    let frontier = frontier();
+    let (many, one) = (UserId::new(), UserId::new());
+    let waiting = entries(many, 50);
+    frontier.offer(&waiting).await.unwrap();
+    let mut of_many = 0;
+    for _ in 0..40 {
+        frontier.offer(&[entry(one, "other.test", 9)]).await.unwrap();
+        let taken = frontier.take(1).await.unwrap();
+        of_many += usize::from(waiting.iter().any(|entry| taken.contains(&entry.id)));
+    }
+    assert!((15..=25).contains(&of_many), "{of_many} of 40 turns");
+}
+
+#[tokio::test]
+async fn an_owners_hosts_take_turns() {
+    let frontier = frontier();
+    let owner = UserId::new();
+    frontier.offer(&entries(owner, 100)).await.unwrap();
+    let other = entry(owner, "other.test", 0);
+    frontier.offer(std::slice::from_ref(&other)).await.unwrap();
+    assert!(frontier.take(3).await.unwrap().contains(&other.id));
+}
+
+#[tokio::test]
+async fn within_an_owner_and_host_priority_comes_first_then_the_due_time() {
+    let frontier = frontier();
+    let owner = UserId::new();
+    let now = Timestamp::now().as_millisecond();
+    let mut queue = Vec::new();
+    for (priority, due) in [(9, now - 1), (9, now), (5, now - 60_000), (5, now), (0, 0)] {
+        let mut entry = entry(owner, "site.test", priority);
+        entry.due_milliseconds = due;
+        queue.push(entry);
+    }
+    let expected: Vec<TaskId> = queue.iter().map(|entry| entry.id).collect();
+    queue.reverse();
+    assert_eq!(frontier.offer(&queue).await.unwrap(), 5);
+    assert_eq!(frontier.take(10).await.unwrap(), expected);
+    assert_eq!(frontier.size().await.unwrap(), Size { runnable: 0, later: 0 });
+}
+
+#[tokio::test]
+async fn what_is_due_later_comes_when_it_is_due() {
+    let frontier = frontier();
+    let mut later = entry(UserId::new(), "site.test", 5);
+    later.due_milliseconds += 400;
+    frontier.offer(std::slice::from_ref(&later)).await.unwrap();
+    assert!(frontier.take(1).await.unwrap().is_empty());
+    assert_eq!(frontier.size().await.unwrap(), Size { runnable: 0, later: 1 });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(frontier.take(1).await.unwrap(), [later.id]);
+}
+
+#[tokio::test]
+async fn an_entry_that_is_offered_twice_is_there_once() {
+    let frontier = frontier();
+    let offered = entries(UserId::new(), 10);
+    assert_eq!(frontier.offer(&offered).await.unwrap(), 10);
+    assert_eq!(frontier.offer(&offered).await.unwrap(), 0);
+    assert_eq!(frontier.take(100).await.unwrap().len(), 10);
+    assert!(frontier.take(100).await.unwrap().is_empty());
+    assert_eq!(
+        frontier.offer(&offered).await.unwrap(),
+        10,
+        "what was taken may be offered again"
+    );
+}
+
+#[tokio::test]
+async fn the_window_of_a_queue_is_bounded() {
+    let frontier = frontier();
+    let taken = frontier
+        .offer(&entries(UserId::new(), QUEUE_WINDOW + 200))
+        .await
+        .unwrap();
+    assert_eq!(taken, u64::try_from(QUEUE_WINDOW).unwrap());
+    assert_eq!(
+        frontier.offer(&entries(UserId::new(), 1)).await.unwrap(),
+        1,
+        "another owner's queue has room"
+    );
+}
+
+#[tokio::test]
+async fn concurrent_takers_never_get_the_same_entry() {
+    let frontier = frontier();
+    let offered = entries(UserId::new(), 900);
+    frontier.offer(&offered).await.unwrap();
+    let takers: Vec<_> = (0..6)
+        .map(|_| {
+            let frontier = frontier.clone();
+            tokio::spawn(async move {
+                let mut mine = Vec::new();
+                loop {
+                    let taken = frontier.take(7).await.unwrap();
+                    if taken.is_empty() {
+                        return mine;
+                    }
+                    mine.extend(taken);
+                }
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for taker in takers {
+        all.extend(taker.await.unwrap());
+    }
+    assert_eq!(all.len(), 900);
+    assert_eq!(all.iter().collect::<HashSet<_>>().len(), 900);
+}
+
+#[tokio::test]
+async fn a_wiped_frontier_is_refilled_from_the_ledger() {
+    let room = Room::new().await;
+    let url = start().redis_url().unwrap();
+    let frontier = Frontier::connect_lazy(&Secret(url.clone())).unwrap();
+    let owner = UserId::new();
+    let mut waiting = HashSet::new();
+    for _ in 0..30 {
+        waiting.insert(room.accept(owner).await);
+    }
+    let (claimed, retried) = (room.accept(owner).await, room.accept(owner).await);
+    room.claim(claimed).await.unwrap();
+    room.sql(&format!(
+        "UPDATE tasks SET due_at = now() + interval '1 hour' WHERE id = '{retried}'"
+    ))
+    .await;
+    let (entries, next) = room.keeper.refill(None).await.unwrap();
+    assert_eq!((entries.len(), next), (31, None));
+    frontier.offer(&entries).await.unwrap();
+    frontier.take(5).await.unwrap();
+    flush(&url).await;
+    assert_eq!(frontier.offer(&entries).await.unwrap(), 31);
+    assert_eq!(frontier.size().await.unwrap(), Size { runnable: 30, later: 1 });
+    let taken: HashSet<_> = frontier.take(100).await.unwrap().into_iter().collect();
+    assert_eq!(taken, waiting);
+}
+
+#[tokio::test]
+async fn a_refill_goes_through_a_long_backlog_in_stretches() {
+    let room = Room::new().await;
+    room.sql(
+        "INSERT INTO tasks (id, user_id, created_at, due_at, spec, spec_version, host, max_attempts)
+         SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint + n / 4000), 12, '0') || '7' || lpad(to_hex(n % 4000), 3, '0')
+                 || '8' || substr(md5(n::text), 1, 15))::uuid, gen_random_uuid(), now(), now(), '{}', 1, 'h', 1
+         FROM generate_series(0, 7999) n",
+    )
+    .await;
+    let (mut seen, mut after) = (HashSet::new(), None);
+    loop {
+        let (entries, next) = room.keeper.refill(after).await.unwrap();
+        for entry in entries {
+            assert!(seen.insert(entry.id), "no entry twice in a circle");
+        }
+        let Some(next) = next else { break };
+        after = Some(next);
+    }
+    assert_eq!(seen.len(), 8_000);
+}
+
+#[tokio::test]
+async fn an_offer_wakes_a_listener_within_milliseconds() {
+    let own = start().valkey().unwrap();
+    let frontier = Frontier::connect_lazy(&Secret(own.url(0))).unwrap();
+    let wake = std::sync::Arc::new(Notify::new());
+    let listener = {
+        let (frontier, wake) = (frontier.clone(), wake.clone());
+        tokio::spawn(async move { frontier.listen(&wake).await })
+    };
+    frontier.ping().await.unwrap();
+    let mut waits = Vec::new();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in 0..5 {
+        let started = Instant::now();
+        frontier.offer(&entries(UserId::new(), 1)).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(2), wake.notified())
+            .await
+            .unwrap();
+        waits.push(started.elapsed());
+    }
+    waits.sort_unstable();
+    assert!(waits[2] < Duration::from_millis(50), "{waits:?}");
+    listener.abort();
+}
+
+#[tokio::test]
+async fn a_frozen_frontier_is_an_error_in_time_and_works_again_afterwards() {
+    let own = start().valkey().unwrap();
+    let frontier = Frontier::connect_lazy(&Secret(own.url(0))).unwrap();
+    frontier.ping().await.unwrap();
+    own.process().freeze().unwrap();
+    let started = Instant::now();
+    assert!(frontier.take(1).await.is_err());
+    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+    own.process().thaw().unwrap();
+    for _ in 0..40 {
+        if frontier.offer(&entries(UserId::new(), 1)).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it did not come back");
+}

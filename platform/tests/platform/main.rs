@@ -1,0 +1,19 @@
+//! The platform's rooms against a real PostgreSQL (through `PgBouncer`) and a real Valkey.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed; helpers outside #[test] too"
+)]
+
+mod accepting;
+mod bootstrap;
+mod cache;
+mod changes;
+mod claims;
+mod counters;
+mod frontier;
+mod partitions;
+mod schedules;
+mod scrape_tasks;
+mod support;
+mod users;

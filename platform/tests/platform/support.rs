@@ -1,0 +1,173 @@
+//! A migrated database of one test's own, and what tests put into it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use selextract_platform::{
+    bootstrap,
+    frontier::Frontier,
+    ledger::{
+        Ledger, PoolSettings, Secret, TaskId, UserId,
+        claims::{Claim, NewPage, Record},
+        scrape_tasks::CheckedUpsert,
+        tasks::{NewTask, TaskDetail},
+    },
+};
+use selextract_task::{
+    TaskSpec,
+    feed::{OnChange, RunError, Schedule, Upsert},
+};
+use selextract_test_services::{Database, start};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+/// Longer than any test; an expired lease is made by [`Room::expire_lease`].
+pub const LEASE: Duration = Duration::from_mins(1);
+
+/// A migrated database.
+pub struct Room {
+    pub database: Database,
+    /// As API and workers have it: through `PgBouncer`, as `selextract_app`.
+    pub ledger: Ledger,
+    /// As the keeper has it: straight, as `selextract_owner`.
+    pub keeper: Ledger,
+    /// To look at what no function tells.
+    pub owner: PgPool,
+}
+
+impl Room {
+    pub async fn new() -> Self {
+        let database = start().database().unwrap();
+        bootstrap::migrate(&Secret(database.direct_url.clone()), Timestamp::now())
+            .await
+            .unwrap();
+        let owner = PgPoolOptions::new()
+            .max_connections(4)
+            .connect_lazy(&database.direct_url);
+        Self {
+            ledger: ledger(&database.url),
+            keeper: ledger(&database.direct_url),
+            owner: owner.unwrap(),
+            database,
+        }
+    }
+
+    pub async fn accept(&self, owner: UserId) -> TaskId {
+        self.ledger.accept(owner, &new_task(), None).await.unwrap().id
+    }
+
+    /// Claims this one task.
+    pub async fn claim(&self, id: TaskId) -> Option<Claim> {
+        let mut claims = self.ledger.claim(&[id], "a-worker", LEASE).await.unwrap();
+        assert!(claims.len() <= 1);
+        claims.pop()
+    }
+
+    pub async fn task(&self, id: TaskId) -> TaskDetail {
+        self.ledger.task(None, id).await.unwrap().unwrap()
+    }
+
+    pub async fn expire_lease(&self, id: TaskId) {
+        self.sql(&format!(
+            "UPDATE tasks SET lease_until = now() - interval '1 second' WHERE id = '{id}'"
+        ))
+        .await;
+    }
+
+    pub async fn sql(&self, sql: &str) {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
+            .execute(&self.owner)
+            .await
+            .unwrap();
+    }
+
+    pub async fn number(&self, sql: &str) -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned()))
+            .fetch_one(&self.owner)
+            .await
+            .unwrap()
+    }
+
+    pub async fn texts(&self, sql: &str) -> Vec<String> {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned()))
+            .fetch_all(&self.owner)
+            .await
+            .unwrap()
+    }
+}
+
+pub fn ledger(url: &str) -> Ledger {
+    Ledger::connect_lazy(&PoolSettings {
+        url: Secret(url.to_owned()),
+        max_connections: 8,
+        min_connections: 0,
+        acquire_timeout: Duration::from_secs(10),
+        max_lifetime: Duration::from_mins(10),
+        application_name: "a-test",
+    })
+    .unwrap()
+}
+
+pub fn frontier() -> Frontier {
+    Frontier::connect_lazy(&Secret(start().redis_url().unwrap())).unwrap()
+}
+
+pub fn spec() -> TaskSpec {
+    serde_json::from_value(serde_json::json!({
+        "url": "http://site.test/list", "items": "li", "fields": [{ "name": "title", "selector": "a" }], "maxRetries": 1,
+    }))
+    .unwrap()
+}
+
+pub fn new_task() -> NewTask {
+    NewTask {
+        spec: spec(),
+        host: "site.test".to_owned(),
+        priority: 5,
+    }
+}
+
+/// Page `number` with one record, which goes on to the next one.
+pub fn page(number: i32) -> NewPage {
+    NewPage {
+        number,
+        url: format!("http://site.test/list/{number}"),
+        next_url: Some(format!("http://site.test/list/{}", number + 1)),
+        records: vec![Record::from_iter([("title".to_owned(), number.into())])],
+        warnings: 0,
+    }
+}
+
+pub fn error() -> RunError {
+    RunError {
+        class: "Timeout".to_owned(),
+        message: "the page took too long".to_owned(),
+    }
+}
+
+/// A one-shot `ScrapeTask`.
+pub fn upsert(uid: &str, spec_hash: &str) -> CheckedUpsert {
+    CheckedUpsert {
+        item: Upsert {
+            uid: uid.to_owned(),
+            namespace: "shop".to_owned(),
+            name: "prices".to_owned(),
+            spec_hash: spec_hash.to_owned(),
+            task: spec(),
+            priority: 5,
+            suspend: false,
+            schedule: None,
+            on_change: OnChange::Replace,
+        },
+        host: "site.test".to_owned(),
+    }
+}
+
+/// A `ScrapeTask` that runs each hour.
+pub fn hourly(uid: &str) -> CheckedUpsert {
+    let mut hourly = upsert(uid, "a");
+    hourly.item.schedule = Some(Schedule {
+        cron: "0 * * * *".to_owned(),
+        time_zone: "UTC".to_owned(),
+    });
+    hourly
+}
