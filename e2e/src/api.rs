@@ -83,6 +83,16 @@ impl Api {
         Ok(body["id"].as_str().context("the created task has no id")?.to_owned())
     }
 
+    /// Creates a task under an idempotency key: however often it is asked for, there is one; its id.
+    pub async fn create_task_once(&self, task: &Value, key: &str) -> Result<String> {
+        let request = self.http.post(format!("{}/tasks", self.base)).bearer_auth(&self.token);
+        let answer = request.header("idempotency-key", key).json(task).send().await?;
+        let status = answer.status();
+        let body: Value = answer.json().await?;
+        ensure!(status.is_success(), "creating a task: {status}: {body}");
+        Ok(body["id"].as_str().context("the created task has no id")?.to_owned())
+    }
+
     /// Waits until a task has ended, and returns it.
     pub async fn wait_for_end(&self, id: &str, timeout: Duration) -> Result<Value> {
         let started = std::time::Instant::now();

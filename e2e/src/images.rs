@@ -18,6 +18,15 @@ pub const REGISTRY: &str = "localhost/selextract";
 
 const TIMEOUT: Duration = Duration::from_mins(40);
 
+/// How programs are compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Fast to compile: tests, CI and the demo.
+    Development,
+    /// Fast to run: what is measured and shipped.
+    Release,
+}
+
 /// The images of one state of the sources.
 pub struct Built {
     /// Their common tag.
@@ -34,10 +43,19 @@ impl Built {
     }
 }
 
-/// Builds what changed.
+/// Builds what changed, with the profile that tests and CI use.
 pub fn build() -> Result<Built> {
+    build_with(Profile::Development)
+}
+
+/// Builds what changed.
+pub fn build_with(profile: Profile) -> Result<Built> {
     let root = tools::repository()?;
-    let binaries = stage_programs(&build_programs(&root, &["--bins"])?, "images/bin")?;
+    let (flags, folder): (&[&str], _) = match profile {
+        Profile::Development => (&["--bins"], "images/bin"),
+        Profile::Release => (&["--bins", "--release"], "images/bin-release"),
+    };
+    let binaries = stage_programs(&build_programs(&root, flags)?, folder)?;
     let tag = tag_of(&root, &binaries)?;
     build_images(&root, &tag, &binaries, &NAMES)
 }
@@ -124,9 +142,9 @@ fn build_programs(root: &Path, which: &[&str]) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// The tool and the generator of definitions are for this repository only.
+/// The tools and the generator of definitions are for this repository only.
 fn is_in_an_image(program: &str) -> bool {
-    !matches!(program, "selextract-local" | "selextract-crds")
+    !matches!(program, "selextract-local" | "selextract-bench" | "selextract-crds")
 }
 
 /// Copies without debug information, which is most of a program's size.

@@ -1,11 +1,13 @@
 //! The local cluster, the demo and what the journeys stand on. Nothing of the product needs this crate.
 
 pub mod api;
+pub mod bench;
 mod cluster;
 pub mod commands;
 mod demo;
 mod images;
 mod program;
 mod progress;
+mod soak;
 mod tools;
 pub mod world;

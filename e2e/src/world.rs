@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::{
     cluster::{self, Layout, Wanted},
     demo::Kubernetes,
-    images,
+    images::{self, Profile},
 };
 
 /// Where the operator of the journeys is.
@@ -225,8 +225,39 @@ impl World {
     }
 }
 
+/// Takes the operator that is installed instead of building one.
+///
+/// # Errors
+/// When there is none, or it does not watch all namespaces.
+pub(crate) fn prepare_installed() -> Result<String> {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let kubernetes = Kubernetes::local();
+    let environment = |name: &str| {
+        let path = format!("jsonpath={{.spec.template.spec.containers[0].env[?(@.name==\"{name}\")].value}}");
+        let arguments = [
+            "get",
+            "deployment/selextract-operator",
+            "-o",
+            &path,
+            "-n",
+            OPERATOR_NAMESPACE,
+        ];
+        kubernetes.kubectl(&arguments).output()
+    };
+    if environment("SELEXTRACT_ALL_NAMESPACES")? != "true" {
+        bail!("the installed operator does not watch all namespaces");
+    }
+    let tag = environment("SELEXTRACT_IMAGE_TAG")?;
+    Ok(PREPARED.get_or_init(|| tag).clone())
+}
+
 /// Once per test program: cluster, images, operator. A journey that finds them takes no time.
 fn prepare() -> Result<String> {
+    prepare_with(Profile::Development)
+}
+
+/// As every journey does before it begins, with images of this profile.
+pub(crate) fn prepare_with(profile: Profile) -> Result<String> {
     if let Some(tag) = PREPARED.get() {
         return Ok(tag.clone());
     }
@@ -236,7 +267,7 @@ fn prepare() -> Result<String> {
         nodes: 1,
         audit_log: false,
     })?;
-    let built = images::build()?;
+    let built = images::build_with(profile)?;
     cluster::load(&built.names(images::REGISTRY))?;
     let kubernetes = Kubernetes::local();
     kubernetes.create_namespace(OPERATOR_NAMESPACE)?;
