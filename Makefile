@@ -13,7 +13,8 @@ export REGISTRY ?=
 tool := $(CARGO_TARGET_DIR)/debug/selextract-local
 bin := $(SELEXTRACT_CACHE)/kubernetes-1.34.4/bin
 # Every build names the whole workspace: a part of it would compile the dependencies again with other features.
-integration := $(sort $(basename $(notdir $(wildcard */tests/*.rs e2e/services/tests/*.rs))))
+integration := $(sort $(basename $(notdir $(wildcard */tests/*.rs e2e/services/tests/*.rs))) \
+	$(filter-out journeys,$(notdir $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs)))))
 
 .PHONY: help
 help: ## This list
@@ -27,14 +28,16 @@ check: ## The fast tier: format, lints, unit tests
 
 .PHONY: test
 test: tool ## Everything that CI runs: unit, integration, charts, journeys on a real cluster
+	$(tool) tools
 	@echo '== unit tests'
 	cargo test --locked --workspace --lib --bins
-	@echo '== integration tests, against PostgreSQL, PgBouncer, Valkey and Chromium out of the images'
+	@echo '== integration tests, against PostgreSQL, PgBouncer, Valkey and Chromium'
+	command -v chromium-headless-shell >/dev/null || apt-get install --yes --quiet --no-install-recommends chromium-headless-shell
 	images/build --root data
-	images/build --root browser
+	SELEXTRACT_TEST_CHROMIUM=$$(command -v chromium-headless-shell) \
+	SELEXTRACT_TEST_DOCS=$$(images/build --root sites)/usr/share/doc/postgresql-doc-17/html \
 	cargo test --locked --workspace $(addprefix --test ,$(integration))
 	@echo '== charts'
-	$(tool) tools
 	HELM=$(bin)/helm charts/test
 	@echo '== journeys on a real cluster'
 	cargo test --locked --workspace --test journeys -- --test-threads=1

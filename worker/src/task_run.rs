@@ -223,7 +223,10 @@ impl<'a> Run<'a> {
             Session::open(&self.engines.browsers, &plan.url, &plan.headers).await?
         };
         let session = self.session.insert(session);
-        Ok(session.fetch(url, &plan.wait_conditions, plan.timeout).await?)
+        match session.fetch(url, &plan.wait_conditions, plan.timeout).await {
+            Ok(page) => Ok(page),
+            Err(error) => Err(self.engines.http.explain(url, error).await.into()),
+        }
     }
 
     /// The next page, if the run goes there.

@@ -1,4 +1,4 @@
-//! A real Chromium against a site on loopback. Runs where `SELEXTRACT_TEST_CHROMIUM` names the program (`make test` sets it).
+//! A real Chromium against a site on loopback. `SELEXTRACT_TEST_CHROMIUM` names the program (`make test` sets it).
 #![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
 mod site;
@@ -87,9 +87,10 @@ struct Bench {
 }
 
 impl Bench {
-    /// `None` where there is no Chromium to test with.
-    async fn new(adjust: impl FnOnce(&mut BrowserSettings)) -> Option<Self> {
-        let program = PathBuf::from(std::env::var_os("SELEXTRACT_TEST_CHROMIUM")?);
+    async fn new(adjust: impl FnOnce(&mut BrowserSettings)) -> Self {
+        let program = std::env::var_os("SELEXTRACT_TEST_CHROMIUM")
+            .expect("SELEXTRACT_TEST_CHROMIUM is not set; make test sets it");
+        let program = PathBuf::from(program);
         let proxy = ForwardProxy::start(serve(router()).await).await;
         let mut settings = BrowserSettings {
             program,
@@ -103,7 +104,7 @@ impl Bench {
         adjust(&mut settings);
         let metrics = Metrics::new(&prometheus::Registry::new(), 4).unwrap();
         let browsers = Arc::new(Browsers::new(settings, metrics));
-        Some(Self { browsers, proxy })
+        Self { browsers, proxy }
     }
 
     async fn session(&self, headers: &[(String, String)]) -> Session {
@@ -187,7 +188,7 @@ fn wait_for(selector: &str, milliseconds: u64) -> [(String, Duration); 1] {
 
 #[tokio::test]
 async fn a_page_is_read_after_its_wait_conditions_hold() {
-    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let bench = Bench::new(|_| {}).await;
     let page = bench.fetch("/scripted", &wait_for("ul.list > li", 5000)).await.unwrap();
     assert!(page.html.contains("<li>made by script"), "{}", page.html);
     assert_eq!(page.url.as_str(), "http://site.test/scripted");
@@ -197,7 +198,7 @@ async fn a_page_is_read_after_its_wait_conditions_hold() {
 
 #[tokio::test]
 async fn a_wait_condition_that_does_not_hold_fails_by_its_name() {
-    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let bench = Bench::new(|_| {}).await;
     let error = bench
         .fetch("/plain", &wait_for("a[title=\"it's\"]", 300))
         .await
@@ -208,7 +209,7 @@ async fn a_wait_condition_that_does_not_hold_fails_by_its_name() {
 
 #[tokio::test]
 async fn a_page_that_never_loads_whole_is_read_as_it_is() {
-    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let bench = Bench::new(|_| {}).await;
     let mut session = bench.session(&[]).await;
     let url: Url = "http://site.test/slow-image".parse().unwrap();
     let page = session.fetch(&url, &[], Duration::from_secs(2)).await.unwrap();
@@ -220,7 +221,7 @@ async fn a_page_that_never_loads_whole_is_read_as_it_is() {
 
 #[tokio::test]
 async fn an_error_status_a_foreign_type_and_a_huge_page_are_refused() {
-    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let bench = Bench::new(|_| {}).await;
     assert!(matches!(
         bench.fetch("/missing", &[]).await,
         Err(FetchError::Status { status: 404, .. })
@@ -236,7 +237,7 @@ async fn an_error_status_a_foreign_type_and_a_huge_page_are_refused() {
 
 #[tokio::test]
 async fn the_running_browser_has_the_guides_flags_and_one_way_out() {
-    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let bench = Bench::new(|_| {}).await;
     bench.fetch("/plain", &[]).await.unwrap();
     let line = command_line(bench.main_process().unwrap());
     for flag in [
@@ -277,7 +278,7 @@ async fn with_the_sandbox_on_the_browser_runs_without_no_sandbox() {
         }
         settings.sandbox = true;
     };
-    let Some(bench) = Bench::new(adjust).await else { return };
+    let bench = Bench::new(adjust).await;
     bench.fetch("/plain", &[]).await.unwrap();
     let line = command_line(bench.main_process().unwrap());
     assert!(!line.iter().any(|argument| argument.contains("no-sandbox")), "{line:?}");
@@ -286,7 +287,7 @@ async fn with_the_sandbox_on_the_browser_runs_without_no_sandbox() {
 
 #[tokio::test]
 async fn nothing_leaves_but_through_the_proxy() {
-    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let bench = Bench::new(|_| {}).await;
     let hits = Arc::new(AtomicU32::new(0));
     let trap = serve(Router::new().fallback({
         let hits = Arc::clone(&hits);
@@ -308,7 +309,7 @@ async fn nothing_leaves_but_through_the_proxy() {
 
 #[tokio::test]
 async fn the_tasks_headers_stay_at_home_and_we_say_who_we_are() {
-    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let bench = Bench::new(|_| {}).await;
     let mut session = bench.session(&[("x-mine".into(), "secret".into())]).await;
     let home = load(&mut session, "/echo", &[]).await.unwrap();
     assert!(
@@ -330,7 +331,7 @@ async fn the_tasks_headers_stay_at_home_and_we_say_who_we_are() {
 
 #[tokio::test]
 async fn a_tab_is_used_for_all_pages_of_a_run() {
-    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let bench = Bench::new(|_| {}).await;
     let mut session = bench.session(&[]).await;
     for _ in 0..5 {
         load(&mut session, "/plain", &[]).await.unwrap();
@@ -343,7 +344,7 @@ async fn a_tab_is_used_for_all_pages_of_a_run() {
 
 #[tokio::test]
 async fn a_renderer_that_crashes_fails_its_page_and_the_next_has_a_new_browser() {
-    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let bench = Bench::new(|_| {}).await;
     bench.fetch("/plain", &[]).await.unwrap();
     let first = bench.main_process().unwrap();
     let mut session = bench.session(&[]).await;
@@ -367,7 +368,7 @@ async fn a_renderer_that_crashes_fails_its_page_and_the_next_has_a_new_browser()
 
 #[tokio::test]
 async fn a_browser_that_hangs_is_killed_within_seconds() {
-    let Some(bench) = Bench::new(|_| {}).await else { return };
+    let bench = Bench::new(|_| {}).await;
     let mut session = bench.session(&[]).await;
     let hung = bench.main_process().unwrap();
     signal(hung, Signal::STOP);
@@ -383,9 +384,7 @@ async fn a_browser_that_hangs_is_killed_within_seconds() {
 
 #[tokio::test]
 async fn a_browser_retires_after_its_pages_and_leaves_nothing_behind() {
-    let Some(bench) = Bench::new(|settings| settings.max_pages = 2).await else {
-        return;
-    };
+    let bench = Bench::new(|settings| settings.max_pages = 2).await;
     bench.fetch("/plain", &[]).await.unwrap();
     let first = bench.main_process().unwrap();
     let profile = command_line(first)
@@ -406,9 +405,7 @@ async fn a_browser_retires_after_its_pages_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_browser_that_grew_too_large_retires() {
-    let Some(bench) = Bench::new(|settings| settings.max_memory = 1 << 20).await else {
-        return;
-    };
+    let bench = Bench::new(|settings| settings.max_memory = 1 << 20).await;
     bench.fetch("/plain", &[]).await.unwrap();
     let first = bench.main_process().unwrap();
     sleep(Duration::from_secs(3)).await;
@@ -419,9 +416,7 @@ async fn a_browser_that_grew_too_large_retires() {
 
 #[tokio::test]
 async fn a_program_that_is_not_a_browser_is_a_failure_that_says_so() {
-    let Some(bench) = Bench::new(|settings| settings.program = "/bin/false".into()).await else {
-        return;
-    };
+    let bench = Bench::new(|settings| settings.program = "/bin/false".into()).await;
     let home: Url = "http://site.test/".parse().unwrap();
     let error = Session::open(&bench.browsers, &home, &[]).await.unwrap_err();
     assert!(error.to_string().contains("did not come up"), "{error}");

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::{
     ConnectionSnafu, EGRESS_HEADER, FetchError, MAX_BYTES, Page, Request, SchemeSnafu, TooManyRedirectsSnafu, charset,
-    check_answer, check_egress, retry_after, shortened,
+    check_answer, check_egress, retry_after, shortened, tunnel,
 };
 
 /// Names Selextract, so that a site's owner can tell who visits.
@@ -32,6 +32,7 @@ const ACCEPT: &str = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.1";
 #[derive(Clone, Debug)]
 pub struct Http {
     client: Client,
+    proxy: Url,
 }
 
 impl Http {
@@ -49,7 +50,10 @@ impl Http {
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
             .build()?;
-        Ok(Self { client })
+        Ok(Self {
+            client,
+            proxy: proxy.clone(),
+        })
     }
 
     /// Fetches a page and follows its redirects. The caller bounds the time.
@@ -81,7 +85,18 @@ impl Http {
             }
             get = get.headers(headers);
         }
-        get.send().await.map_err(|error| connection(&error))
+        match get.send().await {
+            Ok(response) => Ok(response),
+            Err(error) => Err(self.explain(url, connection(&error)).await),
+        }
+    }
+
+    /// A failure of either engine, told as what it was when the egress proxy refused the tunnel to an https page.
+    pub async fn explain(&self, url: &Url, failure: FetchError) -> FetchError {
+        if url.scheme() != "https" || !matches!(failure, FetchError::Connection { .. }) {
+            return failure;
+        }
+        tunnel::objection(&self.proxy, url).await.unwrap_or(failure)
     }
 }
 
