@@ -8,8 +8,6 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, postgres::PgConnec
 
 use crate::ledger::{Ledger, LedgerError, PoolSettings, Secret, UserId, error};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
-
 /// The role that owns the schema.
 pub const OWNER: &str = "selextract_owner";
 /// The role of API, workers and keeper.
@@ -121,7 +119,10 @@ pub async fn migrate(owner: &Secret, now: Timestamp) -> Result<(), LedgerError> 
     let doing = error::DatabaseSnafu { doing: "migrating" };
     let options = PgConnectOptions::from_str(&owner.0).context(error::UrlSnafu)?;
     let mut connection = connect(&options).await?;
-    MIGRATIONS.run(&mut connection).await.context(error::MigrateSnafu)?;
+    let mut migrations = sqlx::migrate!("../migrations");
+    // A newer version's migrations only ever expand, so that the way back from an upgrade is open.
+    migrations.set_ignore_missing(true);
+    migrations.run(&mut connection).await.context(error::MigrateSnafu)?;
     let app: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND rolname <> current_user)")
             .bind(APP)
