@@ -11,6 +11,7 @@ export CLUSTER ?= local
 export REGISTRY ?=
 
 tool := $(CARGO_TARGET_DIR)/debug/selextract-local
+bench := $(CARGO_TARGET_DIR)/debug/selextract-bench
 bin := $(SELEXTRACT_CACHE)/kubernetes-1.34.4/bin
 # Every build names the whole workspace: a part of it would compile the dependencies again with other features.
 integration := $(sort $(basename $(notdir $(wildcard */tests/*.rs e2e/services/tests/*.rs))) \
@@ -41,6 +42,9 @@ test: tool ## Everything that CI runs: unit, integration, charts, journeys on a 
 	HELM=$(bin)/helm charts/test
 	@echo '== journeys on a real cluster'
 	cargo test --locked --workspace --test journeys -- --test-threads=1
+	@echo '== bench and soak for seconds: what must be true on any machine'
+	$(bench) bench --smoke
+	$(bench) soak --smoke
 
 .PHONY: demo
 demo: ## From a clone to scraped rows on a real Kubernetes (CLUSTER=current: on yours)
@@ -51,6 +55,14 @@ demo: ## From a clone to scraped rows on a real Kubernetes (CLUSTER=current: on 
 .PHONY: demo-down
 demo-down: tool ## Takes the demo away
 	@$(tool) demo-down
+
+.PHONY: bench
+bench: tool ## What the operator costs, on release images; 30 minutes by hand (ARGS='--only start'); docs/benchmarks.md
+	@$(bench) bench $(ARGS)
+
+.PHONY: soak
+soak: tool ## Load while parts are killed in turn, on release images; by hand (MINUTES=10); docs/benchmarks.md
+	@$(bench) soak --minutes $(or $(MINUTES),10) $(ARGS)
 
 .PHONY: images
 images: tool ## Builds the programs and the images, and prints their tag

@@ -53,6 +53,9 @@ pub struct Subject {
 struct Options {
     #[command(flatten)]
     subject: Subject,
+    /// Others use the operator too: its own counts are then theirs as well, and only the objects of this measurement tell.
+    #[arg(long)]
+    shared: bool,
     /// What is measured; everything when nothing is named.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
@@ -238,11 +241,18 @@ async fn measure_rest(world: &World, options: &Options, report: &mut Report) -> 
     for name in &names {
         clusters::wait_until_ready(world, name).await?;
     }
-    let rest = rest::measure(world, options.at_rest()).await?;
+    let rest = rest::measure(world, options.at_rest(), options.shared).await?;
     let what = |who: &str| {
         let (clusters, seconds) = (options.clusters, options.at_rest().as_secs());
         format!("writes {who} at rest in {seconds} s, {clusters} clusters (1 whole, the others played)")
     };
+    let (changed, objects) = &rest.changed;
+    let changed = format!("{} of {objects}", writes::told(changed));
+    report.add(
+        "objects of these clusters that the operator changed meanwhile",
+        changed,
+        "none",
+    );
     report.add(what("by the operator, its own count"), told(&rest.operator), "none");
     if let Some(audited) = &rest.audited {
         report.add(what("by the operator, audit log"), told(audited), "none but leases");
