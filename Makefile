@@ -77,7 +77,7 @@ cluster-up: tool ## Starts the local cluster (NODES=2 for two nodes)
 cluster-down: tool ## Takes the local cluster away
 	@$(tool) down
 
-# The whole workspace and not one package: dependencies are then compiled once, with the same features for tests, tool and images.
+# The whole workspace, and one test with it: dependencies are then compiled once, with the same features for tests, tool and images.
 .PHONY: tool
 tool:
-	@cargo build --locked --workspace --bins
+	@cargo build --locked --workspace --bins --test start

@@ -114,13 +114,16 @@ fn build_images(root: &Path, tag: &str, binaries: &Path, names: &[&str]) -> Resu
     Ok(Built { tag: tag.to_owned() })
 }
 
-/// The paths of the workspace's programs, as cargo names them. All packages at once, as the tests build them: a choice of some would
-/// compile the dependencies again with other features.
+/// The paths of the workspace's programs, as cargo names them.
+///
+/// All packages at once, and one test with them: cargo then gives the dependencies the features that the tests have, and does not compile
+/// them a second time.
 fn build_programs(root: &Path, which: &[&str]) -> Result<Vec<PathBuf>> {
     let arguments = [
         "build",
         "--locked",
         "--workspace",
+        "--test=start",
         "--message-format=json-render-diagnostics",
     ];
     let messages = Program::new("cargo", arguments)
@@ -142,9 +145,10 @@ fn build_programs(root: &Path, which: &[&str]) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// The tools and the generator of definitions are for this repository only.
+/// The tools, the generator of definitions and the test are for this repository only.
 fn is_in_an_image(program: &str) -> bool {
-    !matches!(program, "selextract-local" | "selextract-bench" | "selextract-crds")
+    program.starts_with("selextract-")
+        && !matches!(program, "selextract-local" | "selextract-bench" | "selextract-crds")
 }
 
 /// Copies without debug information, which is most of a program's size.
