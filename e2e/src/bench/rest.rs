@@ -47,7 +47,8 @@ pub async fn measure(world: &World, duration: Duration, shared: bool) -> Result<
     compare(&before, &after, changed_since(world, began)?)
 }
 
-/// The objects of the namespace in which the operator changed something since; the API server notes the second of each writer's last change.
+/// The objects of the namespace in which the operator changed something since, by the time of each writer's last change; an entry without one is
+/// older than this world (the scale subresource keeps none).
 fn changed_since(world: &World, began: Timestamp) -> Result<(BTreeMap<String, u64>, usize)> {
     let list: Value = serde_json::from_str(&world.kubectl(&["get", KINDS, "--show-managed-fields", "-o", "json"])?)?;
     let objects = list["items"].as_array().cloned().unwrap_or_default();
@@ -60,7 +61,7 @@ fn changed_since(world: &World, began: Timestamp) -> Result<(BTreeMap<String, u6
             .filter(|entry| MANAGERS.iter().any(|name| entry["manager"] == *name));
         let newer = |entry: &Value| {
             let time = entry["time"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
-            time.is_none_or(|time| time > began)
+            time.is_some_and(|time| time > began)
         };
         if ours.into_iter().any(newer) {
             let name = |value: &Value| value.as_str().unwrap_or_default().to_owned();
