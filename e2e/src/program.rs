@@ -85,6 +85,14 @@ impl Program {
         self
     }
 
+    /// Without these variables in its environment.
+    pub fn without(mut self, names: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        for name in names {
+            self.command.env_remove(name);
+        }
+        self
+    }
+
     /// Its standard error goes to ours while it runs.
     pub fn show_output(mut self) -> Self {
         self.output_shown = true;
