@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    env,
     fs::{self, File},
     path::{Path, PathBuf},
     time::Duration,
@@ -72,6 +73,22 @@ pub fn cache() -> Result<PathBuf> {
     }
     let home = std::env::var_os("HOME").context("neither SELEXTRACT_CACHE nor HOME is set")?;
     Ok(Path::new(&home).join(".cache/selextract"))
+}
+
+/// `selextract-local` itself: this program, or beside it where this one is a test or a benchmark (cargo puts tests one folder deeper).
+pub fn own_program() -> Result<PathBuf> {
+    let here = env::current_exe()?;
+    here.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("selextract-local"))
+        .find(|path| path.is_file())
+        .with_context(|| {
+            format!(
+                "selextract-local is not beside {}; build it with make tool",
+                here.display()
+            )
+        })
 }
 
 /// The root of the repository that this program was built from.

@@ -9,7 +9,7 @@ use super::{
     layout::{CONTROL_PLANE, CONTROL_PLANE_NAMESPACE, DNS_SERVICE, Layout, POD_RANGE, SERVICE_RANGE},
     process::{self, Room},
 };
-use crate::{program::Program, progress::wait_for};
+use crate::{program::Program, progress::wait_for, tools};
 
 const AUDIT_POLICY: &str =
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
@@ -100,7 +100,7 @@ pub fn start_helpers(layout: &Layout) -> Result<()> {
         network: None,
         mounts: None,
     };
-    process::start(layout, "provisioner", &host, std::env::current_exe()?, ["provision"])?;
+    process::start(layout, "provisioner", &host, tools::own_program()?, ["provision"])?;
     Ok(())
 }
 
