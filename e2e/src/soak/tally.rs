@@ -117,7 +117,9 @@ mod tests {
     fn only_ended_tasks_with_every_record_once_are_sound() {
         let of = |outcomes: &[Outcome]| {
             let mut tally = Tally::default();
-            outcomes.iter().for_each(|outcome| tally.add(outcome));
+            for outcome in outcomes {
+                tally.add(outcome);
+            }
             tally.ensure_sound().is_ok()
         };
         let good = || outcome(Some("succeeded"), Some((0, 0)));
