@@ -179,11 +179,9 @@ pub fn database_of(url: &Secret) -> Result<String, LedgerError> {
 }
 
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, LedgerError> {
-    let doing = error::DatabaseSnafu {
-        doing: "reaching the database",
-    };
+    let address = format!("{}:{}", options.get_host(), options.get_port());
     match tokio::time::timeout(CONNECT, PgConnection::connect_with(options)).await {
-        Ok(connection) => connection.context(doing),
-        Err(_) => Err(sqlx::Error::PoolTimedOut).context(doing),
+        Ok(connection) => connection.context(error::UnreachableSnafu { address }),
+        Err(_) => Err(sqlx::Error::PoolTimedOut).context(error::UnreachableSnafu { address }),
     }
 }

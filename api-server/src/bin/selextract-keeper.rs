@@ -1,6 +1,6 @@
 //! `selextract-keeper`: what is done once for the whole platform; `selextract-keeper migrate` brings the database to this version.
 
-use std::env::args_os;
+use std::{env::args_os, process::ExitCode};
 
 use clap::{Args, Parser};
 use selextract_api_server::keeper::{self, KeeperSettings, MigrateSettings};
@@ -39,14 +39,21 @@ struct Logs {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     // Nothing of rustls works before it; a second provider cannot have been there.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // Two parsers and no subcommand of clap's: both read some of the same variables, and clap would ask for the others of the keeper.
     if args_os().nth(1).is_some_and(|argument| argument == "migrate") {
         let program = Migrate::parse_from(args_os().skip(1));
         telemetry::start_logs(&program.logs.log).map_err(anyhow::Error::msg)?;
-        return keeper::migrate(program.settings).await;
+        // One line, since it becomes the message of a condition; an error of the ledger tells its causes itself.
+        return match keeper::migrate(program.settings).await {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(error) => {
+                eprintln!("{error}");
+                Ok(ExitCode::FAILURE)
+            }
+        };
     }
     let program = Keep::parse();
     telemetry::start_logs(&program.logs.log).map_err(anyhow::Error::msg)?;
@@ -57,5 +64,6 @@ async fn main() -> anyhow::Result<()> {
         terminate.recv().await;
         ended.cancel();
     });
-    keeper::run(program.settings, end).await
+    keeper::run(program.settings, end).await?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -20,6 +20,14 @@ pub enum LedgerError {
         /// What the database said.
         source: sqlx::Error,
     },
+    /// The database could not be reached.
+    #[snafu(display("the database at {address} cannot be reached: {source}"))]
+    Unreachable {
+        /// Host and port.
+        address: String,
+        /// What happened.
+        source: sqlx::Error,
+    },
     /// The migrations were not applied.
     #[snafu(display("applying the migrations: {source}"))]
     Migrate {
