@@ -102,11 +102,13 @@ impl Platform {
         let mut anchors = BTreeSet::new();
         for page in pages {
             let html = text(&format!("{base}/{page}")).await?;
-            anchors.extend(
-                quoted(&html, "<dt id=\"")
-                    .filter(|id| id.starts_with("GUC-"))
-                    .map(str::to_owned),
-            );
+            let terms = html
+                .split("<dt id=\"")
+                .skip(1)
+                .filter_map(|rest| rest.split("</dt>").next());
+            // Some terms explain a value, not a parameter.
+            let parameters = terms.filter(|term| term.starts_with("GUC-") && term.contains("class=\"varname\""));
+            anchors.extend(parameters.filter_map(|term| term.split('"').next()).map(str::to_owned));
         }
         Ok(anchors)
     }

@@ -132,8 +132,7 @@ impl Writer<'_> {
                 return Ok(None);
             }
         }
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        match api.patch(&key.name, &params, &Patch::Apply(&object)).await {
+        match write(&api, &key, &object, current.is_some()).await {
             Ok(applied) => {
                 self.telemetry.wrote("apply");
                 tracing::info!(object = %key, namespace = owner.namespace, cluster = owner.name, "Applied.");
@@ -209,6 +208,26 @@ impl Writer<'_> {
                 key: key.clone(),
             }),
         }
+    }
+}
+
+/// Server-side apply. A hand edit of what identifies an entry of a list, such as a Service's port number, leaves that entry beside the
+/// wanted one, which validation may refuse; then the lists are replaced whole and the object is applied once more.
+async fn write(api: &Api<DynamicObject>, key: &Key, object: &Value, exists: bool) -> kube::Result<DynamicObject> {
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match api.patch(&key.name, &params, &Patch::Apply(object)).await {
+        Err(kube::Error::Api(status)) if exists && status.code == 422 => {
+            let replace = PatchParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            match api.patch(&key.name, &replace, &Patch::Merge(object)).await {
+                Ok(_) => api.patch(&key.name, &params, &Patch::Apply(object)).await,
+                // What was wrong from the start is told by the first answer.
+                Err(_) => Err(kube::Error::Api(status)),
+            }
+        }
+        written => written,
     }
 }
 

@@ -13,6 +13,8 @@ mod secrets;
 mod status;
 mod workload;
 
+pub(crate) use apply::FIELD_MANAGER;
+
 use std::{convert::Infallible, sync::Arc};
 
 use futures::{

@@ -436,7 +436,11 @@ async fn write_status(
     let patch = json!({"metadata": {"uid": cluster.uid()}, "status": patch});
     tools.context.telemetry.wrote("cluster status");
     match api
-        .patch_status(&cluster.name_any(), &PatchParams::default(), &Patch::Merge(&patch))
+        .patch_status(
+            &cluster.name_any(),
+            &PatchParams::apply(super::FIELD_MANAGER),
+            &Patch::Merge(&patch),
+        )
         .await
     {
         Ok(_) => Ok(()),
@@ -512,7 +516,7 @@ async fn unreadable(
     let resource = ApiResource::erase::<SelextractCluster>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(tools.context.client.clone(), namespace, &resource);
     let patch = json!({"status": {"observedGeneration": generation, "conditions": status.conditions}});
-    api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
+    api.patch_status(name, &PatchParams::apply(super::FIELD_MANAGER), &Patch::Merge(&patch))
         .await
         .map_err(Box::new)
         .context(StatusSnafu)?;

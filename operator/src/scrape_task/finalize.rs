@@ -121,7 +121,11 @@ pub async fn write_finalizers(
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": task.resource_version()}});
     tools.context.telemetry.wrote("finalizer");
     match api
-        .patch(&task.name_any(), &PatchParams::default(), &Patch::Merge(&patch))
+        .patch(
+            &task.name_any(),
+            &PatchParams::apply(crate::cluster::FIELD_MANAGER),
+            &Patch::Merge(&patch),
+        )
         .await
     {
         Ok(written) => Ok(Some(written)),

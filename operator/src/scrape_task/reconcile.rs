@@ -253,7 +253,11 @@ async fn write_status(task: &ScrapeTask, new: &ScrapeTaskStatus, tools: &Tools) 
     }
     let patch = json!({"metadata": {"uid": task.uid()}, "status": fields});
     let written = api
-        .patch_status(&task.name_any(), &PatchParams::default(), &Patch::Merge(&patch))
+        .patch_status(
+            &task.name_any(),
+            &PatchParams::apply(crate::cluster::FIELD_MANAGER),
+            &Patch::Merge(&patch),
+        )
         .await
         .map_err(Box::new)
         .context(KubeSnafu {
@@ -302,7 +306,7 @@ async fn unreadable(invalid: &kube::core::error_boundary::InvalidObject, tools: 
     // The same words at every try: the API server does not store what is the same.
     api.patch_status(
         meta.name.as_deref().unwrap_or_default(),
-        &PatchParams::default(),
+        &PatchParams::apply(crate::cluster::FIELD_MANAGER),
         &Patch::Merge(&patch),
     )
     .await
