@@ -47,7 +47,8 @@ async fn read_replicas_follow_the_spec() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
+// The load goes on while this waits for kubectl.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_with_a_migration_fails_no_request() -> Result<()> {
     let platform = shared().await?;
     let world = &platform.world;

@@ -50,7 +50,8 @@ async fn a_worker_that_dies_in_the_middle_loses_and_doubles_nothing() -> Result<
     Ok(())
 }
 
-#[tokio::test]
+// The load goes on while this waits for kubectl.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_pod_is_deleted_under_load_and_no_request_fails() -> Result<()> {
     let platform = shared().await?;
     let load = Load::start(&platform).await?;
