@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, Stdio},
+    process::{Child, ChildStdout, Stdio},
     time::Duration,
 };
 
@@ -62,6 +62,8 @@ fn secret(kubernetes: &Kubernetes, namespace: &str, cluster: &str) -> Result<Str
 struct Forward {
     child: Child,
     address: String,
+    /// kubectl writes a line for each connection and is killed by the first that nobody could read.
+    _output: BufReader<ChildStdout>,
 }
 
 impl Forward {
@@ -83,7 +85,8 @@ impl Forward {
             .context("kubectl port-forward cannot be started")?;
         let output = child.stdout.take().context("kubectl port-forward has no output")?;
         let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
+        let mut output = BufReader::new(output);
+        output.read_line(&mut line)?;
         let address = line
             .strip_prefix("Forwarding from ")
             .and_then(|rest| rest.split_whitespace().next())
@@ -91,6 +94,7 @@ impl Forward {
         let mut forward = Self {
             child,
             address: String::new(),
+            _output: output,
         };
         forward.address = address.with_context(|| format!("kubectl port-forward said {line:?}"))?;
         Ok(forward)
