@@ -270,23 +270,11 @@ pub(crate) fn prepare_with(profile: Profile) -> Result<String> {
     let built = images::build_with(profile)?;
     cluster::load(&built.names(images::REGISTRY))?;
     let kubernetes = Kubernetes::local();
-    kubernetes.create_namespace(OPERATOR_NAMESPACE)?;
-    kubernetes.install("selextract-crds", "selextract-crds", OPERATOR_NAMESPACE, &[])?;
-    let settings = [
-        "watchAllNamespaces=true".to_owned(),
-        format!("image.registry={}", images::REGISTRY),
-        format!("image.tag={}", built.tag),
-    ];
-    kubernetes.install(
-        "selextract-operator",
-        "selextract-operator",
+    kubernetes.install_operator(
         OPERATOR_NAMESPACE,
-        &settings,
-    )?;
-    kubernetes.rollout(
-        OPERATOR_NAMESPACE,
-        "deployment/selextract-operator",
-        Duration::from_mins(2),
+        "watchAllNamespaces=true",
+        images::REGISTRY,
+        &built.tag,
     )?;
     Ok(PREPARED.get_or_init(|| built.tag).clone())
 }

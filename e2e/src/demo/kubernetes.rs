@@ -149,6 +149,20 @@ impl Kubernetes {
         self.install_with(release, chart, namespace, &flags)
     }
 
+    /// Installs or upgrades the definitions and the operator, and waits until that is ready. `watched` says which namespaces, as a chart's
+    /// setting.
+    pub fn install_operator(&self, namespace: &str, watched: &str, registry: &str, tag: &str) -> Result<()> {
+        self.create_namespace(namespace)?;
+        self.install("selextract-crds", "selextract-crds", namespace, &[])?;
+        let settings = [
+            watched.to_owned(),
+            format!("image.registry={registry}"),
+            format!("image.tag={tag}"),
+        ];
+        self.install("selextract-operator", "selextract-operator", namespace, &settings)?;
+        self.rollout(namespace, "deployment/selextract-operator", Duration::from_mins(2))
+    }
+
     /// Installs or upgrades one of our charts with these flags.
     pub fn install_with(&self, release: &str, chart: &str, namespace: &str, flags: &[String]) -> Result<()> {
         let path = tools::repository()?.join("charts").join(chart);

@@ -152,25 +152,9 @@ fn deliver(target: &Target, kubernetes: &Kubernetes, built: &Built) -> Result<St
 }
 
 fn install_operator(kubernetes: &Kubernetes, registry: &str, built: &Built) -> Result<()> {
-    kubernetes.create_namespace(OPERATOR_NAMESPACE)?;
     kubernetes.create_namespace(NAMESPACE)?;
-    kubernetes.install("selextract-crds", "selextract-crds", OPERATOR_NAMESPACE, &[])?;
-    let settings = [
-        format!("watchNamespaces={{{NAMESPACE}}}"),
-        format!("image.registry={registry}"),
-        format!("image.tag={}", built.tag),
-    ];
-    kubernetes.install(
-        "selextract-operator",
-        "selextract-operator",
-        OPERATOR_NAMESPACE,
-        &settings,
-    )?;
-    kubernetes.rollout(
-        OPERATOR_NAMESPACE,
-        "deployment/selextract-operator",
-        Duration::from_mins(2),
-    )
+    let watched = format!("watchNamespaces={{{NAMESPACE}}}");
+    kubernetes.install_operator(OPERATOR_NAMESPACE, &watched, registry, &built.tag)
 }
 
 fn apply_platform(kubernetes: &Kubernetes, registry: &str, built: &Built) -> Result<()> {
