@@ -1,6 +1,7 @@
 //! Numbered lines with seconds, and waiting with an end.
 
 use std::{
+    cell::RefCell,
     io::{Write, stdout},
     thread,
     time::{Duration, Instant},
@@ -13,6 +14,7 @@ pub struct Progress {
     total: usize,
     done: usize,
     started: Instant,
+    noted: RefCell<Vec<String>>,
 }
 
 impl Progress {
@@ -22,6 +24,7 @@ impl Progress {
             total,
             done: 0,
             started: Instant::now(),
+            noted: RefCell::default(),
         }
     }
 
@@ -38,8 +41,13 @@ impl Progress {
         drop(stdout().flush());
     }
 
-    /// Something to know within a step.
+    /// Something to know within a step, said once.
     pub fn note(&self, what: &str) {
+        let mut noted = self.noted.borrow_mut();
+        if noted.iter().any(|said| said == what) {
+            return;
+        }
+        noted.push(what.to_owned());
         println!("      {what} ({} s)", self.started.elapsed().as_secs());
         drop(stdout().flush());
     }

@@ -114,6 +114,11 @@ impl Clusters {
         self.stores.iter().find_map(|store| store.get(&key))
     }
 
+    /// All clusters.
+    pub fn all(&self) -> Vec<Arc<GuardedCluster>> {
+        self.stores.iter().flat_map(Store::state).collect()
+    }
+
     /// The store that a writer of [`Clusters::new`] fills.
     pub fn store_of(writer: &Writer<GuardedCluster>) -> Store<GuardedCluster> {
         writer.as_reader()

@@ -96,6 +96,24 @@ pub struct Removals {
     pub uids: Vec<String>,
 }
 
+/// The answer to `GET /internal/v1/scrape-tasks?after=UID`: what the ledger knows, by uid, at most [`MAX_ITEMS`]; the last page is empty.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownTasks {
+    /// In the order of their uids.
+    pub items: Vec<KnownTask>,
+}
+
+/// One `ScrapeTask` that the ledger knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownTask {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
 /// The answer to `GET /internal/v1/changes?after=N&waitSeconds=S`, held until there is a change or the wait is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Changes {

@@ -1,4 +1,4 @@
-//! The three calls of the operator. Both ends read leniently: versions of operator and API may differ.
+//! The four calls of the operator. Both ends read leniently: versions of operator and API may differ.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use selextract_platform::{
 };
 use selextract_task::{
     Violations,
-    feed::{Changes, MAX_ITEMS, Removals, Upsert, UpsertAnswer, UpsertAnswers, Upserts},
+    feed::{Changes, KnownTasks, MAX_ITEMS, Removals, Upsert, UpsertAnswer, UpsertAnswers, Upserts},
 };
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -30,6 +30,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const WRITERS: usize = 4;
 /// The longest sentence of a refusal; it becomes a condition's message.
 const MAX_REFUSAL: usize = 1024;
+
+/// Which known tasks are wanted.
+#[derive(Debug, Deserialize)]
+pub struct KnownParams {
+    /// The last uid of the page before; empty for the first page.
+    #[serde(default)]
+    after: String,
+}
 
 /// Which changes are wanted.
 #[derive(Debug, Deserialize)]
@@ -66,6 +74,15 @@ pub async fn upsert(
         state.offer(started);
     }
     Ok(Json(UpsertAnswers { items: answers }))
+}
+
+/// A page of what the ledger knows.
+pub async fn known(
+    State(state): State<AppState>,
+    Params(params): Params<KnownParams>,
+) -> Result<Json<KnownTasks>, Problem> {
+    let items = state.ledger.known_scrape_tasks(&params.after).await?;
+    Ok(Json(KnownTasks { items }))
 }
 
 /// Ends what the removed tasks still do.

@@ -1,6 +1,6 @@
 //! The internal listener: what the operator says to the API of a cluster, over TLS, with a service-account token.
 //!
-//! `PUT /internal/v1/scrape-tasks`, `POST /internal/v1/scrape-tasks/remove`, `GET /internal/v1/changes`: `selextract_task::feed`.
+//! `GET` and `PUT /internal/v1/scrape-tasks`, `POST /internal/v1/scrape-tasks/remove`, `GET /internal/v1/changes`: `selextract_task::feed`.
 
 mod handlers;
 pub mod tls;
@@ -32,7 +32,8 @@ const BODY_LIMIT: usize = 64 * 1024 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The routes' methods and templates, for the metrics.
-pub const ROUTES: [(&str, &str); 3] = [
+pub const ROUTES: [(&str, &str); 4] = [
+    ("GET", "/internal/v1/scrape-tasks"),
     ("PUT", "/internal/v1/scrape-tasks"),
     ("POST", "/internal/v1/scrape-tasks/remove"),
     ("GET", "/internal/v1/changes"),
@@ -40,8 +41,9 @@ pub const ROUTES: [(&str, &str); 3] = [
 
 /// The internal listener's routes behind the operator's token.
 pub fn router(state: AppState, tokens: Arc<OperatorTokens>, metrics: HttpMetrics) -> Router {
-    let [(_, upsert), (_, remove), (_, changes)] = ROUTES;
+    let [(_, known), (_, upsert), (_, remove), (_, changes)] = ROUTES;
     Router::new()
+        .route(known, routing::get(handlers::known))
         .route(upsert, routing::put(handlers::upsert))
         .route(remove, routing::post(handlers::remove))
         .route(changes, routing::get(handlers::changes))

@@ -159,10 +159,22 @@ async fn a_removed_scrape_task_is_canceled_and_a_stranger_is_not_let_in() {
         .run
         .clone()
         .unwrap();
+    let (_, known) = operator.call("GET", "scrape-tasks?after=uid-0", &Value::Null).await;
+    let item = json!({ "uid": "uid-1", "namespace": "team", "name": "prices" });
+    assert_eq!(
+        serde_json::from_str::<Value>(&known).unwrap(),
+        json!({ "items": [item] })
+    );
     let removed = operator
         .call("POST", "scrape-tasks/remove", &json!({ "uids": ["uid-1", "unknown"] }))
         .await;
     assert_eq!(removed.0, StatusCode::NO_CONTENT, "{}", removed.1);
+    for after in ["", "uid-1"] {
+        let (_, known) = operator
+            .call("GET", &format!("scrape-tasks?after={after}"), &Value::Null)
+            .await;
+        assert_eq!(known, r#"{"items":[]}"#);
+    }
     let admin = operator.api.login("admin", support::ADMIN_PASSWORD).await;
     let task = operator
         .api

@@ -59,7 +59,7 @@ capabilities:
 {{- define "selextract-operator.watchRules" -}}
 - apiGroups: [selextract.io]
   resources: [selextractclusters, scrapetasks]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch]
 - apiGroups: [selextract.io]
   resources: [selextractclusters/status, scrapetasks/status]
   verbs: [patch]
@@ -93,7 +93,4 @@ capabilities:
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
-- apiGroups: [""]
-  resources: [namespaces]
-  verbs: [get]
 {{- end }}

@@ -204,14 +204,12 @@ impl Kubernetes {
         timeout: Duration,
         progress: &Progress,
     ) -> Result<()> {
-        let mut seen = Vec::new();
         let what = format!("{object}: condition {condition}");
         wait_for(&what, timeout, || {
             let conditions = self.conditions(namespace, object)?;
             for (kind, _) in conditions.iter().filter(|(_, status)| status["status"] == "True") {
-                if kind != condition && kind != "Reconciling" && !seen.contains(kind) {
+                if kind != condition && kind != "Reconciling" {
                     progress.note(&format!("{object}: {kind}"));
-                    seen.push(kind.clone());
                 }
             }
             let found = conditions

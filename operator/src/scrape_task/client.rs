@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, api::PostParams};
 use reqwest::{Method, StatusCode};
-use selextract_task::feed::{Changes, Removals, UpsertAnswers, Upserts};
+use selextract_task::feed::{Changes, KnownTasks, Removals, UpsertAnswers, Upserts};
 use serde::{Serialize, de::DeserializeOwned};
 use snafu::{OptionExt, ResultExt, Snafu, ensure};
 use tokio::sync::Mutex;
@@ -137,6 +137,16 @@ impl ApiClient {
         self.read(&body)
     }
 
+    /// `GET /internal/v1/scrape-tasks`: the page after this uid.
+    ///
+    /// # Errors
+    /// When there is no good answer.
+    pub async fn known(&self, after: &str) -> Result<KnownTasks, ClientError> {
+        let path = format!("/internal/v1/scrape-tasks?after={after}");
+        let body = self.send(Method::GET, &path, None::<&()>, REQUEST_TIMEOUT).await?;
+        self.read(&body)
+    }
+
     /// `POST /internal/v1/scrape-tasks/remove`.
     ///
     /// # Errors
@@ -170,7 +180,7 @@ impl ApiClient {
         })
     }
 
-    /// Sends once; a failure drops what the session holds, so that a new authority, key or token is picked up by the next try.
+    /// Sends once; a failure drops that part of the session which may be why, and the next try reads it again.
     async fn send(
         &self,
         method: Method,
@@ -179,15 +189,13 @@ impl ApiClient {
         timeout: Duration,
     ) -> Result<Vec<u8>, ClientError> {
         let answer = self.send_once(method, path, body, timeout).await;
-        if matches!(
-            answer,
-            Err(ClientError::Send { .. }
-                | ClientError::Refused {
-                    status: StatusCode::UNAUTHORIZED,
-                    ..
-                })
-        ) {
-            *self.session.lock().await = Session::default();
+        match &answer {
+            // The authority may be a new one.
+            Err(ClientError::Send { .. }) => self.session.lock().await.http = None,
+            Err(ClientError::Refused { status, .. }) if *status == StatusCode::UNAUTHORIZED => {
+                self.session.lock().await.token = None;
+            }
+            _ => {}
         }
         answer
     }

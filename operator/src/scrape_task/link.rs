@@ -8,12 +8,16 @@ use std::{
 
 use selextract_task::feed::{Change, MAX_ITEMS, Removals, Upsert, UpsertAnswer, Upserts};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::client::{ApiClient, POLL};
+use super::{
+    client::{ApiClient, POLL},
+    presence::Presence,
+    sweep,
+};
 
 /// How long a batch waits for company.
 const COLLECT: Duration = Duration::from_millis(40);
@@ -43,6 +47,8 @@ pub struct Link {
     removals: mpsc::Sender<(String, oneshot::Sender<Sent<()>>)>,
     changes: Mutex<HashMap<String, Change>>,
     reach: watch::Sender<Reach>,
+    /// Told when the ledger may know a task that is gone.
+    doubts: Notify,
     stop: CancellationToken,
     /// Whether a task is known. What comes about others is dropped: the answer to a task's first upsert holds its newest run.
     knows: Box<dyn Fn(&str) -> bool + Send + Sync>,
@@ -63,6 +69,7 @@ impl Link {
         client: Arc<ApiClient>,
         stop: CancellationToken,
         notices: mpsc::Sender<Notice>,
+        presence: Arc<Presence>,
         knows: impl Fn(&str) -> bool + Send + Sync + 'static,
     ) -> Arc<Self> {
         let (upserts, upsert_queue) = mpsc::channel(QUEUE);
@@ -72,6 +79,7 @@ impl Link {
             removals,
             changes: Mutex::default(),
             reach: watch::Sender::new(Reach::Unknown),
+            doubts: Notify::new(),
             stop: stop.clone(),
             knows: Box::new(knows),
         });
@@ -80,9 +88,14 @@ impl Link {
                 stop.clone()
                     .run_until_cancelled_owned(send_upserts(client.clone(), upsert_queue)),
             ),
+            tokio::spawn(stop.clone().run_until_cancelled_owned(send_removals(
+                client.clone(),
+                link.clone(),
+                removal_queue,
+            ))),
             tokio::spawn(
                 stop.clone()
-                    .run_until_cancelled_owned(send_removals(client.clone(), removal_queue)),
+                    .run_until_cancelled_owned(sweep::run(client.clone(), link.clone(), presence)),
             ),
             tokio::spawn(stop.run_until_cancelled_owned(follow(client, link.clone(), notices))),
         ];
@@ -117,6 +130,29 @@ impl Link {
             .await
             .map_err(|_| stopped())?;
         wait.await.map_err(|_| stopped())?
+    }
+
+    /// Ends the run of a task that is gone, with the next batch; what that does not reach is found by a sweep.
+    pub fn end(&self, uid: &str) {
+        let (answer, _) = oneshot::channel();
+        if self.removals.try_send((uid.to_owned(), answer)).is_err() {
+            self.doubts.notify_one();
+        }
+    }
+
+    /// Waits until the API answers.
+    pub async fn reached(&self) {
+        // The sender lives as long as this does: the wait cannot fail.
+        let _ = self.reach.subscribe().wait_for(|reach| *reach == Reach::Up).await;
+    }
+
+    /// Waits until the ledger may know a task that is gone: the API does not answer any more, or an ending failed.
+    pub async fn doubted(&self) {
+        let mut reach = self.reach.subscribe();
+        tokio::select! {
+            _ = reach.wait_for(|reach| *reach != Reach::Up) => {}
+            () = self.doubts.notified() => {}
+        }
     }
 
     /// Takes the newest change of a task that was not taken yet.
@@ -210,13 +246,20 @@ async fn send_upserts(
     }
 }
 
-async fn send_removals(client: Arc<ApiClient>, mut queue: mpsc::Receiver<(String, oneshot::Sender<Sent<()>>)>) {
+async fn send_removals(
+    client: Arc<ApiClient>,
+    link: Arc<Link>,
+    mut queue: mpsc::Receiver<(String, oneshot::Sender<Sent<()>>)>,
+) {
     while let Some(batch) = collect(&mut queue).await {
         let (uids, waiting): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let answer = client
             .remove(&Removals { uids })
             .await
             .map_err(|error| error.to_string());
+        if answer.is_err() {
+            link.doubts.notify_one();
+        }
         for waiting in waiting {
             let _ = waiting.send(answer.clone());
         }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     client::{ApiClient, Target},
     link::{Link, Notice},
+    presence::Presence,
     registry::{Place, Registry},
 };
 use crate::settings::Settings;
@@ -22,6 +23,7 @@ pub struct Links {
     client: Client,
     settings: Settings,
     registry: Arc<Registry>,
+    presence: Arc<Presence>,
     stop: CancellationToken,
     running: Mutex<HashMap<String, (Place, Arc<Link>)>>,
     looks: mpsc::Sender<Place>,
@@ -33,6 +35,7 @@ impl Links {
         client: Client,
         settings: Settings,
         registry: Arc<Registry>,
+        presence: Arc<Presence>,
         stop: CancellationToken,
         looks: mpsc::Sender<Place>,
     ) -> Self {
@@ -40,6 +43,7 @@ impl Links {
             client,
             settings,
             registry,
+            presence,
             stop,
             running: Mutex::default(),
             looks,
@@ -71,6 +75,14 @@ impl Links {
         });
     }
 
+    /// Ends the run of a task that is gone, at the cluster of this place. A cluster that is gone too has nothing to end.
+    pub fn end(&self, cluster: &Place, uid: &str) {
+        let links = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, link)) = links.values().find(|(at, _)| at == cluster) {
+            link.end(uid);
+        }
+    }
+
     /// Has tasks looked at again.
     pub async fn look_at(&self, places: Vec<Place>) {
         for place in places {
@@ -94,6 +106,7 @@ impl Links {
             Arc::new(ApiClient::new(self.client.clone(), target)),
             self.stop.child_token(),
             notices,
+            self.presence.clone(),
             move |uid| known.place(uid).is_some(),
         );
         let (registry, looks, place) = (self.registry.clone(), self.looks.clone(), place.clone());

@@ -1,13 +1,14 @@
 //! The controller of `ScrapeTask`s: watches their metadata alone, and looks at one when it, its cluster or its run changed.
 
 mod client;
-mod finalize;
 mod judge;
 mod link;
 mod links;
+mod presence;
 mod reconcile;
 mod registry;
 mod status;
+mod sweep;
 
 use std::{
     collections::HashMap,
@@ -26,23 +27,21 @@ use kube::{
         watcher::{self, watcher},
     },
 };
-use selextract_crds::ScrapeTask;
+use selextract_crds::{ScrapeTask, SelextractCluster};
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    context::Context,
+    context::{Context, GuardedCluster},
     settings::Scope,
     triggers::{self, Told},
 };
 use links::Links;
+use presence::Presence;
 use registry::{Place, Registry};
 
-/// What the store holds of a task: its name, uid, versions and finalizers.
+/// What the store holds of a task: its name, uid and versions.
 type TaskMeta = PartialObjectMeta<ScrapeTask>;
-
-/// The finalizer that ends the run of a task that is deleted.
-pub const FINALIZER: &str = "selextract.io/run";
 
 /// How many tasks are looked at at once: bounds the memory, and feeds the batches.
 const CONCURRENCY: u16 = 100;
@@ -54,6 +53,7 @@ pub struct Controller {
     context: Arc<Context>,
     registry: Arc<Registry>,
     links: Arc<Links>,
+    presence: Arc<Presence>,
     routes: Routes,
     stop: CancellationToken,
 }
@@ -66,17 +66,20 @@ struct Tools {
     context: Arc<Context>,
     registry: Arc<Registry>,
     links: Arc<Links>,
+    presence: Arc<Presence>,
 }
 
 impl Controller {
     /// Prepares the shared parts; [`Controller::run`] runs one scope.
     pub fn new(context: Arc<Context>, stop: CancellationToken) -> Self {
         let registry = Arc::new(Registry::new(context.telemetry.clone()));
+        let presence = Arc::new(Presence::default());
         let (looks, wanted) = mpsc::channel(LOOKS);
         let links = Links::new(
             context.client.clone(),
             context.settings.clone(),
             registry.clone(),
+            presence.clone(),
             stop.clone(),
             looks,
         );
@@ -84,6 +87,7 @@ impl Controller {
             context,
             registry,
             links: Arc::new(links),
+            presence,
             routes: Routes::default(),
             stop: stop.clone(),
         };
@@ -117,11 +121,15 @@ impl Controller {
             .insert(route, looks);
 
         let (reader, writer) = store();
+        self.presence.add(scope.clone(), reader.clone());
         let api: Api<TaskMeta> = scope.api(self.context.client.clone());
-        let registry = self.registry.clone();
+        let (registry, links) = (self.registry.clone(), self.links.clone());
         let tell = move |told: Told<'_, TaskMeta>| {
             if let Told::Gone(task) = told {
-                registry.forget(&task.uid().unwrap_or_default());
+                let uid = task.uid().unwrap_or_default();
+                if let Some(cluster) = registry.forget(&uid) {
+                    links.end(&cluster, &uid);
+                }
             }
         };
         let watched = triggers::main_objects(watcher(api, watcher::Config::default()), writer, trim, tell);
@@ -136,6 +144,7 @@ impl Controller {
             context: self.context,
             registry: self.registry,
             links: self.links,
+            presence: self.presence,
         });
         applier(
             |task, tools| Box::pin(reconcile::reconcile(task, tools)),
@@ -150,15 +159,29 @@ impl Controller {
         .await;
     }
 
+    /// A cluster that serves is linked to without a task as well: all that it had may have gone while no operator watched.
+    fn link_to(&self, cluster: &GuardedCluster) {
+        if let Some(cluster) = cluster.0.as_ref().ok().filter(|cluster| serves(cluster)) {
+            self.links.to(cluster);
+        }
+    }
+
     /// Has the tasks of a cluster looked at again when it came, changed or went.
     async fn follow_clusters(self) {
         let mut news = self.context.clusters.news();
+        self.context.clusters.listed().await;
+        for cluster in self.context.clusters.all() {
+            self.link_to(&cluster);
+        }
         loop {
             let places = match news.recv().await {
                 Ok(place) => {
                     let cluster = self.context.clusters.get(&place.0, &place.1);
-                    let uid = cluster.and_then(|cluster| cluster.meta().uid.clone());
+                    let uid = cluster.as_ref().and_then(|cluster| cluster.meta().uid.clone());
                     self.links.keep_only(&place, uid.as_deref());
+                    if let Some(cluster) = &cluster {
+                        self.link_to(cluster);
+                    }
                     self.registry.unsettle(&place)
                 }
                 Err(RecvError::Lagged(_)) => self.registry.unsettle_all(),
@@ -167,6 +190,14 @@ impl Controller {
             self.links.look_at(places).await;
         }
     }
+}
+
+/// Whether the cluster's API answered when its status was written.
+fn serves(cluster: &SelextractCluster) -> bool {
+    let conditions = cluster.status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "ApiReady" && condition.status == "True")
 }
 
 async fn route(routes: Routes, mut wanted: mpsc::Receiver<Place>) {

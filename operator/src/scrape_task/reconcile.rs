@@ -10,13 +10,13 @@ use kube::{
     runtime::controller::Action,
 };
 use selextract_crds::{ScrapeTask, ScrapeTaskStatus};
-use selextract_task::feed::Change;
+use selextract_task::feed::{Change, KnownTask};
 use serde_json::json;
 use snafu::{ResultExt, Snafu};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    FINALIZER, TaskMeta, Tools, finalize,
+    TaskMeta, Tools,
     judge::{self, Fault},
     link::{Link, Reach},
     registry::Settled,
@@ -95,7 +95,9 @@ async fn look(meta: &TaskMeta, tools: &Tools) -> Result<Action, TaskError> {
         judge::cluster_of(&task),
     );
     if task.meta().deletion_timestamp.is_some() {
-        return finalize::finalize(&task, tools).await;
+        // Somebody else's finalizer holds the object; its run ends now.
+        tools.links.end(&judge::cluster_of(&task), &uid);
+        return Ok(Action::await_change());
     }
     let look = Look { uid: &uid, news, tools };
     drive(task, &look).await
@@ -144,8 +146,18 @@ async fn drive(task: ScrapeTask, look: &Look<'_>) -> Result<Action, TaskError> {
         };
         return settle(task, &outcome, Some((&link, change)), look).await;
     }
-    let task = ensure_finalizer(task, tools).await?;
+    let this = KnownTask {
+        uid: uid.to_owned(),
+        namespace: upsert.namespace.clone(),
+        name: upsert.name.clone(),
+    };
     let outcome = send(&link, upsert).await;
+    if tools.presence.of(&this) == Some(false) {
+        // It went while it was sent: the ending that followed may have come first.
+        tools.registry.forget(uid);
+        link.end(uid);
+        return Ok(Action::await_change());
+    }
     if matches!(outcome, Outcome::Accepted { .. }) {
         tools.registry.accept(uid, &cluster_uid, generation);
     }
@@ -265,22 +277,6 @@ async fn write_status(task: &ScrapeTask, new: &ScrapeTaskStatus, tools: &Tools) 
         })?;
     tools.context.telemetry.wrote("scrape task status");
     Ok(written.resource_version().unwrap_or_default())
-}
-
-/// The run that is to be ended at deletion exists from the first send on, so the finalizer goes before it.
-async fn ensure_finalizer(task: ScrapeTask, tools: &Tools) -> Result<ScrapeTask, TaskError> {
-    if task.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-        return Ok(task);
-    }
-    let finalizers: Vec<&str> = task
-        .finalizers()
-        .iter()
-        .map(String::as_str)
-        .chain([FINALIZER])
-        .collect();
-    finalize::write_finalizers(&task, &finalizers, tools)
-        .await
-        .map(|written| written.unwrap_or(task))
 }
 
 /// A task that this version of the operator cannot read says so, and does not break the others.

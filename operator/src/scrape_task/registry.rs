@@ -151,13 +151,13 @@ impl Registry {
         self.with(|entries| entries.values_mut().map(Entry::unsettle).collect())
     }
 
-    /// The task is gone.
-    pub fn forget(&self, uid: &str) {
+    /// The task is gone; the cluster that it named.
+    pub fn forget(&self, uid: &str) -> Option<(String, String)> {
         self.with(|entries| {
-            if let Some(entry) = entries.remove(uid) {
-                self.telemetry.task_moved(&entry.namespace, entry.state, None);
-            }
-        });
+            let entry = entries.remove(uid)?;
+            self.telemetry.task_moved(&entry.namespace, entry.state, None);
+            Some(entry.cluster)
+        })
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut HashMap<String, Entry>) -> T) -> T {

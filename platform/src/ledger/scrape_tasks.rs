@@ -6,7 +6,7 @@ use croner::Cron;
 use jiff::{Timestamp, tz::TimeZone};
 use selextract_task::{
     SPEC_VERSION,
-    feed::{OnChange, Run, Schedule, Upsert, UpsertAnswer},
+    feed::{KnownTask, MAX_ITEMS, OnChange, Run, Schedule, Upsert, UpsertAnswer},
 };
 use snafu::ResultExt;
 use sqlx::{FromRow, PgConnection, types::Json};
@@ -150,6 +150,25 @@ impl Ledger {
             cancel(&mut transaction, id).await?;
         }
         transaction.commit().await.context(doing)
+    }
+
+    /// The `ScrapeTask`s after this uid, in its order, at most [`MAX_ITEMS`].
+    pub async fn known_scrape_tasks(&self, after: &str) -> Result<Vec<KnownTask>, LedgerError> {
+        let rows: Vec<(String, String, String)> = sqlx::query_as(
+            "SELECT s.uid, substr(u.name, 5), s.name FROM scrape_tasks s JOIN users u ON u.id = s.user_id
+             WHERE s.uid > $1 AND u.name LIKE 'k8s:%' ORDER BY s.uid LIMIT $2",
+        )
+        .bind(after)
+        .bind(i64::try_from(MAX_ITEMS).unwrap_or(i64::MAX))
+        .fetch_all(&self.pool)
+        .await
+        .context(DatabaseSnafu {
+            doing: "listing ScrapeTasks",
+        })?;
+        let known = rows
+            .into_iter()
+            .map(|(uid, namespace, name)| KnownTask { uid, namespace, name });
+        Ok(known.collect())
     }
 
     async fn answer(&self, uid: String, run: Option<TaskId>, item: &Upsert) -> Result<UpsertAnswer, LedgerError> {
