@@ -5,9 +5,13 @@
 
 mod duration;
 pub mod feed;
+mod field;
+mod locator;
 mod plan;
 mod spec;
 
 pub use duration::{Duration, ParseDurationError};
+pub use field::{Field, FieldType};
+pub use locator::{CssLocator, Locator};
 pub use plan::{CompiledField, Plan, Violation, Violations};
-pub use spec::{Field, FieldType, Pagination, Render, SPEC_VERSION, TaskSpec, WaitCondition};
+pub use spec::{Pagination, Render, SPEC_VERSION, TaskSpec, WaitCondition};

@@ -1,12 +1,13 @@
 //! From a [`TaskSpec`] to a [`Plan`] that can be run, or to every [`Violation`] at once.
 
-use std::{collections::HashSet, fmt};
+mod fields;
 
-use regex::Regex;
-use scraper::Selector;
+use std::fmt;
+
 use url::Url;
 
-use crate::{Duration, Field, FieldType, Render, TaskSpec};
+use crate::{Duration, Locator, Render, TaskSpec};
+pub use fields::CompiledField;
 
 /// The longest time a page may ask for: the guide's critical task processing time ("Key Performance Metrics").
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
@@ -20,11 +21,11 @@ pub struct Plan {
     /// How pages are fetched.
     pub render: Render,
     /// The elements that are one record each; `None` when the page is the record.
-    pub items: Option<Selector>,
+    pub items: Option<Locator>,
     /// The fields of a record, in the order of the spec.
     pub fields: Vec<CompiledField>,
     /// The link to the next page.
-    pub next: Option<Selector>,
+    pub next: Option<Locator>,
     /// The most pages of a run, at least 1.
     pub max_pages: u32,
     /// What must be in the page before it is read: the selector as text (for the browser) and how long to wait.
@@ -37,25 +38,6 @@ pub struct Plan {
     pub retry_delay: std::time::Duration,
     /// How long one page may take.
     pub timeout: std::time::Duration,
-}
-
-/// A field of a record with its compiled selector.
-#[derive(Clone, Debug)]
-pub struct CompiledField {
-    /// The key in the record.
-    pub name: String,
-    /// What is taken.
-    pub kind: FieldType,
-    /// Where, within the item; `None` takes the item itself.
-    pub selector: Option<Selector>,
-    /// The attribute's name, for [`FieldType::Attribute`].
-    pub attribute: Option<String>,
-    /// Take every match.
-    pub multiple: bool,
-    /// A record without it is left out.
-    pub required: bool,
-    /// The value when nothing matches.
-    pub default: Option<String>,
 }
 
 /// One thing that is wrong with a spec: where, what was written, and how to mend it.
@@ -117,12 +99,12 @@ impl TaskSpec {
     pub fn compile(&self) -> Result<Plan, Violations> {
         let mut check = Check::default();
         let url = check.url(&self.url);
-        let items = self.items.as_deref().and_then(|s| check.selector("items", s));
+        let items = self.items.as_deref().and_then(|s| check.locator("items", s));
         let fields = check.fields(&self.fields);
         let next = self
             .pagination
             .as_ref()
-            .and_then(|p| check.selector("pagination.nextSelector", &p.next_selector));
+            .and_then(|p| check.locator("pagination.nextSelector", &p.next_selector));
         let max_pages = self.pagination.as_ref().map_or(1, |p| p.max_pages);
         check.range("pagination.maxPages", max_pages.into(), 1, 10_000);
         check.range("maxRetries", self.max_retries.into(), 0, 10);
@@ -210,81 +192,15 @@ impl Check {
         Some(url)
     }
 
-    fn selector(&mut self, field: impl Into<String>, text: &str) -> Option<Selector> {
+    fn locator(&mut self, field: impl Into<String>, text: &str) -> Option<Locator> {
         let field = field.into();
         if text.len() > 1024 {
             self.refuse(field, text, "has more than 1024 characters");
             return None;
         }
-        match Selector::parse(text) {
-            Ok(selector) => Some(selector),
-            Err(error) => {
-                self.refuse(
-                    field,
-                    text,
-                    format!("is not a CSS selector ({error}); try it with document.querySelector in a browser"),
-                );
-                None
-            }
-        }
-    }
-
-    fn fields(&mut self, fields: &[Field]) -> Vec<CompiledField> {
-        if fields.is_empty() || fields.len() > 64 {
-            self.refuse("fields", fields.len(), "a task has 1 to 64 fields");
-        }
-        let mut seen = HashSet::new();
-        fields
-            .iter()
-            .enumerate()
-            .map(|(index, field)| {
-                if !seen.insert(&field.name) {
-                    self.refuse(
-                        format!("fields[{index}].name"),
-                        &field.name,
-                        "stands twice; a record's keys are unique",
-                    );
-                }
-                self.field(index, field)
-            })
-            .collect()
-    }
-
-    fn field(&mut self, index: usize, field: &Field) -> CompiledField {
-        if !is_key(&field.name) {
-            let cure = "must be 1 to 63 letters, digits and underscores, not beginning with a digit";
-            self.refuse(format!("fields[{index}].name"), &field.name, cure);
-        }
-        match (field.kind, &field.attribute) {
-            (FieldType::Attribute, None) => {
-                self.refuse(
-                    format!("fields[{index}].attribute"),
-                    "",
-                    "is required with type Attribute; name the attribute to read",
-                );
-            }
-            (FieldType::Attribute, Some(_)) | (_, None) => {}
-            (_, Some(attribute)) => {
-                self.refuse(
-                    format!("fields[{index}].attribute"),
-                    attribute,
-                    "is read only with type Attribute; set that type or remove it",
-                );
-            }
-        }
-        let selector = field
-            .selector
-            .as_deref()
-            .and_then(|s| self.selector(format!("fields[{index}].selector"), s));
-        CompiledField {
-            name: field.name.clone(),
-            kind: field.kind,
-            selector,
-            attribute: field.attribute.as_ref().map(|a| a.to_ascii_lowercase()),
-            multiple: field.multiple,
-            required: field.required,
-            default: field.default.clone(),
-        }
+        Locator::parse(text)
+            .map_err(|message| self.refuse(field, text, message))
+            .ok()
     }
 
     fn wait_conditions(&mut self, spec: &TaskSpec) {
@@ -299,7 +215,7 @@ impl Check {
             self.refuse("waitConditions", spec.wait_conditions.len(), "at most 8 are allowed");
         }
         for (index, wait) in spec.wait_conditions.iter().enumerate() {
-            self.selector(format!("waitConditions[{index}].selector"), &wait.selector);
+            self.locator(format!("waitConditions[{index}].selector"), &wait.selector);
             self.within(
                 &format!("waitConditions[{index}].timeout"),
                 wait.timeout,
@@ -359,12 +275,6 @@ const RESERVED_HEADERS: [&str; 12] = [
     "upgrade",
     "accept-encoding",
 ];
-
-fn is_key(name: &str) -> bool {
-    static KEY: std::sync::LazyLock<Option<Regex>> =
-        std::sync::LazyLock::new(|| Regex::new("^[A-Za-z_][A-Za-z0-9_]{0,62}$").ok());
-    KEY.as_ref().is_some_and(|key| key.is_match(name))
-}
 
 fn is_token(name: &str) -> bool {
     !name.is_empty()

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Duration;
+use crate::{Duration, Field};
 
 /// The version of [`TaskSpec`] that this build writes; stored beside every spec.
 pub const SPEC_VERSION: i16 = 1;
@@ -75,58 +75,6 @@ pub enum Render {
     Http,
     /// Render in Chromium and read the DOM after the wait conditions hold.
     Browser,
-}
-
-/// One value of a record.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Field {
-    /// The key in the record: letters, digits and underscores, not beginning with a digit.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
-    pub name: String,
-
-    /// What is taken from the selected element.
-    #[serde(rename = "type", default)]
-    pub kind: FieldType,
-
-    /// A CSS selector, read within the item. Without it the item itself is taken.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
-    pub selector: Option<String>,
-
-    /// The attribute to read. Required with type Attribute, refused with others.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub attribute: Option<String>,
-
-    /// Take every match, as a list, instead of the first.
-    #[serde(default)]
-    pub multiple: bool,
-
-    /// A record without this field is left out and a warning counted; a page on which every record lacks it fails.
-    #[serde(default)]
-    pub required: bool,
-
-    /// The value when nothing matches; without it the value is null.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
-    pub default: Option<String>,
-}
-
-/// What is taken from an element.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum FieldType {
-    /// The text, with white space folded and trimmed.
-    #[default]
-    Text,
-    /// The inner HTML.
-    Html,
-    /// The named attribute, as it is written.
-    Attribute,
-    /// The `href`, as an absolute URL.
-    Link,
-    /// The `src` of an image, as an absolute URL.
-    Image,
 }
 
 /// How to go on to further pages.

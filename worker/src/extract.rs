@@ -4,13 +4,14 @@
 
 mod budget;
 mod document;
+mod select;
 mod text;
 mod value;
 
 use std::time::Instant;
 
-use scraper::{ElementRef, Selector, selector::ToCss};
-use selextract_task::{CompiledField, Plan};
+use scraper::ElementRef;
+use selextract_task::{CompiledField, Locator, Plan};
 use serde_json::{Map, Value};
 use snafu::Snafu;
 use url::Url;
@@ -77,7 +78,7 @@ pub fn extract(plan: &Plan, url: &Url, html: &str, deadline: Instant) -> Result<
     let root = document.root_element();
     let base = document::base_url(root, url);
     let (records, left_out) = match &plan.items {
-        Some(items) => records(plan, root.select(items), &base, &mut budget)?,
+        Some(items) => records(plan, select::all(items, root), &base, &mut budget)?,
         None => records(plan, std::iter::once(root), &base, &mut budget)?,
     };
     let next = plan.next.as_ref().and_then(|next| next_page(root, next, &base, url));
@@ -109,10 +110,7 @@ fn records<'a>(
     match lacking {
         Some(field) if records.is_empty() => Err(ExtractError::NoRecords {
             field: field.name.clone(),
-            selector: field
-                .selector
-                .as_ref()
-                .map_or_else(|| ":scope".to_owned(), ToCss::to_css_string),
+            selector: field.locator.as_ref().map_or_else(|| ":scope".to_owned(), Locator::to_string),
             items: left_out,
         }),
         _ => Ok((records, left_out)),
@@ -141,8 +139,8 @@ fn record<'p>(
     Ok(Ok(record))
 }
 
-fn next_page(root: ElementRef<'_>, selector: &Selector, base: &Url, page: &Url) -> Option<Url> {
-    let href = root.select(selector).find_map(|link| link.attr("href"))?;
+fn next_page(root: ElementRef<'_>, locator: &Locator, base: &Url, page: &Url) -> Option<Url> {
+    let href = select::all(locator, root).find_map(|link| link.attr("href"))?;
     let mut next = value::resolve(base, href)?;
     next.set_fragment(None);
     (next.origin() == page.origin()).then_some(next)
@@ -240,6 +238,44 @@ mod tests {
         assert_eq!(
             error.to_string(),
             r#"none of the page's 3 items has the required field "price" (selector "b.price")"#
+        );
+    }
+
+    #[test]
+    fn a_field_is_found_in_the_items_next_sibling_and_nowhere_else() {
+        let html = "<dl><dt>a<dd>first <p>one</p><dd>second<dt>b<dd>third<dt>c</dl><dd>outside";
+        let spec = json!({ "items": "dt", "fields": [
+            { "name": "next", "selector": ":scope + dd" },
+            { "name": "inner", "selector": ":scope + dd > p" },
+            { "name": "all", "selector": ":scope ~ dd", "multiple": true },
+        ]});
+        let page = read(&spec, html).unwrap();
+        assert_eq!(
+            page.records.into_iter().map(Value::from).collect::<Vec<_>>(),
+            [
+                json!({ "next": "first one", "inner": "one", "all": ["first one", "second", "third"] }),
+                json!({ "next": "third", "inner": null, "all": ["third"] }),
+                json!({ "next": null, "inner": null, "all": null }),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_regex_takes_its_first_group_that_took_part_or_the_whole_match() {
+        let spec = |field: Value| json!({ "items": "li", "fields": [field] });
+        let html = "<li>costs 12 EUR, was 15 EUR<li>free of charge<li>on request";
+        let column = |field: Value| {
+            let page = read(&spec(field), html).unwrap();
+            page.records.into_iter().map(|mut record| record["a"].take()).collect::<Vec<_>>()
+        };
+        assert_eq!(column(json!({ "name": "a", "regex": "[0-9]+" })), [json!("12"), json!(null), json!(null)]);
+        assert_eq!(
+            column(json!({ "name": "a", "regex": "costs ([0-9]+)|(free)", "default": "?" })),
+            [json!("12"), json!("free"), json!("?")]
+        );
+        assert_eq!(
+            column(json!({ "name": "a", "regex": "([0-9]+) EUR", "multiple": true })),
+            [json!(["12", "15"]), json!(null), json!(null)]
         );
     }
 

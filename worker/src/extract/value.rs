@@ -1,11 +1,12 @@
 //! One field of one item.
 
+use regex::Captures;
 use scraper::ElementRef;
 use selextract_task::{CompiledField, FieldType};
 use serde_json::Value;
 use url::Url;
 
-use super::{ExtractError, budget::Budget, text};
+use super::{ExtractError, budget::Budget, select, text};
 
 /// The field's value: what the selector finds, else the default; `None` when there is neither.
 pub(super) fn read(
@@ -16,15 +17,17 @@ pub(super) fn read(
 ) -> Result<Option<Value>, ExtractError> {
     budget.check_time()?;
     let mut values = Vec::new();
-    let itself = field.selector.is_none().then_some(item);
-    let matches = field.selector.iter().flat_map(|selector| item.select(selector));
+    let itself = field.locator.is_none().then_some(item);
+    let matches = field.locator.iter().flat_map(|locator| select::all(locator, item));
     for element in itself.into_iter().chain(matches) {
-        let Some(value) = take(field, element, base) else {
+        let Some(text) = take(field, element, base) else {
             continue;
         };
-        budget.spend(value.len())?;
-        values.push(Value::String(value));
-        if !field.multiple {
+        for text in parts(field, text) {
+            budget.spend(text.len())?;
+            values.push(Value::String(text));
+        }
+        if !field.multiple && !values.is_empty() {
             break;
         }
     }
@@ -33,6 +36,20 @@ pub(super) fn read(
         _ if field.multiple => Some(Value::Array(values)),
         _ => values.pop(),
     })
+}
+
+/// What the field's regular expression takes of a text: one part, or with `multiple` every one.
+fn parts(field: &CompiledField, text: String) -> Vec<String> {
+    let Some(regex) = &field.regex else {
+        return vec![text];
+    };
+    let most = if field.multiple { usize::MAX } else { 1 };
+    let part = |found: Captures<'_>| {
+        let group = found.iter().skip(1).flatten().next();
+        let part = group.or_else(|| (found.len() == 1).then(|| found.get(0)).flatten());
+        part.map(|part| part.as_str().to_owned())
+    };
+    regex.captures_iter(&text).filter_map(part).take(most).collect()
 }
 
 /// What one element gives; `None` when it lacks it (an attribute, a URL that leads nowhere).
