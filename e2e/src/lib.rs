@@ -5,6 +5,7 @@ pub mod bench;
 mod cluster;
 pub mod commands;
 mod demo;
+pub mod documentation;
 mod images;
 mod program;
 mod progress;

@@ -62,7 +62,7 @@ impl Client {
     /// Posts one task, follows it to its end and compares its records with the site.
     pub async fn run_one(&self, sites: &Sites, kind: Kind, key: &str) -> Result<Outcome> {
         let (started, mut repeated) = (Instant::now(), 0);
-        let task = sites.task(kind);
+        let task = sites.task(kind)?;
         let id = self
             .until_answered(&mut repeated, |api| {
                 let (task, key) = (task.clone(), key.to_owned());

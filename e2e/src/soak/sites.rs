@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::{
+    documentation::{self, Parameters},
+    world::World,
+};
 
 /// The kinds of tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +26,8 @@ const HTTP_METHODS: [&str; 7] = ["get", "post", "put", "patch", "delete", "head"
 
 /// The sites of a namespace.
 pub struct Sites {
-    base: String,
-    parameters: BTreeSet<String>,
+    host: String,
+    parameters: Parameters,
     operations: BTreeSet<String>,
 }
 
@@ -33,15 +36,10 @@ impl Sites {
     pub async fn read(world: &World) -> Result<Self> {
         let address = format!("http://{}", world.service_address("sites")?);
         let found = Self {
-            base: format!("http://sites.{}.svc.cluster.local", world.namespace),
-            parameters: parameters(&address).await?,
+            host: format!("sites.{}.svc.cluster.local", world.namespace),
+            parameters: Parameters::read(&address).await?,
             operations: operations(&address).await?,
         };
-        ensure!(
-            found.parameters.len() > 300,
-            "{} parameters only",
-            found.parameters.len()
-        );
         ensure!(
             found.operations.len() > 20,
             "{} operations only",
@@ -51,16 +49,11 @@ impl Sites {
     }
 
     /// A task of a kind, as the API takes it.
-    pub fn task(&self, kind: Kind) -> Value {
-        match kind {
-            Kind::Paginated => json!({
-                "url": format!("{}/docs/runtime-config-file-locations.html", self.base),
-                "items": "dt[id^=\"GUC-\"]",
-                "fields": [{ "name": "link", "type": "Link", "selector": "a.id_link", "required": true }],
-                "pagination": { "nextSelector": ".navheader a[accesskey=\"n\"][href^=\"runtime-config\"]", "maxPages": 50 },
-            }),
+    pub fn task(&self, kind: Kind) -> Result<Value> {
+        Ok(match kind {
+            Kind::Paginated => documentation::task(&self.host)?,
             Kind::Browser => json!({
-                "url": format!("{}/swagger/", self.base), "render": "Browser", "timeout": "60s",
+                "url": format!("http://{}/swagger/", self.host), "render": "Browser", "timeout": "60s",
                 "waitConditions": [{ "selector": ".opblock", "timeout": "30s" }],
                 "items": ".opblock",
                 "fields": [
@@ -68,56 +61,27 @@ impl Sites {
                     { "name": "path", "type": "Attribute", "attribute": "data-path", "selector": ".opblock-summary-path" },
                 ],
             }),
-        }
+        })
     }
 
     /// How many of the records that must be there are missing, and how many there are too many.
     pub fn compare(&self, kind: Kind, records: &[Value]) -> Result<(usize, usize)> {
-        let (expected, found) = match kind {
-            Kind::Paginated => (
-                &self.parameters,
-                records.iter().map(anchor).collect::<Result<Vec<_>>>()?,
-            ),
-            Kind::Browser => (&self.operations, records.iter().map(operation).collect()),
-        };
-        let distinct: BTreeSet<_> = found.iter().cloned().collect();
-        let foreign = distinct.difference(expected).count();
-        ensure!(
-            foreign == 0,
-            "{foreign} records are of another site: {:?}",
-            distinct.difference(expected).next()
-        );
-        Ok((expected.difference(&distinct).count(), found.len() - distinct.len()))
+        if kind == Kind::Paginated {
+            return self.parameters.compare(records);
+        }
+        let distinct: BTreeSet<_> = records.iter().map(operation).collect();
+        let foreign = distinct.difference(&self.operations).next();
+        ensure!(foreign.is_none(), "a record is of another site: {foreign:?}");
+        Ok((
+            self.operations.difference(&distinct).count(),
+            records.len() - distinct.len(),
+        ))
     }
-}
-
-fn anchor(record: &Value) -> Result<String> {
-    let link = record["link"].as_str().context("a record without its link")?;
-    Ok(link.split_once('#').context("a link without its anchor")?.1.to_owned())
 }
 
 fn operation(record: &Value) -> String {
     let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
     format!("{} {}", text("method"), text("path").replace('\u{200b}', ""))
-}
-
-/// The anchors of every server parameter on the pages that the chapter's table of contents names.
-async fn parameters(address: &str) -> Result<BTreeSet<String>> {
-    let index = text(&format!("{address}/docs/runtime-config.html")).await?;
-    let pages: BTreeSet<_> = quoted(&index, "href=\"")
-        .filter_map(|href| href.split('#').next())
-        .filter(|page| page.starts_with("runtime-config-"))
-        .collect();
-    let mut anchors = BTreeSet::new();
-    for page in pages {
-        let html = text(&format!("{address}/docs/{page}")).await?;
-        anchors.extend(
-            quoted(&html, "<dt id=\"")
-                .filter(|id| id.starts_with("GUC-"))
-                .map(str::to_owned),
-        );
-    }
-    Ok(anchors)
 }
 
 /// Every operation of the description that the JavaScript page shows.
@@ -150,25 +114,4 @@ async fn text(url: &str) -> Result<String> {
 
 fn quoted<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(before).skip(1).filter_map(|rest| rest.split('"').next())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lost_and_a_doubled_record_are_both_told_and_a_foreign_one_is_an_error() {
-        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
-        let sites = Sites {
-            base: String::new(),
-            parameters: names(&["A", "B", "C"]),
-            operations: BTreeSet::new(),
-        };
-        let record = |name: &str| json!({ "link": format!("http://x/page.html#{name}") });
-        let found = sites
-            .compare(Kind::Paginated, &[record("A"), record("A"), record("B")])
-            .unwrap();
-        assert_eq!(found, (1, 1));
-        assert!(sites.compare(Kind::Paginated, &[record("Z")]).is_err());
-    }
 }

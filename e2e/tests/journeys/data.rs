@@ -10,7 +10,7 @@ use crate::platform::{DONE, SHOP, start};
 async fn a_deleted_cluster_keeps_its_data_and_finds_it_again_and_a_namespace_goes_with_everything() -> Result<()> {
     let platform = start("journey-data").await?;
     let world = &platform.world;
-    let id = platform.api().await?.create_task(&platform.parameters_task()).await?;
+    let id = platform.api().await?.create_task(&platform.parameters_task()?).await?;
     let records = {
         let api = platform.api().await?;
         api.wait_for_end(&id, DONE).await?;

@@ -1,14 +1,17 @@
 //! The platform that journeys work on, and its parts.
 
 use std::{
-    collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use anyhow::{Context, Result};
-use selextract_e2e::{api::Api, world::World};
-use serde_json::{Value, json};
+use anyhow::Result;
+use selextract_e2e::{
+    api::Api,
+    documentation::{self, Parameters},
+    world::World,
+};
+use serde_json::Value;
 
 /// From applying a cluster to Ready, with images loaded, on two busy cores.
 pub const READY: Duration = Duration::from_mins(4);
@@ -73,55 +76,14 @@ impl Platform {
         Api::login(&self.world.service_address("shop-api")?, "admin", &password).await
     }
 
-    /// A task that reads every server parameter of PostgreSQL's documentation, as the API takes it.
-    pub fn parameters_task(&self) -> Value {
-        json!({
-            "name": "PostgreSQL's server parameters",
-            "url": format!("http://sites.{}.svc.cluster.local/docs/runtime-config-file-locations.html", self.world.namespace),
-            "items": "dt[id^=\"GUC-\"]",
-            "fields": [
-                { "name": "parameter", "selector": ".term > .varname", "required": true },
-                { "name": "type", "selector": ".term > .type" },
-                { "name": "documentation", "type": "Link", "selector": "a.id_link" },
-            ],
-            "pagination": { "nextSelector": ".navheader a[accesskey=\"n\"][href^=\"runtime-config\"]", "maxPages": 50 },
-        })
+    /// The demo's task that reads every server parameter of PostgreSQL's documentation, as the API takes it.
+    pub fn parameters_task(&self) -> Result<Value> {
+        documentation::task(&format!("sites.{}.svc.cluster.local", self.world.namespace))
     }
 
-    /// The anchors of every server parameter, read from the pages' source by another way than the product's: following the table of
-    /// contents and looking for the text.
-    pub async fn expected_parameters(&self) -> Result<BTreeSet<String>> {
-        let base = format!("http://{}/docs", self.world.service_address("sites")?);
-        let index = text(&format!("{base}/runtime-config.html")).await?;
-        let mut pages: BTreeSet<&str> = quoted(&index, "href=\"")
-            .filter_map(|href| href.split('#').next())
-            .filter(|href| href.starts_with("runtime-config-"))
-            .collect();
-        // The chapter's introduction and the appendix of short options define no parameter.
-        pages.retain(|page| !page.is_empty());
-        let mut anchors = BTreeSet::new();
-        for page in pages {
-            let html = text(&format!("{base}/{page}")).await?;
-            let terms = html
-                .split("<dt id=\"")
-                .skip(1)
-                .filter_map(|rest| rest.split("</dt>").next());
-            // Some terms explain a value, not a parameter.
-            let parameters = terms.filter(|term| term.starts_with("GUC-") && term.contains("class=\"varname\""));
-            anchors.extend(parameters.filter_map(|term| term.split('"').next()).map(str::to_owned));
-        }
-        Ok(anchors)
-    }
-
-    /// The anchors that records link to.
-    pub fn anchors(records: &[Value]) -> Result<BTreeSet<String>> {
-        records
-            .iter()
-            .map(|record| {
-                let link = record["documentation"].as_str().context("a record without its link")?;
-                Ok(link.split_once('#').context("a link without its anchor")?.1.to_owned())
-            })
-            .collect()
+    /// What must come of it.
+    pub async fn expected_parameters(&self) -> Result<Parameters> {
+        Parameters::read(&format!("http://{}", self.world.service_address("sites")?)).await
     }
 
     /// The names of the pods of a component that are not going.
@@ -160,12 +122,4 @@ impl Platform {
     pub fn number(&self, object: &str, pointer: &str) -> Result<Option<i64>> {
         Ok(self.world.get(object)?.pointer(pointer).and_then(Value::as_i64))
     }
-}
-
-async fn text(url: &str) -> Result<String> {
-    Ok(reqwest::get(url).await?.error_for_status()?.text().await?)
-}
-
-fn quoted<'a>(html: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
-    html.split(before).skip(1).filter_map(|rest| rest.split('"').next())
 }

@@ -22,7 +22,7 @@ async fn a_worker_that_dies_in_the_middle_loses_and_doubles_nothing() -> Result<
     let api = platform.api().await?;
     let mut ids = Vec::new();
     for _ in 0..6 {
-        ids.push(api.create_task(&platform.parameters_task()).await?);
+        ids.push(api.create_task(&platform.parameters_task()?).await?);
     }
     let started = |task: &Value| task["pages"].as_u64().is_some_and(|pages| pages > 0);
     for _ in 0..200 {
@@ -44,8 +44,7 @@ async fn a_worker_that_dies_in_the_middle_loses_and_doubles_nothing() -> Result<
         let ended = api.wait_for_end(id, DONE).await?;
         assert_eq!(ended["status"], "succeeded", "{ended}");
         let records = api.records(id).await?;
-        assert_eq!(records.len(), expected.len(), "a record is lost or doubled");
-        assert_eq!(Platform::anchors(&records)?, expected);
+        assert_eq!(expected.compare(&records)?, (0, 0), "a record is lost or doubled");
     }
     Ok(())
 }
