@@ -14,6 +14,9 @@ pub const OWNER: &str = "selextract_owner";
 pub const APP: &str = "selextract_app";
 /// The role of read replicas.
 pub const REPLICATION: &str = "selextract_replication";
+const PREPARING: error::DatabaseSnafu<&str> = error::DatabaseSnafu {
+    doing: "preparing the database server",
+};
 /// How long reaching the database may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -32,9 +35,7 @@ pub struct RolePasswords {
 ///
 /// `superuser` names any database of the server; `database` is the one to make.
 pub async fn prepare_server(superuser: &Secret, database: &str, passwords: &RolePasswords) -> Result<(), LedgerError> {
-    let doing = error::DatabaseSnafu {
-        doing: "preparing the database server",
-    };
+    let doing = PREPARING;
     let options = PgConnectOptions::from_str(&superuser.0).context(error::UrlSnafu)?;
     let mut connection = connect(&options).await?;
     // One preparation at a time; the lock ends with the session.
@@ -56,23 +57,15 @@ pub async fn prepare_server(superuser: &Secret, database: &str, passwords: &Role
         (APP, &passwords.app, "LOGIN"),
         (REPLICATION, &passwords.replication, "LOGIN REPLICATION"),
     ] {
-        let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)")
-            .bind(role)
-            .fetch_one(&mut connection)
-            .await
-            .context(doing)?;
+        let there = exists(
+            &mut connection,
+            "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)",
+            role,
+        )
+        .await?;
         let verb = if there { "ALTER" } else { "CREATE" };
-        let sql: String = sqlx::query_scalar(AssertSqlSafe(format!(
-            "SELECT format('{verb} ROLE {role} {attributes} PASSWORD %L', $1)"
-        )))
-        .bind(&password.0)
-        .fetch_one(&mut connection)
-        .await
-        .context(doing)?;
-        connection
-            .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
-            .await
-            .context(doing)?;
+        let statement = format!("{verb} ROLE {role} {attributes} PASSWORD %L");
+        run_formatted(&mut connection, &statement, &password.0).await?;
     }
     for (setting, owner, app) in [
         ("statement_timeout", "0", "30s"),
@@ -80,30 +73,12 @@ pub async fn prepare_server(superuser: &Secret, database: &str, passwords: &Role
         ("lock_timeout", "10s", "5s"),
     ] {
         for (role, value) in [(OWNER, owner), (APP, app)] {
-            let sql = format!("ALTER ROLE {role} SET {setting} = '{value}'");
-            connection
-                .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
-                .await
-                .context(doing)?;
+            run_formatted(&mut connection, &format!("ALTER ROLE {role} SET {setting} = %L"), value).await?;
         }
     }
-    let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-        .bind(database)
-        .fetch_one(&mut connection)
-        .await
-        .context(doing)?;
-    if !there {
-        let sql: String = sqlx::query_scalar(AssertSqlSafe(format!(
-            "SELECT format('CREATE DATABASE %I OWNER {OWNER}', $1)"
-        )))
-        .bind(database)
-        .fetch_one(&mut connection)
-        .await
-        .context(doing)?;
-        connection
-            .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
-            .await
-            .context(doing)?;
+    let there = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
+    if !exists(&mut connection, there, database).await? {
+        run_formatted(&mut connection, &format!("CREATE DATABASE %I OWNER {OWNER}"), database).await?;
     }
     connection.close().await.context(doing)?;
     let mut inside = connect(&options.database(database)).await?;
@@ -176,6 +151,29 @@ pub async fn ensure_admin(owner: &Secret, password_hash: &str) -> Result<(), Led
 pub fn database_of(url: &Secret) -> Result<String, LedgerError> {
     let options = PgConnectOptions::from_str(&url.0).context(error::UrlSnafu)?;
     Ok(options.get_database().unwrap_or("selextract").to_owned())
+}
+
+async fn exists(connection: &mut PgConnection, question: &'static str, name: &str) -> Result<bool, LedgerError> {
+    sqlx::query_scalar(question)
+        .bind(name)
+        .fetch_one(connection)
+        .await
+        .context(PREPARING)
+}
+
+/// Runs a statement that takes no parameters, with `argument` where it has `%L` or `%I`: the server quotes it.
+async fn run_formatted(connection: &mut PgConnection, statement: &str, argument: &str) -> Result<(), LedgerError> {
+    let sql: String = sqlx::query_scalar("SELECT format($1, $2)")
+        .bind(statement)
+        .bind(argument)
+        .fetch_one(&mut *connection)
+        .await
+        .context(PREPARING)?;
+    connection
+        .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
+        .await
+        .context(PREPARING)?;
+    Ok(())
 }
 
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, LedgerError> {
