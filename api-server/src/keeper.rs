@@ -154,25 +154,30 @@ impl Keeper {
             tell("Partitions and retention", self.housekeeping().await);
         }
         let started = self.ledger.tick_schedules(Timestamp::now()).await;
-        let some_started = started.as_ref().is_ok_and(|started| *started > 0);
+        let mut some_due = started.as_ref().is_ok_and(|started| *started > 0);
         tell("Starting scheduled runs", started.map(drop).map_err(Into::into));
         if now >= self.due.sweep {
             self.due.sweep = now + self.settings.sweep_interval.get();
-            tell("Taking expired leases back", self.sweep().await);
+            match self.sweep().await {
+                Ok(some) => some_due |= some,
+                Err(error) => tell("Taking expired leases back", Err(error)),
+            }
         }
-        if now >= self.due.refill || some_started {
+        if now >= self.due.refill || some_due {
             self.due.refill = now + self.settings.refill_interval.get();
             tell("Refilling the frontier", self.refill().await);
         }
     }
 
-    async fn sweep(&self) -> Result<()> {
-        self.gauges.swept(self.ledger.sweep().await?);
+    /// Returns whether something waits again.
+    async fn sweep(&self) -> Result<bool> {
+        let swept = self.ledger.sweep().await?;
+        self.gauges.swept(swept);
         self.ledger.fold_counters().await?;
         self.gauges.backlog(self.ledger.backlog().await?);
         let size = self.frontier.size().await.context("measuring the frontier")?;
         self.gauges.frontier(size);
-        Ok(())
+        Ok(swept.returned > 0)
     }
 
     /// Offers what waits, from where the last refill ended; a circle through a long backlog is made in some turns.

@@ -139,13 +139,20 @@ impl Claims {
             .await
     }
 
-    /// Lets a run go.
+    /// Lets a run go. One that waits again is offered to the frontier at once, so that it need not wait for the keeper's refill too.
     ///
     /// # Errors
     /// When the ledger does not answer for a lease's time.
     pub async fn finish(&self, claim: &Claim, ending: &Ending, units: u64) -> Result<Result<(), Fenced>, LedgerError> {
-        self.patiently(|| self.ledger.finish(claim.lease(), ending, units))
-            .await
+        let released = self
+            .patiently(|| self.ledger.finish(claim.lease(), ending, units))
+            .await?;
+        if let Ok(Some(entry)) = &released
+            && let Err(error) = self.frontier.offer(std::slice::from_ref(entry)).await
+        {
+            tracing::warn!(task = %claim.id, %error, "A run that waits was not offered; the keeper will find it.");
+        }
+        Ok(released.map(drop))
     }
 
     /// Tries again for a lease's time: what was fetched is worth more than a pooler's restart.

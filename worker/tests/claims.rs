@@ -264,6 +264,36 @@ async fn a_drained_worker_hands_back_and_another_goes_on_without_losing_or_doubl
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_handed_back_and_what_waits_for_a_retry_is_in_the_frontier_without_the_keeper() {
+    let bench = Bench::new().await;
+    let stop = CancellationToken::new();
+    let first = bench.worker("w1", pace(), &stop);
+    let id = bench.accept(json!({})).await;
+    bench.until(id, "some pages are read", |task| task.pages >= 2).await;
+    bench.keeper.abort();
+    stop.cancel();
+    assert_eq!(first.await.unwrap(), Ended::Stopped);
+    assert_eq!(bench.frontier.take(1).await.unwrap(), [id]);
+
+    let broken = bench
+        .accept(json!({ "url": "http://site.test/broken", "retryDelay": "10m" }))
+        .await;
+    let task = bench.task(broken).await;
+    let entry = bench.ledger.refill(None).await.unwrap().0;
+    let entry: Vec<_> = entry.into_iter().filter(|entry| entry.id == broken).collect();
+    bench.frontier.offer(&entry).await.unwrap();
+    let stop = CancellationToken::new();
+    let second = bench.worker("w2", pace(), &stop);
+    bench
+        .until(broken, "it waits for its retry", |task| task.error_class.is_some())
+        .await;
+    stop.cancel();
+    second.await.unwrap();
+    assert_eq!(task.status, "pending");
+    assert_eq!(bench.frontier.size().await.unwrap().later, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_loses_nothing_and_its_late_writes_change_nothing() {
     let bench = Bench::new().await;
     let id = bench.accept(json!({})).await;

@@ -9,7 +9,8 @@ use snafu::ResultExt;
 use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
-use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, pages};
+use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, pages, waiting::EntryRow};
+use crate::frontier::Entry;
 
 /// One extracted row.
 pub type Record = Map<String, Value>;
@@ -92,6 +93,13 @@ pub enum Ending {
     },
     /// It goes back to the queue at once; this attempt does not count.
     HandedBack,
+}
+
+#[derive(FromRow)]
+struct Released {
+    waits: bool,
+    #[sqlx(flatten)]
+    entry: EntryRow,
 }
 
 impl Claim {
@@ -194,13 +202,13 @@ impl Ledger {
         Ok(renewed.ok_or(Fenced))
     }
 
-    /// Ends a claim and adds the compute units that it used.
+    /// Ends a claim and adds the compute units that it used. What waits again is given back, to be offered to the frontier at once.
     pub async fn finish(
         &self,
         held: Lease,
         ending: &Ending,
         compute_units: u64,
-    ) -> Result<Result<(), Fenced>, LedgerError> {
+    ) -> Result<Result<Option<Entry>, Fenced>, LedgerError> {
         let (status, error, after, give_back) = match ending {
             Ending::Succeeded => ("succeeded", None, None, 0),
             Ending::Failed(error) => ("failed", Some(error), None, 0),
@@ -208,7 +216,7 @@ impl Ledger {
             Ending::Retry { after, error } => ("pending", Some(error), Some(*after), 0),
             Ending::HandedBack => ("pending", None, Some(Duration::ZERO), 1),
         };
-        let done: Option<TaskId> = sqlx::query_scalar(
+        let done: Option<Released> = sqlx::query_as(
             "WITH ended AS (
                  UPDATE tasks SET
                      status = CASE WHEN $3 = 'pending' AND cancel_requested THEN 'canceled' ELSE $3 END,
@@ -218,7 +226,7 @@ impl Ledger {
                      compute_units_used = compute_units_used + $8,
                      lease_token = NULL, lease_until = NULL, worker = NULL
                  WHERE id = $1 AND lease_token = $2 AND status = 'running'
-                 RETURNING id, user_id, source_uid, status, pages, records, compute_units_used
+                 RETURNING id, user_id, source_uid, status, host, priority, due_at, pages, records, compute_units_used
              ), counted AS (
                  INSERT INTO owner_counter_deltas (user_id, succeeded, failed, canceled, pages, records, compute_units)
                  SELECT user_id, (status = 'succeeded')::int, (status = 'failed')::int, (status = 'canceled')::int,
@@ -228,7 +236,9 @@ impl Ledger {
                  INSERT INTO changes (uid, task_id)
                  SELECT source_uid, id FROM ended WHERE status <> 'pending' AND source_uid IS NOT NULL
              )
-             SELECT id FROM ended",
+             SELECT status = 'pending' AS waits, id, user_id, host, priority,
+                    ceil(extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds
+             FROM ended",
         )
         .bind(held.id)
         .bind(held.token)
@@ -241,6 +251,6 @@ impl Ledger {
         .fetch_optional(&self.pool)
         .await
         .context(DatabaseSnafu { doing: "ending a claim" })?;
-        Ok(done.map(|_| ()).ok_or(Fenced))
+        Ok(done.map(|ended| ended.waits.then(|| ended.entry.into())).ok_or(Fenced))
     }
 }

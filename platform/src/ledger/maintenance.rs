@@ -8,7 +8,7 @@ use snafu::ResultExt;
 use sqlx::{FromRow, types::Json};
 use tracing::warn;
 
-use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, scrape_tasks::Clock};
+use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, scrape_tasks::Clock, waiting::EntryRow};
 use crate::frontier::Entry;
 
 /// A tick that was missed by more than this is skipped.
@@ -40,15 +40,6 @@ pub struct Swept {
     pub returned: i64,
     /// Tasks whose attempts are used up.
     pub exhausted: i64,
-}
-
-#[derive(FromRow)]
-struct EntryRow {
-    id: TaskId,
-    user_id: UserId,
-    host: String,
-    priority: i16,
-    due_milliseconds: i64,
 }
 
 #[derive(FromRow)]
@@ -139,17 +130,8 @@ impl Ledger {
         .await
         .context(DatabaseSnafu { doing: "reading tasks that wait" })?;
         let full = rows.len() >= usize::try_from(BATCH).unwrap_or(usize::MAX);
-        let next = rows.last().filter(|_| full).map(|row| row.id);
-        let entries = rows
-            .into_iter()
-            .map(|row| Entry {
-                id: row.id,
-                owner: row.user_id,
-                host: row.host,
-                priority: u8::try_from(row.priority).unwrap_or_default(),
-                due_milliseconds: row.due_milliseconds,
-            })
-            .collect();
+        let entries: Vec<Entry> = rows.into_iter().map(Entry::from).collect();
+        let next = entries.last().filter(|_| full).map(|entry| entry.id);
         Ok((entries, next))
     }
 

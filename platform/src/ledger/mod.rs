@@ -14,6 +14,7 @@ pub mod scrape_tasks;
 pub mod stats;
 pub mod tasks;
 pub mod users;
+mod waiting;
 
 use std::{str::FromStr, time::Duration};
 
@@ -86,11 +87,6 @@ impl Ledger {
         connection.ping().await.context(DatabaseSnafu {
             doing: "reaching the database",
         })
-    }
-
-    /// Connections that are open, and those of them that are idle.
-    pub fn connections(&self) -> (u32, usize) {
-        (self.pool.size(), self.pool.num_idle())
     }
 
     /// Closes every connection once it is returned.

@@ -94,11 +94,12 @@ async fn a_task_that_is_handed_back_costs_no_attempt_and_may_run_at_once() {
     for _ in 0..3 {
         let claim = room.claim(id).await.unwrap();
         assert_eq!(claim.attempts, 1);
-        room.ledger
-            .finish(claim.lease(), &Ending::HandedBack, 1)
-            .await
-            .unwrap()
-            .unwrap();
+        let offered = room.ledger.finish(claim.lease(), &Ending::HandedBack, 1).await;
+        let offered = offered.unwrap().unwrap().unwrap();
+        assert_eq!(
+            (offered.id, offered.host.as_str(), offered.priority),
+            (id, "site.test", 5)
+        );
     }
     let task = room.task(id).await;
     assert_eq!(
@@ -116,7 +117,9 @@ async fn a_retry_waits_for_its_time_and_counts() {
         after: Duration::from_hours(1),
         error: error(),
     };
-    room.ledger.finish(claim.lease(), &retry, 0).await.unwrap().unwrap();
+    let offered = room.ledger.finish(claim.lease(), &retry, 0).await.unwrap().unwrap();
+    let waits = offered.unwrap().due_milliseconds - jiff::Timestamp::now().as_millisecond();
+    assert!((3_500_000..=3_600_001).contains(&waits), "{waits}");
     assert!(room.claim(id).await.is_none(), "it is not due");
     let task = room.task(id).await;
     assert_eq!(
@@ -231,11 +234,8 @@ async fn a_canceled_task_does_not_wait_again_whoever_gives_it_back() {
     for id in [by_worker, by_sweep] {
         room.ledger.cancel(None, id).await.unwrap();
     }
-    room.ledger
-        .finish(lease, &Ending::HandedBack, 0)
-        .await
-        .unwrap()
-        .unwrap();
+    let offered = room.ledger.finish(lease, &Ending::HandedBack, 0).await;
+    assert_eq!(offered.unwrap(), Ok(None), "there is nothing to offer");
     room.expire_lease(by_sweep).await;
     room.keeper.sweep().await.unwrap();
     for id in [by_worker, by_sweep] {
