@@ -1,5 +1,6 @@
 //! The API server's rooms. HTTP lives here; SQL and Redis live in `selextract_platform`.
 
+pub mod admission;
 pub mod auth;
 pub mod export;
 pub mod internal;

@@ -17,7 +17,8 @@ pub const PATH: &str = "/api/v1/openapi.json";
     info(
         title = "Selextract",
         description = "Declare what to extract, follow the task, read its records.\n\nSend an access token from `auth/login`, or an API \
-                       key, as `Authorization: Bearer …`. What belongs to somebody else answers 404. Errors are `application/problem+json` \
+                       key, as `Authorization: Bearer …`. What belongs to somebody else answers 404. A client that sends too \
+                       many requests gets 429 with `Retry-After`; `RateLimit` says where it stands. Errors are `application/problem+json` \
                        (RFC 9457) with a stable `type`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),

@@ -87,6 +87,8 @@ kinds! {
     idempotency_mismatch = UNPROCESSABLE_ENTITY, "idempotency-mismatch", "The idempotency key belongs to another request";
     /// Too many failed logins.
     locked_out = TOO_MANY_REQUESTS, "locked-out", "Too many failed logins";
+    /// The client sends more requests than it may.
+    too_many_requests = TOO_MANY_REQUESTS, "too-many-requests", "Too many requests";
     /// Something broke that the client cannot mend.
     internal = INTERNAL_SERVER_ERROR, "internal", "The server failed";
     /// Something that the server needs does not answer, or it is full.

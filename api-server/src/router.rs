@@ -16,6 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
+    admission,
     metrics::{self, HttpMetrics},
     openapi,
     problem::Problem,
@@ -55,11 +56,12 @@ pub fn document() -> serde_json::Result<Value> {
 /// The public API as it is served: routes, the document and its page, limits and headers.
 pub fn public(state: AppState, metrics: HttpMetrics, document: Value, timeout: Duration) -> Router {
     let (api, _) = routes().split_for_parts();
-    api.with_state(state)
+    api.with_state(state.clone())
         .merge(SwaggerUi::new(DOCS).external_url_unchecked(openapi::PATH, document))
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn_with_state(state, admission::admit))
         .layer(middleware::from_fn_with_state(timeout, limit_time))
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
         .layer(middleware::from_fn(add_headers))

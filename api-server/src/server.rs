@@ -2,9 +2,12 @@
 //!
 //! Knows nothing of routes. Every wait has a bound: the TLS handshake, the request's head, the drain.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::Request};
+use axum::{
+    Router,
+    extract::{ConnectInfo, Request},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
@@ -45,10 +48,11 @@ impl Server {
     pub async fn run(self, end: CancellationToken) {
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        while let Some((stream, slot)) = self.accept(&slots, &end).await {
+        while let Some((stream, peer, slot)) = self.accept(&slots, &end).await {
             let connection = Connection {
                 tls: self.tls.clone(),
                 router: self.router.clone(),
+                peer,
                 watcher: graceful.watcher(),
             };
             tokio::spawn(async move {
@@ -70,7 +74,7 @@ impl Server {
         &self,
         slots: &Arc<Semaphore>,
         end: &CancellationToken,
-    ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
         loop {
             let accepted = tokio::select! {
                 () = end.cancelled() => return None,
@@ -80,7 +84,7 @@ impl Server {
                 } => accepted,
             };
             match accepted {
-                (Ok((stream, _)), Some(slot)) => return Some((stream, slot)),
+                (Ok((stream, peer)), Some(slot)) => return Some((stream, peer, slot)),
                 (Ok(_), None) => return None,
                 (Err(error), _) => {
                     tracing::warn!(listener = self.name, %error, "Accepting a connection failed; trying again.");
@@ -94,6 +98,7 @@ impl Server {
 struct Connection {
     tls: Option<TlsAcceptor>,
     router: Router,
+    peer: SocketAddr,
     watcher: hyper_util::server::graceful::Watcher,
 }
 
@@ -124,9 +129,11 @@ impl Connection {
             .max_concurrent_streams(128)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(10));
-        let router = self.router;
+        let (router, peer) = (self.router, self.peer);
         let service = hyper::service::service_fn(move |request| {
-            router.clone().oneshot(Request::map(request, axum::body::Body::new))
+            let mut request = Request::map(request, axum::body::Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            router.clone().oneshot(request)
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         if let Err(error) = self.watcher.watch(connection.into_owned()).await {

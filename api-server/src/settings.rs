@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
+use selextract_platform::cache::Limit;
 use selextract_task::Duration;
 use snafu::{OptionExt, Snafu};
 
@@ -45,9 +46,30 @@ pub struct Settings {
     /// The log's filter.
     #[arg(long, env = "SELEXTRACT_LOG", default_value = "info")]
     pub log: String,
+    /// How much a client may send.
+    #[command(flatten)]
+    pub limits: Limits,
     /// The internal listener.
     #[command(flatten)]
     pub internal: Internal,
+}
+
+/// How much a client may send: a number of requests at once, and that many again in each such time.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Limits {
+    /// Of each user, over all replicas.
+    #[arg(long = "rate-limit", env = "SELEXTRACT_RATE_LIMIT", default_value = "5000/10s")]
+    pub rate: Limit,
+    /// Of each address: logins, refreshes and requests with wrong credentials, over all replicas.
+    #[arg(
+        long = "login-rate-limit",
+        env = "SELEXTRACT_LOGIN_RATE_LIMIT",
+        default_value = "120/1m"
+    )]
+    pub login_rate: Limit,
+    /// How many proxies stand in front of the API that add the client's address to X-Forwarded-For.
+    #[arg(long, env = "SELEXTRACT_TRUSTED_PROXIES", default_value_t = 0)]
+    pub trusted_proxies: u8,
 }
 
 /// The internal listener's settings: all of them, or it is off.

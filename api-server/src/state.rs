@@ -12,9 +12,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::{lockouts::Lockouts, password::Passwords, tokens::TokenKeys},
+    admission::limiter::Limiter,
+    auth::{lockouts::Lockouts, password::Passwords, standing::Standings, tokens::TokenKeys},
     layered::Layered,
-    settings::{Secrets, Settings},
+    settings::{Limits, Secrets, Settings},
 };
 
 /// The guide's cache of user statistics ("API Response Caching"): 1,000 entries, five minutes.
@@ -46,6 +47,14 @@ pub struct Shared {
     pub tokens: TokenKeys,
     /// Who is locked out.
     pub lockouts: Lockouts,
+    /// Whose access tokens are still good.
+    pub standings: Standings,
+    /// Counts the requests of each user.
+    pub by_user: Limiter,
+    /// Counts the requests of each address that has no valid credentials.
+    pub by_address: Limiter,
+    /// How many proxies stand in front that write the client's address into `X-Forwarded-For`.
+    pub trusted_proxies: u8,
     /// Kept statistics of users.
     pub stats: Layered,
     /// Kept analytics.
@@ -84,7 +93,12 @@ impl AppState {
     }
 
     /// The state over these connections.
-    pub fn new(connections: Connections, tokens: TokenKeys, ending: CancellationToken) -> anyhow::Result<Self> {
+    pub fn new(
+        connections: Connections,
+        tokens: TokenKeys,
+        limits: &Limits,
+        ending: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let Connections {
             ledger,
@@ -93,6 +107,10 @@ impl AppState {
             cache,
         } = connections;
         Ok(Self(Arc::new(Shared {
+            standings: Standings::new(ledger.clone()),
+            by_user: Limiter::new("user", limits.rate, cache.clone()),
+            by_address: Limiter::new("address", limits.login_rate, cache.clone()),
+            trusted_proxies: limits.trusted_proxies,
             ledger,
             replica,
             frontier,
@@ -109,7 +127,7 @@ impl AppState {
     /// Connects as the settings say. Nothing is waited for: what does not answer yet is not ready yet.
     pub fn connect(settings: &Settings, secrets: &Secrets, ending: CancellationToken) -> anyhow::Result<Self> {
         let tokens = TokenKeys::parse(&secrets.token_keys)?;
-        Self::new(Connections::open(settings, secrets)?, tokens, ending)
+        Self::new(Connections::open(settings, secrets)?, tokens, &settings.limits, ending)
     }
 }
 

@@ -1,11 +1,15 @@
 //! The cache: values with a time to live in the Redis cache instance. A dead cache is a miss, never an error.
 
+mod tokens;
+
 use std::time::Duration;
 
 use redis::{AsyncCommands, aio::ConnectionManager};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::OnceCell;
 use tracing::warn;
+
+pub use tokens::{Grant, Limit, ParseLimitError};
 
 use crate::{ledger::Secret, redis_connection};
 

@@ -1,4 +1,4 @@
-//! Who sends a request: the user of its access token or API key.
+//! Who sends a request: the user of its access token or API key. Found out once for a request, by [`crate::admission`].
 
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, header, request::Parts};
@@ -19,6 +19,10 @@ pub struct Caller {
     pub role: Role,
 }
 
+/// What a request's credentials say, among its extensions.
+#[derive(Clone, Debug)]
+pub struct Identity(pub Result<Caller, Problem>);
+
 /// A caller whose role is admin.
 #[derive(Clone, Debug)]
 pub struct Admin(pub Caller);
@@ -38,21 +42,10 @@ impl Caller {
 impl FromRequestParts<AppState> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let credential = credential(&parts.headers).ok_or_else(Problem::unauthenticated)?;
-        if tokens::is_api_key(credential) {
-            return by_api_key(state, credential).await;
-        }
-        match state.tokens.verify(credential) {
-            Ok(claims) => Ok(Self {
-                id: claims.sub,
-                name: claims.name,
-                role: claims.role,
-            }),
-            Err(error) => {
-                tracing::debug!(%error, "A request was refused.");
-                Err(Problem::unauthenticated())
-            }
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
+        match parts.extensions.get::<Identity>() {
+            Some(Identity(found)) => found.clone(),
+            None => Err(Problem::unauthenticated()),
         }
     }
 }
@@ -70,6 +63,29 @@ impl FromRequestParts<AppState> for Admin {
     }
 }
 
+/// The caller by a request's credentials; `None` when it has none.
+pub async fn identify(state: &AppState, credential: Option<&str>) -> Option<Result<Caller, Problem>> {
+    let credential = credential?;
+    Some(if tokens::is_api_key(credential) {
+        by_api_key(state, credential).await
+    } else {
+        by_token(state, credential).await
+    })
+}
+
+async fn by_token(state: &AppState, token: &str) -> Result<Caller, Problem> {
+    let claims = state.tokens.verify(token).map_err(|error| {
+        tracing::debug!(%error, "A request was refused.");
+        Problem::unauthenticated()
+    })?;
+    let role = state.standings.role(claims.sub).await?;
+    Ok(Caller {
+        id: claims.sub,
+        name: claims.name,
+        role: role.ok_or_else(Problem::unauthenticated)?,
+    })
+}
+
 /// Asked each time and never cached: a revoked key is refused from the next request on.
 async fn by_api_key(state: &AppState, key: &str) -> Result<Caller, Problem> {
     let user = state.ledger.user_of_api_key(&tokens::hash_of(key)).await?;
@@ -81,7 +97,8 @@ async fn by_api_key(state: &AppState, key: &str) -> Result<Caller, Problem> {
     })
 }
 
-fn credential(headers: &HeaderMap) -> Option<&str> {
+/// The API key or access token that a request brings.
+pub fn credential(headers: &HeaderMap) -> Option<&str> {
     if let Some(key) = headers.get("x-api-key") {
         return key.to_str().ok().filter(|key| tokens::is_api_key(key));
     }

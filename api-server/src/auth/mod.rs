@@ -4,6 +4,7 @@ pub mod caller;
 pub mod lockout;
 pub mod lockouts;
 pub mod password;
+pub mod standing;
 pub mod tokens;
 
 use selextract_platform::ledger::users;

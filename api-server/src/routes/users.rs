@@ -111,7 +111,7 @@ pub async fn list(
     }))
 }
 
-/// Disables a user: its sessions end and its API keys are refused. Access tokens that are out run off within 15 minutes.
+/// Disables a user: its sessions end, and its API keys and access tokens are refused (access tokens within 2 seconds).
 #[utoipa::path(
     post, path = "/api/v1/users/{id}/disable", tag = "users", operation_id = "disable_user",
     params(("id" = Uuid, Path, description = "The user's id")),
@@ -126,6 +126,7 @@ pub async fn disable(State(state): State<AppState>, Admin(admin): Admin, Id(id):
         return Err(Problem::conflict().detail("nobody disables himself; let another admin do it"));
     }
     if state.ledger.disable_user(UserId(id)).await? {
+        state.standings.forget(id).await;
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::not_found())

@@ -250,6 +250,66 @@ async fn the_dashboard_counts_the_callers_tasks_and_analytics_are_for_admins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_sends_too_much_gets_429_and_is_told_when_to_come_back_while_others_go_on() {
+    let api = Api::start_with_limits("10/10s", "50/10s").await;
+    let admin = api.login("admin", support::ADMIN_PASSWORD).await;
+    let ann = api.user(&admin, "ann").await;
+    let first = api.get("/api/v1/auth/me", Some(&ann)).await;
+    assert_eq!(first.header("ratelimit-policy"), "\"user\";q=10;w=10");
+    assert_eq!(first.header("ratelimit"), "\"user\";r=9;t=1");
+    let all = (0..20).map(|_| api.get("/api/v1/auth/me", Some(&ann)));
+    let answers = futures::future::join_all(all).await;
+    let refused: Vec<_> = answers
+        .iter()
+        .filter(|a| a.status == StatusCode::TOO_MANY_REQUESTS)
+        .collect();
+    assert!((10..=11).contains(&refused.len()), "{}", refused.len());
+    assert_eq!(refused[0].json()["type"], "urn:selextract:problem:too-many-requests");
+    assert_eq!(refused[0].header("retry-after"), "1");
+    assert_eq!(api.get("/api/v1/auth/me", Some(&admin)).await.status, StatusCode::OK);
+    assert_eq!(api.get("/api/v1/health", None).await.status, StatusCode::OK, "nobody's");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_guesses_keys_or_logs_in_too_often_gets_429_even_while_redis_is_down() {
+    let api = Api::start_without_redis_and_limits("10/10s", "5/1h").await;
+    let guess = |n: u32| format!("sxk_guess.{n}");
+    for n in 0..5 {
+        let answer = api.get("/api/v1/tasks", Some(&guess(n))).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    }
+    let login = json!({ "username": "admin", "password": support::ADMIN_PASSWORD });
+    for answer in [
+        api.get("/api/v1/tasks", Some(&guess(9))).await,
+        api.post("/api/v1/auth/login", None, &login).await,
+    ] {
+        assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", answer.text);
+        assert!(answer.header("retry-after").parse::<u32>().unwrap() > 600);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_access_token_of_a_disabled_user_is_refused_at_once_here_and_within_seconds_elsewhere() {
+    let api = Api::start().await;
+    let other = api.another_replica();
+    let admin = api.login("admin", support::ADMIN_PASSWORD).await;
+    let ann = api.user(&admin, "ann").await;
+    let me = api.get("/api/v1/auth/me", Some(&ann)).await.json();
+    assert_eq!(other.get("/api/v1/auth/me", Some(&ann)).await.status, StatusCode::OK);
+    let path = format!("/api/v1/users/{}/disable", me["id"].as_str().unwrap());
+    api.post(&path, Some(&admin), &json!({})).await;
+    assert_eq!(
+        api.get("/api/v1/auth/me", Some(&ann)).await.status,
+        StatusCode::UNAUTHORIZED
+    );
+    let started = std::time::Instant::now();
+    while other.get("/api/v1/auth/me", Some(&ann)).await.status == StatusCode::OK {
+        assert!(started.elapsed() < std::time::Duration::from_secs(5));
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disabled_user_cannot_log_in_refresh_or_use_its_keys() {
     let api = Api::start().await;
     let admin = api.login("admin", support::ADMIN_PASSWORD).await;

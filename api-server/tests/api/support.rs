@@ -32,6 +32,8 @@ pub const USER_PASSWORD: &str = "a-user-of-a-test";
 pub struct Api {
     router: Router,
     database: Database,
+    settings: Settings,
+    secrets: Secrets,
     pub state: AppState,
 }
 
@@ -74,9 +76,19 @@ impl Api {
 
     /// With a Redis that nobody listens on.
     pub async fn start_without_redis() -> Self {
-        Self::with(|_, secrets| {
-            secrets.redis_queue_url = String::from("redis://127.0.0.1:1/0");
-            secrets.redis_cache_url = String::from("redis://127.0.0.1:1/0");
+        Self::with(|_, secrets| without_redis(secrets)).await
+    }
+
+    /// With these limits of users and of addresses.
+    pub async fn start_with_limits(users: &str, addresses: &str) -> Self {
+        Self::with(|settings, _| limit(settings, users, addresses)).await
+    }
+
+    /// With these limits, and a Redis that nobody listens on.
+    pub async fn start_without_redis_and_limits(users: &str, addresses: &str) -> Self {
+        Self::with(|settings, secrets| {
+            limit(settings, users, addresses);
+            without_redis(secrets);
         })
         .await
     }
@@ -99,6 +111,15 @@ impl Api {
                 .to_string(),
         };
         change(&mut settings, &mut secrets);
+        Self::over(database, settings, secrets)
+    }
+
+    /// A second replica over the same services.
+    pub fn another_replica(&self) -> Self {
+        Self::over(self.database.clone(), self.settings.clone(), self.secrets.clone())
+    }
+
+    fn over(database: Database, settings: Settings, secrets: Secrets) -> Self {
         let state = AppState::connect(&settings, &secrets, CancellationToken::new()).unwrap();
         let metrics = HttpMetrics::register(&prometheus::Registry::new(), &[]).unwrap();
         let router = router::public(
@@ -110,6 +131,8 @@ impl Api {
         Self {
             router,
             database,
+            settings,
+            secrets,
             state,
         }
     }
@@ -196,6 +219,16 @@ impl Api {
         std::thread::sleep(Duration::from_millis(300));
         lock
     }
+}
+
+fn limit(settings: &mut Settings, users: &str, addresses: &str) {
+    settings.limits.rate = users.parse().unwrap();
+    settings.limits.login_rate = addresses.parse().unwrap();
+}
+
+fn without_redis(secrets: &mut Secrets) {
+    secrets.redis_queue_url = String::from("redis://127.0.0.1:1/0");
+    secrets.redis_cache_url = String::from("redis://127.0.0.1:1/0");
 }
 
 fn request(method: Method, path: &str, token: Option<&str>) -> http::request::Builder {

@@ -93,6 +93,8 @@ fn environment(inputs: Inputs<'_>) -> Vec<Value> {
         env("SELEXTRACT_POOL_OVERFLOW", pool.overflow),
         env("SELEXTRACT_POOL_ACQUIRE_TIMEOUT", pool.acquire_timeout.to_string()),
         env("SELEXTRACT_POOL_MAX_LIFETIME", pool.max_lifetime.to_string()),
+        // An Ingress controller stands between the clients and the API, and says who they are.
+        env("SELEXTRACT_TRUSTED_PROXIES", u8::from(cluster.api.ingress.is_some())),
     ]
 }
 

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use redis::AsyncCommands;
-use selextract_platform::{cache::Cache, ledger::Secret};
+use selextract_platform::{
+    cache::{Cache, Limit},
+    ledger::Secret,
+};
 use selextract_test_services::start;
 
 const LIVES: Duration = Duration::from_mins(1);
@@ -51,6 +54,34 @@ async fn a_counter_ends_by_its_first_use() {
         .unwrap();
     let lives: i64 = redis.ttl("count").await.unwrap();
     assert!((20..=30).contains(&lives), "{lives}");
+}
+
+#[tokio::test]
+async fn takers_of_one_bucket_never_get_more_than_its_burst_and_its_rate_and_it_ends_by_itself() {
+    let url = start().redis_url().unwrap();
+    let limit: Limit = "100/100s".parse().unwrap();
+    let takers: Vec<_> = (0..5)
+        .map(|_| Cache::connect_lazy(&Secret(url.clone())).unwrap())
+        .collect();
+    let taken = (0..50).map(|n| takers[n % 5].take_tokens("rate", limit, 7));
+    let grants: Vec<_> = futures::future::join_all(taken)
+        .await
+        .into_iter()
+        .map(Option::unwrap)
+        .collect();
+    let given: u32 = grants.iter().map(|grant| grant.given).sum();
+    assert!((100..=102).contains(&given), "a token comes back each second: {given}");
+    let last = takers[0].take_tokens("rate", limit, 7).await.unwrap();
+    if last.given == 0 {
+        assert!(last.wait <= Duration::from_secs(1) && !last.wait.is_zero(), "{last:?}");
+    }
+    let mut redis = redis::Client::open(url)
+        .unwrap()
+        .get_multiplexed_async_connection()
+        .await
+        .unwrap();
+    let lives: i64 = redis.ttl("rate").await.unwrap();
+    assert!((90..=101).contains(&lives), "{lives}");
 }
 
 #[tokio::test]
