@@ -48,7 +48,7 @@ test: tool ## Everything that CI runs: unit, integration, charts, journeys on a 
 
 .PHONY: demo
 demo: ## From a clone to scraped rows on a real Kubernetes (CLUSTER=current: on yours)
-	@echo 'First the programs are compiled: about 10 minutes on 2 cores the first time, seconds when nothing changed.'
+	@echo 'First the programs are compiled: about 8 minutes on 2 cores the first time, seconds when nothing changed.'
 	@$(MAKE) --no-print-directory tool
 	@$(tool) demo
 

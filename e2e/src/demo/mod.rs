@@ -114,12 +114,12 @@ fn introduce(target: &Target) {
     let needs = match target.cluster {
         Choice::Local => {
             "It needs root, a Debian with Rust, Go and npm, about 8 GB of disk, 4 GB of memory and the package registries.\n\
-             It installs Debian packages, builds Kubernetes once (about 10 minutes on 2 cores), the product (about 10 minutes the first\n\
-             time) and its images (about 3 minutes), and starts a cluster in network namespaces of its own. Warm it takes about 2 minutes."
+             It installs Debian packages, builds Kubernetes once (about 6 minutes on 2 cores), the product (about 8 minutes the first\n\
+             time) and its images (about 1 minute), and starts a cluster in network namespaces of its own. Warm it takes about 2 minutes."
         }
         Choice::Current => {
             "It needs kubectl and helm (or Go, to build them), Rust and npm, podman or docker, and a kubeconfig whose current context may\n\
-             install CRDs. It builds the product and its images (about 13 minutes the first time on 2 cores) and installs into the\n\
+             install CRDs. It builds the product and its images (about 9 minutes the first time on 2 cores) and installs into the\n\
              namespaces demo, selextract-system and selextract-node."
         }
     };
