@@ -98,7 +98,7 @@ impl Platform {
     async fn take(&self, count: usize) -> HashSet<TaskId> {
         let mut taken = HashSet::new();
         wait_for("the tasks to come to the frontier", async || {
-            taken.extend(self.frontier.take(100).await.unwrap());
+            taken.extend(self.frontier.take(100).await.unwrap().ids);
             taken.len() >= count
         })
         .await;

@@ -30,7 +30,9 @@ const KNOWN: [(&str, Option<&str>); 14] = [
 /// The demo's task about the documentation, reading it from `http://host/docs/`, as the API takes it.
 pub fn task(host: &str) -> Result<Value> {
     use serde::Deserialize as _;
-    let first = serde_yaml_ng::Deserializer::from_str(TASKS).next().context("the demo has no task")?;
+    let first = serde_yaml_ng::Deserializer::from_str(TASKS)
+        .next()
+        .context("the demo has no task")?;
     let mut task = Value::deserialize(first)?["spec"]["task"].take();
     let url = task["url"].as_str().context("the demo's task has no url")?;
     let (_, path) = url.split_once("/docs/").context("the demo's task reads other pages")?;
@@ -55,7 +57,11 @@ impl Parameters {
         for page in pages {
             collect(&text(&format!("{address}/docs/{page}")).await?, &mut found);
         }
-        ensure!(found.len() > 300, "the documentation has {} parameters only", found.len());
+        ensure!(
+            found.len() > 300,
+            "the documentation has {} parameters only",
+            found.len()
+        );
         Ok(Self(found))
     }
 
@@ -79,7 +85,10 @@ impl Parameters {
             ensure!(record["type"].is_string(), "a parameter without its type: {record}");
             let description = &self.0[anchor(record)?];
             match record["default"].as_str() {
-                Some(default) => ensure!(description.contains(default), "its description has no {default:?}: {record}"),
+                Some(default) => ensure!(
+                    description.contains(default),
+                    "its description has no {default:?}: {record}"
+                ),
                 None => ensure!(record["default"].is_null(), "a default that is no text: {record}"),
             }
             ensure!(
@@ -146,7 +155,12 @@ mod tests {
     fn the_demos_task_reads_the_site_that_it_is_told() {
         let task = task("sites.test").unwrap();
         assert_eq!(task["url"], "http://sites.test/docs/runtime-config-file-locations.html");
-        let names: Vec<_> = task["fields"].as_array().unwrap().iter().map(|field| &field["name"]).collect();
+        let names: Vec<_> = task["fields"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|field| &field["name"])
+            .collect();
         assert_eq!(names, ["parameter", "type", "default", "documentation"]);
     }
 

@@ -106,7 +106,7 @@ impl Cache {
 }
 
 /// The first byte says whether the rest is compressed.
-fn pack(json: Vec<u8>) -> Option<Vec<u8>> {
+pub(crate) fn pack(json: Vec<u8>) -> Option<Vec<u8>> {
     let (mark, body) = if json.len() > COMPRESS_ABOVE {
         (1, zstd::bulk::compress(&json, 1).ok()?)
     } else {
@@ -118,7 +118,7 @@ fn pack(json: Vec<u8>) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn unpack(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn unpack(bytes: &[u8]) -> Option<Vec<u8>> {
     use std::io::Read;
     let (mark, body) = bytes.split_first()?;
     if *mark == 0 {

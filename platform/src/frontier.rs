@@ -1,7 +1,11 @@
-//! The frontier: which tasks may run now, fairly. An index in Redis that can be lost: the keeper refills it from the ledger.
+//! The frontier: which tasks may run now, fairly and politely. An index in Redis that can be lost: the keeper refills it from the ledger.
 //!
-//! Owners take turns by virtual time; an owner's hosts by the moment at which their first task is due; within (owner, host) tasks go by
+//! Owners take turns by virtual time; an owner's hosts by the moment at which they may be visited again; within (owner, host) tasks go by
 //! priority, then by due time. One Lua call takes a batch. The window is bounded: an offer beyond it is refused and comes back by the refill.
+//! What a host allows is in [`hosts`].
+
+pub mod hosts;
+mod robots;
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +29,8 @@ pub const POLL: Duration = Duration::from_secs(1);
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 const WAKE: &str = "sx:wake";
-const KEYS: [&str; 4] = ["sx:owners", "sx:entries", "sx:clock", "sx:later"];
+/// The most hosts that are looked at to tell how much may run now.
+const SIZE_HOSTS: usize = 2_000;
 
 /// Something that waits to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,11 +47,22 @@ pub struct Entry {
     pub due_milliseconds: i64,
 }
 
+/// What was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// The tasks, in the order of their turns.
+    pub ids: Vec<TaskId>,
+    /// When there may be more; `None` when nothing waits for a moment.
+    pub next: Option<Duration>,
+}
+
 /// What the frontier holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Entries that may run now.
+    /// Entries that may run now; of a host that rests between its pages at most one.
     pub runnable: u64,
+    /// Entries whose hosts rest, are full, or are unavailable: more workers would not help them.
+    pub limited: u64,
     /// Entries that wait for their time.
     pub later: u64,
 }
@@ -64,8 +80,22 @@ pub struct FrontierError {
 pub struct Frontier {
     client: redis::Client,
     connection: Arc<OnceCell<ConnectionManager>>,
-    offer: Arc<Script>,
-    take: Arc<Script>,
+    scripts: Arc<Scripts>,
+}
+
+struct Scripts {
+    offer: Script,
+    take: Script,
+    visit: Script,
+    states: Script,
+    size: Script,
+}
+
+/// A script behind what all of them know about hosts.
+macro_rules! script {
+    ($file:literal) => {
+        Script::new(concat!(include_str!("frontier/hosts.lua"), include_str!($file)))
+    };
 }
 
 impl Frontier {
@@ -74,8 +104,13 @@ impl Frontier {
         Ok(Self {
             client: redis::Client::open(url.0.as_str()).context(FrontierSnafu { doing: "opening" })?,
             connection: Arc::default(),
-            offer: Arc::new(Script::new(include_str!("frontier/offer.lua"))),
-            take: Arc::new(Script::new(include_str!("frontier/take.lua"))),
+            scripts: Arc::new(Scripts {
+                offer: script!("frontier/offer.lua"),
+                take: script!("frontier/take.lua"),
+                visit: script!("frontier/visit.lua"),
+                states: script!("frontier/states.lua"),
+                size: script!("frontier/size.lua"),
+            }),
         })
     }
 
@@ -83,11 +118,8 @@ impl Frontier {
     pub async fn offer(&self, entries: &[Entry]) -> Result<u64, FrontierError> {
         let mut taken = 0;
         for batch in entries.chunks(500) {
-            let mut call = self.offer.prepare_invoke();
-            for key in KEYS {
-                call.key(key);
-            }
-            call.arg(QUEUE_WINDOW).arg(WINDOW).arg(WAKE);
+            let mut call = self.scripts.offer.prepare_invoke();
+            call.arg(QUEUE_WINDOW).arg(WINDOW);
             for entry in batch {
                 call.arg(entry.id.to_string())
                     .arg(entry.owner.to_string())
@@ -106,31 +138,36 @@ impl Frontier {
     }
 
     /// Takes up to `count` entries that may run now. They are gone from here: what is not claimed comes back by the refill.
-    pub async fn take(&self, count: usize) -> Result<Vec<TaskId>, FrontierError> {
-        let mut call = self.take.prepare_invoke();
-        for key in KEYS {
-            call.key(key);
-        }
-        call.arg(count);
+    pub async fn take(&self, count: usize) -> Result<Taken, FrontierError> {
         let mut connection = self.connection().await?;
-        let ids: Vec<String> = call
+        let answer: Vec<String> = self
+            .scripts
+            .take
+            .arg(count)
             .invoke_async(&mut connection)
             .await
             .context(FrontierSnafu { doing: "taking from" })?;
-        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+        let mut words = answer.into_iter();
+        let next = words.next().and_then(|milliseconds| milliseconds.parse().ok());
+        Ok(Taken {
+            ids: words.filter_map(|id| id.parse().ok()).collect(),
+            next: next.map(Duration::from_millis),
+        })
     }
 
     /// What it holds now.
     pub async fn size(&self) -> Result<Size, FrontierError> {
         let mut connection = self.connection().await?;
-        let (all, later): (u64, u64) = redis::pipe()
-            .hlen(KEYS[1])
-            .zcard(KEYS[3])
-            .query_async(&mut connection)
+        let (runnable, limited, later) = self
+            .scripts
+            .size
+            .arg(SIZE_HOSTS)
+            .invoke_async(&mut connection)
             .await
             .context(FrontierSnafu { doing: "measuring" })?;
         Ok(Size {
-            runnable: all.saturating_sub(later),
+            runnable,
+            limited,
             later,
         })
     }

@@ -8,10 +8,12 @@ pub mod feed;
 mod field;
 mod locator;
 mod plan;
+mod politeness;
 mod spec;
 
 pub use duration::{Duration, ParseDurationError};
 pub use field::{Field, FieldType};
 pub use locator::{CssLocator, Locator};
 pub use plan::{CompiledField, Plan, Violation, Violations};
+pub use politeness::{MAX_CONCURRENT, MAX_DELAY, Politeness, Robots, RobotsPolicy};
 pub use spec::{Pagination, Render, SPEC_VERSION, TaskSpec, WaitCondition};

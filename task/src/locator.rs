@@ -33,8 +33,9 @@ impl Locator {
 
 impl CssLocator {
     fn parse(text: &str) -> Result<Self, String> {
-        let selector = Selector::parse(text)
-            .map_err(|error| format!("is not a CSS selector ({error}); try it with document.querySelector in a browser"))?;
+        let selector = Selector::parse(text).map_err(|error| {
+            format!("is not a CSS selector ({error}); try it with document.querySelector in a browser")
+        })?;
         let siblings = text
             .trim_start()
             .strip_prefix(":scope")

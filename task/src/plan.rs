@@ -6,7 +6,7 @@ use std::fmt;
 
 use url::Url;
 
-use crate::{Duration, Locator, Render, TaskSpec};
+use crate::{Duration, Locator, MAX_CONCURRENT, MAX_DELAY, Politeness, Render, Robots, RobotsPolicy, TaskSpec};
 pub use fields::CompiledField;
 
 /// The longest time a page may ask for: the guide's critical task processing time ("Key Performance Metrics").
@@ -32,6 +32,10 @@ pub struct Plan {
     pub wait_conditions: Vec<(String, std::time::Duration)>,
     /// Request headers to add, names in lower case.
     pub headers: Vec<(String, String)>,
+    /// How often the pages' hosts are visited.
+    pub politeness: Politeness,
+    /// Whether robots.txt is obeyed.
+    pub obeys_robots: bool,
     /// How often a page is tried again.
     pub max_retries: u8,
     /// The wait before the first retry.
@@ -110,6 +114,8 @@ impl TaskSpec {
         check.range("maxRetries", self.max_retries.into(), 0, 10);
         check.wait_conditions(self);
         let headers = check.headers(self);
+        let politeness = check.politeness(self.politeness);
+        let obeys_robots = check.robots(self.robots.as_ref());
         check.within("timeout", self.timeout, MIN_TIMEOUT, MAX_TIMEOUT);
         check.within(
             "retryDelay",
@@ -136,6 +142,8 @@ impl TaskSpec {
                     .map(|w| (w.selector.clone(), w.timeout.get()))
                     .collect(),
                 headers,
+                politeness,
+                obeys_robots,
                 max_retries: self.max_retries,
                 retry_delay: self.retry_delay.get(),
                 timeout: self.timeout.get(),
@@ -244,6 +252,44 @@ impl Check {
             }
         }
         headers
+    }
+
+    fn politeness(&mut self, given: Option<Politeness>) -> Politeness {
+        let politeness = given.unwrap_or_default();
+        self.range(
+            "politeness.maxConcurrent",
+            politeness.max_concurrent.into(),
+            1,
+            MAX_CONCURRENT.into(),
+        );
+        self.within(
+            "politeness.minDelay",
+            politeness.min_delay,
+            Duration::from_millis(0),
+            MAX_DELAY,
+        );
+        politeness
+    }
+
+    /// Whether robots.txt is obeyed.
+    fn robots(&mut self, robots: Option<&Robots>) -> bool {
+        let Some(robots) = robots else { return true };
+        let reason = robots.reason.as_deref().unwrap_or_default().trim();
+        match robots.policy {
+            RobotsPolicy::Respect if robots.reason.is_some() => {
+                self.refuse(
+                    "robots.reason",
+                    reason,
+                    "is read only with policy Ignore; set that policy or remove it",
+                );
+            }
+            RobotsPolicy::Ignore if reason.is_empty() || reason.chars().count() > 500 => {
+                let cure = "is required with policy Ignore: say in 1 to 500 characters why the site's rules do not hold for you";
+                self.refuse("robots.reason", reason, cure);
+            }
+            RobotsPolicy::Respect | RobotsPolicy::Ignore => {}
+        }
+        robots.policy == RobotsPolicy::Respect
     }
 
     fn range(&mut self, field: &str, value: u64, min: u64, max: u64) {
@@ -359,6 +405,41 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn politeness_has_bounds_and_a_default() {
+        let plan = spec(&serde_json::json!({})).compile().unwrap();
+        assert_eq!(plan.politeness, Politeness::default());
+        assert!(plan.obeys_robots);
+        let wild = serde_json::json!({ "politeness": { "maxConcurrent": 65, "minDelay": "61s" } });
+        assert_eq!(refused(&wild), ["politeness.maxConcurrent", "politeness.minDelay"]);
+        let none = serde_json::json!({ "politeness": { "maxConcurrent": 0 } });
+        assert_eq!(refused(&none), ["politeness.maxConcurrent"]);
+    }
+
+    #[test]
+    fn robots_txt_is_ignored_for_a_reason_only() {
+        let ignoring =
+            |reason: serde_json::Value| serde_json::json!({ "robots": { "policy": "Ignore", "reason": reason } });
+        assert_eq!(refused(&ignoring(serde_json::Value::Null)), ["robots.reason"]);
+        assert_eq!(refused(&ignoring("  ".into())), ["robots.reason"]);
+        assert!(
+            !spec(&ignoring("the site is ours".into()))
+                .compile()
+                .unwrap()
+                .obeys_robots
+        );
+        assert_eq!(
+            refused(&serde_json::json!({ "robots": { "reason": "x" } })),
+            ["robots.reason"]
+        );
+    }
+
+    #[test]
+    fn a_spec_without_politeness_is_written_as_before() {
+        let written = serde_json::to_value(spec(&serde_json::json!({}))).unwrap();
+        assert!(written.get("politeness").is_none() && written.get("robots").is_none());
     }
 
     #[test]

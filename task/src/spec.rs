@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Field};
+use crate::{Duration, Field, Politeness, Robots};
 
 /// The version of [`TaskSpec`] that this build writes; stored beside every spec.
 pub const SPEC_VERSION: i16 = 1;
@@ -52,6 +52,14 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub custom_headers: BTreeMap<String, String>,
+
+    /// How often the pages' hosts are visited. Without it at most 4 pages a second, 4 at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub politeness: Option<Politeness>,
+
+    /// Whether the sites' robots.txt is obeyed. Without it, it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub robots: Option<Robots>,
 
     /// How often a page is tried again after a failure that may pass.
     #[serde(default = "default_max_retries")]

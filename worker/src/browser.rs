@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 pub use self::{process::remove_leftovers, tab::Tab};
-use crate::telemetry::Metrics;
+use crate::{contact::Contact, telemetry::Metrics};
 use chromium::Chromium;
 
 /// How the browser is run.
@@ -26,6 +26,8 @@ pub struct BrowserSettings {
     pub sandbox: bool,
     /// The only way out.
     pub proxy: Url,
+    /// Whom its user agent names.
+    pub contact: Contact,
     /// Pages until it is retired.
     pub max_pages: u32,
     /// Age at which it is retired.

@@ -4,9 +4,12 @@ use std::{collections::HashSet, future::Future, time::Duration};
 
 use rand::Rng;
 use selextract_platform::{
-    frontier::{Frontier, FrontierError},
+    frontier::{
+        Frontier, FrontierError,
+        hosts::{Admission, Outcome, Visit},
+    },
     ledger::{
-        Ledger, LedgerError, TaskId,
+        Ledger, LedgerError,
         claims::{Claim, Ending, Fenced, Lease, NewPage, Renewed},
     },
 };
@@ -15,9 +18,6 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep},
 };
-
-/// Pages whose URLs are read at once.
-const HISTORY_BATCH: i64 = 20;
 
 /// The frontier or the ledger does not answer.
 #[derive(Debug, Snafu)]
@@ -43,6 +43,15 @@ pub struct Claims {
     wake: Notify,
     worker: String,
     lease: Duration,
+}
+
+/// What was claimed.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// The runs.
+    pub claims: Vec<Claim>,
+    /// When there may be more; `None` when nothing waits for a moment.
+    pub next: Option<Duration>,
 }
 
 /// What earlier claims of a run have committed.
@@ -89,15 +98,39 @@ impl Claims {
     ///
     /// # Errors
     /// When frontier or ledger do not answer.
-    pub async fn claim(&self, most: usize) -> Result<Vec<Claim>, ClaimError> {
-        let ids: Vec<TaskId> = self.frontier.take(most).await.context(TakeSnafu)?;
-        if ids.is_empty() {
-            return Ok(Vec::new());
+    pub async fn claim(&self, most: usize) -> Result<Claimed, ClaimError> {
+        let taken = self.frontier.take(most).await.context(TakeSnafu)?;
+        if taken.ids.is_empty() {
+            return Ok(Claimed {
+                next: taken.next,
+                ..Claimed::default()
+            });
         }
-        self.ledger
-            .claim(&ids, &self.worker, self.lease)
+        let claims = self
+            .ledger
+            .claim(&taken.ids, &self.worker, self.lease)
             .await
-            .context(ClaimSnafu)
+            .context(ClaimSnafu)?;
+        Ok(Claimed {
+            claims,
+            // What somebody else had done already says nothing about the rest.
+            next: Some(Duration::ZERO),
+        })
+    }
+
+    /// Begins a page at a host, after the one before ended there.
+    ///
+    /// # Errors
+    /// When the frontier does not answer.
+    pub async fn begin(&self, visit: &Visit<'_>, before: Option<Outcome>) -> Result<Admission, FrontierError> {
+        self.frontier.begin(visit, before).await
+    }
+
+    /// Ends a page at a host. One that cannot be told expires.
+    pub async fn end(&self, host: &str, claim: &Claim, outcome: Outcome) {
+        if let Err(error) = self.frontier.end(host, claim.id, claim.user_id, outcome).await {
+            tracing::warn!(host, %error, "A host's slot could not be given back; it expires.");
+        }
     }
 
     /// Renews leases; one that is missing in the answer is lost.
@@ -113,20 +146,14 @@ impl Claims {
     /// # Errors
     /// When the ledger does not answer for a lease's time.
     pub async fn history(&self, claim: &Claim) -> Result<History, LedgerError> {
-        let mut history = History::default();
-        let mut after = 0;
-        while after < claim.pages {
-            let pages = self
-                .patiently(|| self.ledger.pages(claim.id, after, HISTORY_BATCH))
-                .await?;
-            let Some(last) = pages.last() else { break };
-            after = last.number;
-            for page in pages {
-                history.records += page.records.len() as u64;
-                history.urls.insert(page.url);
-            }
+        if claim.pages == 0 {
+            return Ok(History::default());
         }
-        Ok(history)
+        let visited = self.patiently(|| self.ledger.visited(claim.id)).await?;
+        Ok(History {
+            urls: visited.urls.into_iter().collect(),
+            records: u64::try_from(visited.records).unwrap_or_default(),
+        })
     }
 
     /// Commits a page.

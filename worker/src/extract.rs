@@ -110,7 +110,10 @@ fn records<'a>(
     match lacking {
         Some(field) if records.is_empty() => Err(ExtractError::NoRecords {
             field: field.name.clone(),
-            selector: field.locator.as_ref().map_or_else(|| ":scope".to_owned(), Locator::to_string),
+            selector: field
+                .locator
+                .as_ref()
+                .map_or_else(|| ":scope".to_owned(), Locator::to_string),
             items: left_out,
         }),
         _ => Ok((records, left_out)),
@@ -266,9 +269,15 @@ mod tests {
         let html = "<li>costs 12 EUR, was 15 EUR<li>free of charge<li>on request";
         let column = |field: Value| {
             let page = read(&spec(field), html).unwrap();
-            page.records.into_iter().map(|mut record| record["a"].take()).collect::<Vec<_>>()
+            page.records
+                .into_iter()
+                .map(|mut record| record["a"].take())
+                .collect::<Vec<_>>()
         };
-        assert_eq!(column(json!({ "name": "a", "regex": "[0-9]+" })), [json!("12"), json!(null), json!(null)]);
+        assert_eq!(
+            column(json!({ "name": "a", "regex": "[0-9]+" })),
+            [json!("12"), json!(null), json!(null)]
+        );
         assert_eq!(
             column(json!({ "name": "a", "regex": "costs ([0-9]+)|(free)", "default": "?" })),
             [json!("12"), json!("free"), json!("?")]

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use rand::Rng;
+use selextract_platform::frontier::hosts::Outcome;
 
 use crate::{extract::ExtractError, fetch::FetchError};
 
 /// The longest wait before a retry.
 const MAX_DELAY: Duration = Duration::from_mins(15);
+/// How long a host is left in peace that asked for it without saying how long.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// A failure of a page, classed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,21 @@ pub struct Failure {
     pub retryable: bool,
     /// The least wait that the server asked for.
     pub retry_after: Option<Duration>,
+    /// What it says about the host.
+    pub blames: Blame,
+}
+
+/// What a failure says about the host of its page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Nothing.
+    Nobody,
+    /// It answered; the page is at fault.
+    Page,
+    /// It failed.
+    Host,
+    /// It asked for quiet.
+    Haste,
 }
 
 impl Failure {
@@ -30,6 +48,23 @@ impl Failure {
             message: message.into(),
             retryable: true,
             retry_after: None,
+            blames: Blame::Nobody,
+        }
+    }
+
+    /// The same, with what it says about the host.
+    #[must_use]
+    pub fn blaming(self, blames: Blame) -> Self {
+        Self { blames, ..self }
+    }
+
+    /// What the frontier is told about the host.
+    pub fn outcome(&self) -> Outcome {
+        match self.blames {
+            Blame::Nobody => Outcome::Unknown,
+            Blame::Page => Outcome::Answered,
+            Blame::Host => Outcome::Failed,
+            Blame::Haste => Outcome::Busy(self.retry_after.unwrap_or(QUIET)),
         }
     }
 
@@ -51,14 +86,21 @@ impl From<FetchError> for Failure {
                 message,
                 retryable: status >= 500 || matches!(status, 408 | 425 | 429),
                 retry_after,
+                blames: match status {
+                    429 => Blame::Haste,
+                    503 if retry_after.is_some() => Blame::Haste,
+                    500.. => Blame::Host,
+                    _ => Blame::Page,
+                },
             },
-            FetchError::NotHtml { .. } => Self::permanent("NotHtml", message),
-            FetchError::TooLarge => Self::permanent("TooLarge", message),
-            FetchError::TooManyRedirects { .. } => Self::permanent("TooManyRedirects", message),
-            FetchError::Scheme { .. } => Self::permanent("Scheme", message),
+            FetchError::NotHtml { .. } => Self::permanent("NotHtml", message).blaming(Blame::Page),
+            FetchError::TooLarge => Self::permanent("TooLarge", message).blaming(Blame::Page),
+            FetchError::TooManyRedirects { .. } => Self::permanent("TooManyRedirects", message).blaming(Blame::Page),
+            FetchError::Scheme { .. } => Self::permanent("Scheme", message).blaming(Blame::Page),
             FetchError::Refused => Self::permanent("EgressRefused", message),
-            FetchError::Connection { .. } => Self::retryable("Connection", message),
-            FetchError::Waiting { .. } => Self::retryable("WaitCondition", message),
+            FetchError::Connection { .. } => Self::retryable("Connection", message).blaming(Blame::Host),
+            FetchError::Egress { .. } => Self::retryable("Egress", message),
+            FetchError::Waiting { .. } => Self::retryable("WaitCondition", message).blaming(Blame::Page),
             FetchError::Browser { .. } => Self::retryable("Browser", message),
         }
     }
@@ -108,6 +150,32 @@ mod tests {
         let base = Duration::from_secs(1);
         assert_eq!(backoff(base, 1, Some(Duration::from_mins(1))), Duration::from_mins(1));
         assert_eq!(backoff(base, 1, Some(Duration::from_hours(24))), MAX_DELAY);
+    }
+
+    #[test]
+    fn only_what_the_host_did_is_held_against_it() {
+        let status = |status, retry_after| Failure::from(FetchError::Status { status, retry_after }).outcome();
+        let asked = Duration::from_secs(7);
+        assert_eq!(status(429, Some(asked)), Outcome::Busy(asked));
+        assert_eq!(status(429, None), Outcome::Busy(QUIET));
+        assert_eq!(status(503, Some(asked)), Outcome::Busy(asked));
+        assert_eq!(status(503, None), Outcome::Failed);
+        assert_eq!(status(500, None), Outcome::Failed);
+        assert_eq!(status(404, None), Outcome::Answered);
+        let message = String::new;
+        assert_eq!(
+            Failure::from(FetchError::Connection { message: message() }).outcome(),
+            Outcome::Failed
+        );
+        assert_eq!(
+            Failure::from(FetchError::Egress { message: message() }).outcome(),
+            Outcome::Unknown
+        );
+        assert_eq!(
+            Failure::from(FetchError::Browser { message: message() }).outcome(),
+            Outcome::Unknown
+        );
+        assert_eq!(Failure::from(FetchError::Refused).outcome(), Outcome::Unknown);
     }
 
     #[test]

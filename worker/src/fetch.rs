@@ -84,6 +84,12 @@ pub enum FetchError {
         /// What happened.
         message: String,
     },
+    /// The egress proxy itself does not serve; no site is at fault.
+    #[snafu(display("the way out is blocked: {message}"))]
+    Egress {
+        /// What happened.
+        message: String,
+    },
     /// A wait condition was not met.
     #[snafu(display("nothing matched {selector:?} within {}", selextract_task::Duration::from_millis(millis(*timeout))))]
     Waiting {
@@ -116,7 +122,7 @@ fn check_egress(word: Option<&str>) -> Result<(), FetchError> {
             message: "the host did not answer in time",
         }
         .fail(),
-        Some(_) => ConnectionSnafu {
+        Some(_) => EgressSnafu {
             message: "the egress proxy is busy",
         }
         .fail(),
@@ -150,7 +156,12 @@ fn shortened(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
-/// `Retry-After` as whole seconds; the form with a date is rare and is ignored.
+/// `Retry-After` (RFC 9110, section 10.2.3): whole seconds, or a date, from which on it may be tried again.
 fn retry_after(value: Option<&str>) -> Option<Duration> {
-    value?.trim().parse().ok().map(Duration::from_secs)
+    let text = value?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let moment = httpdate::parse_http_date(text).ok()?;
+    Some(moment.duration_since(std::time::SystemTime::now()).unwrap_or_default())
 }

@@ -5,11 +5,14 @@
 
 pub mod browser;
 pub mod claims;
+pub mod contact;
 pub mod cpu;
 pub mod extract;
 pub mod failure;
 pub mod fetch;
+pub mod gate;
 pub mod probes;
+pub mod robots;
 pub mod run;
 pub mod settings;
 pub mod task_run;

@@ -21,6 +21,8 @@ use crate::{
 
 /// How long an idle worker waits for the frontier's word before it looks itself.
 const IDLE: Duration = Duration::from_secs(2);
+/// The shortest wait for a host's next moment.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// The longest wait after the ledger or the frontier failed.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
@@ -60,6 +62,7 @@ pub async fn run(engines: Engines, claims: Arc<Claims>, pace: Pace, stop: Cancel
         stop_runs: CancellationToken::new(),
         claimed: 0,
         pause: Duration::ZERO,
+        next: IDLE,
     };
     let renewals = tokio::spawn(renew(Arc::clone(&worker.claims), worker.held.clone(), pace.lease));
     let ended = worker.claim_until(&stop).await;
@@ -103,6 +106,8 @@ struct Worker {
     claimed: u64,
     /// After a failure; doubles with each further one.
     pause: Duration,
+    /// When the frontier said that there may be more.
+    next: Duration,
 }
 
 impl Worker {
@@ -124,12 +129,12 @@ impl Worker {
                 continue;
             }
             let claims = Arc::clone(&self.claims);
-            let pause = self.pause;
+            let (pause, next) = (self.pause, self.next);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ended::Stopped,
                 Some(ended) = self.running.join_next() => self.let_go(ended.ok()),
-                () = idle(&claims, pause), if room > 0 => {}
+                () = idle(&claims, pause, next), if room > 0 => {}
             }
         }
     }
@@ -145,8 +150,8 @@ impl Worker {
     /// Claims, and says whether there was anything.
     async fn claim(&mut self, most: usize) -> bool {
         let asked = Instant::now();
-        let claims = match self.claims.claim(most).await {
-            Ok(claims) => claims,
+        let claimed = match self.claims.claim(most).await {
+            Ok(claimed) => claimed,
             Err(error) => {
                 self.pause = (self.pause * 2).clamp(Duration::from_millis(200), MAX_PAUSE);
                 tracing::warn!(%error, "Claiming failed; it is tried again.");
@@ -154,6 +159,8 @@ impl Worker {
             }
         };
         self.pause = Duration::ZERO;
+        self.next = claimed.next.unwrap_or(IDLE);
+        let claims = claimed.claims;
         self.claimed += claims.len() as u64;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         for claim in &claims {
@@ -219,10 +226,11 @@ impl Worker {
     }
 }
 
-/// Waits for the frontier's word, for a while that differs between workers; after a failure for the pause.
-async fn idle(claims: &Claims, pause: Duration) {
+/// Waits for the frontier's word, or for the moment that it named, for a while that differs between workers; after a failure for the pause.
+async fn idle(claims: &Claims, pause: Duration, next: Duration) {
     if pause.is_zero() {
-        let _ = timeout(jittered(IDLE), claims.wait()).await;
+        let wait = jittered(IDLE).min(next.max(SHORTEST));
+        let _ = timeout(wait, claims.wait()).await;
     } else {
         sleep(jittered(pause)).await;
     }

@@ -6,7 +6,7 @@ use clap::{Parser, ValueEnum};
 use selextract_task::Duration;
 use url::Url;
 
-use crate::{browser::BrowserSettings, run::Pace};
+use crate::{browser::BrowserSettings, contact::Contact, run::Pace};
 
 /// The worker: claims runs, fetches their pages, extracts records and commits them.
 #[derive(Clone, Debug, Parser)]
@@ -23,6 +23,10 @@ pub struct Settings {
     /// The only way out to the sites.
     #[arg(long, env = "SELEXTRACT_EGRESS_PROXY")]
     pub egress_proxy: Url,
+
+    /// Whom the owners of sites may write to: a web page or a mail address, in every request's User-Agent. The project's home if it is not given.
+    #[arg(long, env = "SELEXTRACT_CONTACT", default_value_t = Contact::default())]
+    pub contact: Contact,
 
     /// After which age a connection is replaced.
     #[arg(long, env = "SELEXTRACT_POOL_MAX_LIFETIME", default_value = "3600s")]
@@ -134,6 +138,7 @@ impl Settings {
             program: self.browser.clone(),
             sandbox: self.browser_sandbox == Switch::On,
             proxy: self.egress_proxy.clone(),
+            contact: self.contact.clone(),
             max_pages: self.browser_max_pages,
             max_age: self.browser_max_age.get(),
             max_memory: self.browser_max_memory_mb.saturating_mul(1 << 20),

@@ -6,9 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use selextract_platform::ledger::{
-    LedgerError,
-    claims::{Claim, Ending, Fenced, NewPage, Renewed},
+use selextract_platform::{
+    frontier::hosts::Outcome,
+    ledger::{
+        LedgerError,
+        claims::{Claim, Ending, Fenced, NewPage, Renewed},
+    },
 };
 use selextract_task::{Plan, Render, feed::RunError};
 use tokio::time::{error::Elapsed, timeout};
@@ -20,8 +23,10 @@ use crate::{
     claims::{Claims, History},
     cpu::{Meter, Share},
     extract::{Extracted, extract},
-    failure::{Failure, backoff},
+    failure::{Blame, Failure, backoff},
     fetch::{Page, Request, browser::Session, http::Http},
+    gate::{Gate, Stopped},
+    robots::Robots,
     telemetry::{Metrics, PageOutcome, RunOutcome},
 };
 
@@ -30,6 +35,8 @@ use crate::{
 pub struct Engines {
     /// Fetches by HTTP.
     pub http: Http,
+    /// What sites allow.
+    pub robots: Robots,
     /// Fetches in Chromium.
     pub browsers: Arc<Browsers>,
     /// This process's CPU.
@@ -76,8 +83,11 @@ async fn work(
     let ending = match claim.spec.compile() {
         Ok(plan) => {
             let history = claims.history(claim).await?;
+            let mut gate = Gate::new(claims, &engines.robots, claim);
             let mut run = Run::new(engines, claims, claim, plan, history);
-            match run.pages(stop, &mut spending).await? {
+            let walked = run.pages(&mut gate, stop, &mut spending).await;
+            gate.leave().await;
+            match walked? {
                 Walk::Ended(ending) => ending,
                 Walk::Fenced => return Ok(RunOutcome::Fenced),
             }
@@ -90,6 +100,7 @@ async fn work(
         Ending::Failed(_) => RunOutcome::Failed,
         Ending::Retry { .. } => RunOutcome::Retried,
         Ending::HandedBack => RunOutcome::HandedBack,
+        Ending::Waits { .. } => RunOutcome::Waits,
         Ending::Canceled => RunOutcome::Canceled,
     };
     Ok(match claims.finish(claim, &ending, spending.units()).await? {
@@ -136,7 +147,12 @@ impl<'a> Run<'a> {
     }
 
     /// Reads page after page from where the last committed one leads.
-    async fn pages(&mut self, stop: &CancellationToken, spending: &mut Spending) -> Result<Walk, LedgerError> {
+    async fn pages(
+        &mut self,
+        gate: &mut Gate<'_>,
+        stop: &CancellationToken,
+        spending: &mut Spending,
+    ) -> Result<Walk, LedgerError> {
         let Some(mut next) = self.first() else {
             return Ok(Walk::Ended(self.finished()));
         };
@@ -144,8 +160,15 @@ impl<'a> Run<'a> {
             if stop.is_cancelled() {
                 return Ok(Walk::Ended(Ending::HandedBack));
             }
+            match gate.pass(&next, &self.plan, stop).await {
+                Ok(()) => {}
+                Err(Stopped::GivenBack(ending)) => return Ok(Walk::Ended(ending)),
+                Err(Stopped::Failed(failure)) => return Ok(Walk::Ended(self.failed(&failure, Instant::now()))),
+            }
             let started = Instant::now();
-            let (page, extracted) = match self.read(&next, spending).await {
+            let read = self.read(&next, spending).await;
+            gate.ended(read.as_ref().map_or_else(Failure::outcome, |_| Outcome::Answered));
+            let (page, extracted) = match read {
                 Ok(read) => read,
                 Err(failure) => return Ok(Walk::Ended(self.failed(&failure, started))),
             };
@@ -182,7 +205,7 @@ impl<'a> Run<'a> {
         let late = |_: Elapsed| {
             let allowed =
                 selextract_task::Duration::from_millis(u64::try_from(allowed.as_millis()).unwrap_or(u64::MAX));
-            Failure::retryable("Timeout", format!("the page took longer than {allowed}"))
+            Failure::retryable("Timeout", format!("the page took longer than {allowed}")).blaming(Blame::Host)
         };
         let fetched = timeout(allowed, self.fetch(url, spending)).await;
         if let Some(session) = &self.session {

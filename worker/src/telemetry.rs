@@ -156,6 +156,8 @@ pub enum RunOutcome {
     Canceled,
     /// Given back at a page boundary, because this worker stops.
     HandedBack,
+    /// Given back for a while: its host rests or is unavailable, or another owner waits.
+    Waits,
     /// The claim was no longer this worker's.
     Fenced,
     /// The ledger could not be reached; the lease runs out.
@@ -163,12 +165,13 @@ pub enum RunOutcome {
 }
 
 impl RunOutcome {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Succeeded,
         Self::Failed,
         Self::Retried,
         Self::Canceled,
         Self::HandedBack,
+        Self::Waits,
         Self::Fenced,
         Self::Abandoned,
     ];
@@ -180,6 +183,7 @@ impl RunOutcome {
             Self::Retried => "retried",
             Self::Canceled => "canceled",
             Self::HandedBack => "handed_back",
+            Self::Waits => "waits",
             Self::Fenced => "fenced",
             Self::Abandoned => "abandoned",
         }

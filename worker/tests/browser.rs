@@ -23,6 +23,7 @@ use axum::{
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use selextract_worker::{
     browser::{BrowserSettings, Browsers},
+    contact::Contact,
     fetch::{FetchError, Page, browser::Session},
     telemetry::Metrics,
 };
@@ -97,6 +98,7 @@ impl Bench {
             // Chromium refuses its sandbox to root.
             sandbox: !getuid().is_root(),
             proxy: proxy.url.clone(),
+            contact: Contact::default(),
             max_pages: 100,
             max_age: Duration::from_mins(30),
             max_memory: 500 << 20,

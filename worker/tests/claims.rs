@@ -30,8 +30,10 @@ use selextract_platform::{
 use selextract_worker::{
     browser::{BrowserSettings, Browsers},
     claims::Claims,
+    contact::Contact,
     cpu::Meter,
     fetch::http::Http,
+    robots::Robots,
     run::{self, Ended, Pace},
     task_run::Engines,
     telemetry::Metrics,
@@ -101,7 +103,7 @@ impl Bench {
     async fn accept(&self, more: Value) -> TaskId {
         let mut spec = json!({
             "url": "http://site.test/list/1", "items": "li", "fields": [{ "name": "t" }], "retryDelay": "100ms",
-            "pagination": { "nextSelector": "a[rel=next]" },
+            "pagination": { "nextSelector": "a[rel=next]" }, "politeness": { "minDelay": "0s" },
         });
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let task = NewTask {
@@ -118,12 +120,15 @@ impl Bench {
             program: "/nonexistent".into(),
             sandbox: true,
             proxy: self.proxy.url.clone(),
+            contact: Contact::default(),
             max_pages: 100,
             max_age: Duration::from_mins(1),
             max_memory: 1 << 30,
         };
+        let http = Http::new(&self.proxy.url).unwrap();
         let engines = Engines {
-            http: Http::new(&self.proxy.url).unwrap(),
+            robots: Robots::new(http.clone(), self.frontier.clone()),
+            http,
             browsers: Arc::new(Browsers::new(browser, metrics.clone())),
             cpu: Meter::of_this_process(),
             metrics,

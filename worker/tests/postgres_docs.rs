@@ -65,7 +65,11 @@ fn every_server_parameter_is_read_with_its_type_and_its_default_across_the_pages
         ("archive_command", "string", Some("empty string")),
         ("autovacuum_freeze_max_age", "integer", Some("200 million transactions")),
         ("max_identifier_length", "integer", Some("64")),
-        ("join_collapse_limit", "integer", Some("the same as from_collapse_limit")),
+        (
+            "join_collapse_limit",
+            "integer",
+            Some("the same as from_collapse_limit"),
+        ),
         // The documentation names none.
         ("fsync", "boolean", None),
         ("data_directory", "string", None),

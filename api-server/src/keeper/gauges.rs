@@ -45,7 +45,7 @@ impl Gauges {
                 IntGaugeVec::new(
                     Opts::new(
                         "selextract_frontier_entries",
-                        "Entries of the frontier: runnable now, or later.",
+                        "Entries of the frontier: runnable now, limited by their hosts, or later.",
                     ),
                     &["state"],
                 )?,
@@ -99,7 +99,11 @@ impl Gauges {
     }
 
     pub(super) fn frontier(&self, size: Size) {
-        for (state, count) in [("runnable", size.runnable), ("later", size.later)] {
+        for (state, count) in [
+            ("runnable", size.runnable),
+            ("limited", size.limited),
+            ("later", size.later),
+        ] {
             self.frontier
                 .with_label_values(&[state])
                 .set(i64::try_from(count).unwrap_or(i64::MAX));

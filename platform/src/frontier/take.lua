@@ -1,44 +1,92 @@
--- KEYS as in offer.lua. ARGV: how many. Returns ids; what is returned is no longer here.
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- Keys as in offer.lua. ARGV: how many.
+-- Returns the milliseconds until there may be more (-1: until something is offered), then ids; what is returned is no longer here.
+local now, count = clock(), tonumber(ARGV[1])
 -- What waited for its time and is due goes to its queue, a bounded number at a call.
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 200)) do
-  redis.call('ZREM', KEYS[4], id)
-  local entry = redis.call('HGET', KEYS[2], id)
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'sx:later', '-inf', now, 'LIMIT', 0, 200)) do
+  redis.call('ZREM', 'sx:later', id)
+  local entry = redis.call('HGET', 'sx:entries', id)
   if entry then
     local owner, host, priority, due = string.match(entry, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
-    redis.call('ZADD', 'sx:q:' .. owner .. '|' .. host, (9 - tonumber(priority)) * 1e13 + tonumber(due), id)
-    redis.call('ZADD', 'sx:h:' .. owner, 'NX', now, host)
-    redis.call('ZADD', KEYS[1], 'NX', tonumber(redis.call('GET', KEYS[3]) or '0') + 1, owner)
+    enqueue(id, owner, host, tonumber(priority), tonumber(due), now)
   end
 end
-local ids = {}
-for turn = 1, tonumber(ARGV[1]) do
-  local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+local vclock = tonumber(redis.call('GET', 'sx:clock') or '0')
+-- Owners with a host that may have rested. Nobody saves up turns by waiting.
+for _, owner in ipairs(redis.call('ZRANGEBYSCORE', 'sx:waiting', '-inf', now, 'LIMIT', 0, 200)) do
+  local vtime = tonumber(redis.call('HGET', 'sx:vtimes', owner) or '0')
+  redis.call('HDEL', 'sx:vtimes', owner)
+  redis.call('ZREM', 'sx:waiting', owner)
+  redis.call('ZADD', 'sx:owners', 'NX', math.max(vtime, vclock), owner)
+end
+
+local answer, turn = { '0' }, 0
+
+-- The host's turn: takes its first entry, or learns when it may be asked again.
+local function visit(owner, vtime, host)
+  local hosts, queue = 'sx:h:' .. owner, 'sx:q:' .. owner .. '|' .. host
+  local h = recall(host)
+  local at = opens_at(host, h, now)
+  if at > now then
+    redis.call('ZADD', hosts, at, host)
+    local waits = 'sx:w:' .. host
+    redis.call('ZADD', waits, at, owner)
+    redis.call('PEXPIRE', waits, at - now + LOOK_AGAIN)
+    return
+  end
+  local id = redis.call('ZPOPMIN', queue)[1]
+  if id then
+    redis.call('HDEL', 'sx:entries', id)
+    answer[#answer + 1] = id
+    turn = turn + 1
+    h.t = now + math.max(h.d, h.x)
+    if h.o > 0 then
+      keep(host, h, now, 'n', h.n, 't', h.t, 'p', id, 'e', now + RESERVED)
+    else
+      keep(host, h, now, 'n', h.n, 't', h.t)
+    end
+    occupy(host, '~' .. id, now, now + RESERVED)
+    vclock = math.max(vclock, vtime)
+    redis.call('ZADD', 'sx:owners', vtime + 1, owner)
+  end
+  if redis.call('EXISTS', queue) == 1 then
+    -- Behind the owner's others that may go.
+    redis.call('ZADD', hosts, math.max(h.t, now + turn / 1000), host)
+  else
+    redis.call('ZREM', hosts, host)
+  end
+end
+
+-- Each visit takes an entry, puts a host or an owner off, or removes one, so this ends; it is bounded for those who wait for Redis.
+local visits = 64 + 4 * count
+while turn < count and visits > 0 do
+  visits = visits - 1
+  local first = redis.call('ZRANGE', 'sx:owners', 0, 0, 'WITHSCORES')
   if not first[1] then
     break
   end
-  local owner, clock = first[1], tonumber(first[2])
-  local hosts = 'sx:h:' .. owner
-  local host = redis.call('ZRANGE', hosts, 0, 0)[1]
-  -- An owner without hosts is what a lost write may leave; it goes away below.
-  local queue = 'sx:q:' .. owner .. '|' .. (host or '')
-  local id = redis.call('ZPOPMIN', queue)[1]
-  if id then
-    redis.call('HDEL', KEYS[2], id)
-    ids[#ids + 1] = id
-  end
-  if redis.call('EXISTS', queue) == 1 then
-    -- The host goes behind the owner's others.
-    redis.call('ZADD', hosts, now + turn / 1000, host)
-  elseif host then
-    redis.call('ZREM', hosts, host)
-  end
-  redis.call('SET', KEYS[3], clock)
-  if redis.call('EXISTS', hosts) == 1 then
-    redis.call('ZADD', KEYS[1], clock + 1, owner)
+  local owner, vtime = first[1], tonumber(first[2])
+  local head = redis.call('ZRANGE', 'sx:h:' .. owner, 0, 0, 'WITHSCORES')
+  if not head[1] then
+    redis.call('ZREM', 'sx:owners', owner)
+  elseif tonumber(head[2]) > now + 1 then
+    redis.call('ZREM', 'sx:owners', owner)
+    redis.call('ZADD', 'sx:waiting', head[2], owner)
+    redis.call('HSET', 'sx:vtimes', owner, vtime)
   else
-    redis.call('ZREM', KEYS[1], owner)
+    visit(owner, vtime, head[1])
   end
 end
-return ids
+if turn > 0 then
+  redis.call('SET', 'sx:clock', vclock)
+end
+if redis.call('EXISTS', 'sx:owners') == 0 then
+  local next = -1
+  for _, key in ipairs({ 'sx:waiting', 'sx:later' }) do
+    local at = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+    if at and (next < 0 or tonumber(at) - now < next) then
+      next = math.max(0, math.ceil(tonumber(at) - now))
+    end
+  end
+  answer[1] = tostring(next)
+end
+return answer

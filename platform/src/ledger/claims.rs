@@ -93,6 +93,13 @@ pub enum Ending {
     },
     /// It goes back to the queue at once; this attempt does not count.
     HandedBack,
+    /// It goes back to the queue for a while, because its host or somebody else's turn asks for it; this attempt does not count.
+    Waits {
+        /// From now.
+        after: Duration,
+        /// Why, shown while it waits, where more than politeness is the reason.
+        reason: Option<RunError>,
+    },
 }
 
 #[derive(FromRow)]
@@ -215,6 +222,7 @@ impl Ledger {
             Ending::Canceled => ("canceled", None, None, 0),
             Ending::Retry { after, error } => ("pending", Some(error), Some(*after), 0),
             Ending::HandedBack => ("pending", None, Some(Duration::ZERO), 1),
+            Ending::Waits { after, reason } => ("pending", reason.as_ref(), Some(*after), 1),
         };
         let done: Option<Released> = sqlx::query_as(
             "WITH ended AS (

@@ -62,6 +62,31 @@ impl Ledger {
     }
 }
 
+/// What a run has committed, without its records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, FromRow)]
+pub struct Visited {
+    /// The URLs of its pages.
+    pub urls: Vec<String>,
+    /// How many records they have.
+    pub records: i64,
+}
+
+impl Ledger {
+    /// What a run has committed so far.
+    pub async fn visited(&self, id: TaskId) -> Result<Visited, LedgerError> {
+        sqlx::query_as(
+            "SELECT coalesce(array_agg(url), '{}') AS urls, coalesce(sum(record_count), 0)::bigint AS records
+             FROM pages WHERE task_id = $1",
+        )
+        .bind(id)
+        .fetch_one(&self.pool)
+        .await
+        .context(DatabaseSnafu {
+            doing: "reading the URLs of pages",
+        })
+    }
+}
+
 impl TryFrom<Row> for Page {
     type Error = LedgerError;
 

@@ -7,13 +7,16 @@ use std::{
 
 use jiff::Timestamp;
 use selextract_platform::{
-    frontier::{Entry, Frontier, QUEUE_WINDOW, Size},
+    frontier::{
+        Entry, Frontier, QUEUE_WINDOW, Size, Taken,
+        hosts::{Admission, GivesWay, Outcome, Visit},
+    },
     ledger::{Secret, TaskId, UserId},
 };
 use selextract_test_services::start;
 use tokio::sync::Notify;
 
-use crate::support::{Room, frontier};
+use crate::support::{Room, frontier, redis};
 
 fn entry(owner: UserId, host: &str, priority: u8) -> Entry {
     Entry {
@@ -25,24 +28,51 @@ fn entry(owner: UserId, host: &str, priority: u8) -> Entry {
     }
 }
 
+fn size(runnable: u64, limited: u64, later: u64) -> Size {
+    Size {
+        runnable,
+        limited,
+        later,
+    }
+}
+
 fn entries(owner: UserId, count: usize) -> Vec<Entry> {
     (0..count).map(|_| entry(owner, "site.test", 5)).collect()
 }
 
-async fn flush(url: &str) {
-    let client = redis::Client::open(url).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    redis::cmd("FLUSHDB").query_async::<()>(&mut connection).await.unwrap();
+/// Entries of so many hosts, so that none waits for its host.
+fn spread(owner: UserId, count: usize) -> Vec<Entry> {
+    (0..count).map(|n| entry(owner, &format!("site-{n}.test"), 5)).collect()
+}
+
+/// The host has been visited by a task that asks for no rest, so that its entries follow each other at once.
+async fn restless(frontier: &Frontier, host: &str) {
+    let (id, owner) = (TaskId::new(), UserId::new());
+    let visit = Visit {
+        host,
+        id,
+        owner,
+        max_concurrent: 64,
+        delay: Duration::ZERO,
+        takes: Duration::from_secs(30),
+        patience: Duration::ZERO,
+        gives_way: GivesWay::ToNobody,
+    };
+    assert_eq!(
+        frontier.begin(&visit, None).await.unwrap(),
+        Admission::Start(Duration::ZERO)
+    );
+    frontier.end(host, id, owner, Outcome::Answered).await.unwrap();
 }
 
 #[tokio::test]
 async fn an_owner_with_a_thousand_entries_does_not_delay_another() {
-    let frontier = frontier();
-    frontier.offer(&entries(UserId::new(), 1_000)).await.unwrap();
-    frontier.take(100).await.unwrap();
-    let small = entries(UserId::new(), 3);
+    let frontier = frontier().await;
+    frontier.offer(&spread(UserId::new(), 1_000)).await.unwrap();
+    assert_eq!(frontier.take(100).await.unwrap().ids.len(), 100);
+    let small = spread(UserId::new(), 1_003).split_off(1_000);
     frontier.offer(&small).await.unwrap();
-    let taken = frontier.take(8).await.unwrap();
+    let taken = frontier.take(8).await.unwrap().ids;
     for entry in &small {
         assert!(
             taken.contains(&entry.id),
@@ -53,14 +83,15 @@ async fn an_owner_with_a_thousand_entries_does_not_delay_another() {
 
 #[tokio::test]
 async fn owners_take_turns_even_with_one_that_offers_one_at_a_time() {
-    let frontier = frontier();
+    let frontier = frontier().await;
     let (many, one) = (UserId::new(), UserId::new());
-    let waiting = entries(many, 50);
+    let waiting = spread(many, 50);
     frontier.offer(&waiting).await.unwrap();
+    restless(&frontier, "other.test").await;
     let mut of_many = 0;
     for _ in 0..40 {
         frontier.offer(&[entry(one, "other.test", 9)]).await.unwrap();
-        let taken = frontier.take(1).await.unwrap();
+        let taken = frontier.take(1).await.unwrap().ids;
         of_many += usize::from(waiting.iter().any(|entry| taken.contains(&entry.id)));
     }
     assert!((15..=25).contains(&of_many), "{of_many} of 40 turns");
@@ -68,17 +99,18 @@ async fn owners_take_turns_even_with_one_that_offers_one_at_a_time() {
 
 #[tokio::test]
 async fn an_owners_hosts_take_turns() {
-    let frontier = frontier();
+    let frontier = frontier().await;
     let owner = UserId::new();
+    restless(&frontier, "site.test").await;
     frontier.offer(&entries(owner, 100)).await.unwrap();
     let other = entry(owner, "other.test", 0);
     frontier.offer(std::slice::from_ref(&other)).await.unwrap();
-    assert!(frontier.take(3).await.unwrap().contains(&other.id));
+    assert!(frontier.take(3).await.unwrap().ids.contains(&other.id));
 }
 
 #[tokio::test]
 async fn within_an_owner_and_host_priority_comes_first_then_the_due_time() {
-    let frontier = frontier();
+    let frontier = frontier().await;
     let owner = UserId::new();
     let now = Timestamp::now().as_millisecond();
     let mut queue = Vec::new();
@@ -89,31 +121,35 @@ async fn within_an_owner_and_host_priority_comes_first_then_the_due_time() {
     }
     let expected: Vec<TaskId> = queue.iter().map(|entry| entry.id).collect();
     queue.reverse();
+    restless(&frontier, "site.test").await;
     assert_eq!(frontier.offer(&queue).await.unwrap(), 5);
-    assert_eq!(frontier.take(10).await.unwrap(), expected);
-    assert_eq!(frontier.size().await.unwrap(), Size { runnable: 0, later: 0 });
+    assert_eq!(frontier.take(10).await.unwrap().ids, expected);
+    assert_eq!(frontier.size().await.unwrap(), size(0, 0, 0));
 }
 
 #[tokio::test]
 async fn what_is_due_later_comes_when_it_is_due() {
-    let frontier = frontier();
+    let frontier = frontier().await;
     let mut later = entry(UserId::new(), "site.test", 5);
     later.due_milliseconds += 400;
     frontier.offer(std::slice::from_ref(&later)).await.unwrap();
-    assert!(frontier.take(1).await.unwrap().is_empty());
-    assert_eq!(frontier.size().await.unwrap(), Size { runnable: 0, later: 1 });
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(frontier.take(1).await.unwrap(), [later.id]);
+    let Taken { ids, next } = frontier.take(1).await.unwrap();
+    assert!(ids.is_empty());
+    let next = next.unwrap();
+    assert!(next <= Duration::from_millis(400), "{next:?}");
+    assert_eq!(frontier.size().await.unwrap(), size(0, 0, 1));
+    tokio::time::sleep(next).await;
+    assert_eq!(frontier.take(1).await.unwrap().ids, [later.id]);
 }
 
 #[tokio::test]
 async fn an_entry_that_is_offered_twice_is_there_once() {
-    let frontier = frontier();
-    let offered = entries(UserId::new(), 10);
+    let frontier = frontier().await;
+    let offered = spread(UserId::new(), 10);
     assert_eq!(frontier.offer(&offered).await.unwrap(), 10);
     assert_eq!(frontier.offer(&offered).await.unwrap(), 0);
-    assert_eq!(frontier.take(100).await.unwrap().len(), 10);
-    assert!(frontier.take(100).await.unwrap().is_empty());
+    assert_eq!(frontier.take(100).await.unwrap().ids.len(), 10);
+    assert_eq!(frontier.take(100).await.unwrap(), Taken::default());
     assert_eq!(
         frontier.offer(&offered).await.unwrap(),
         10,
@@ -123,7 +159,7 @@ async fn an_entry_that_is_offered_twice_is_there_once() {
 
 #[tokio::test]
 async fn the_window_of_a_queue_is_bounded() {
-    let frontier = frontier();
+    let frontier = frontier().await;
     let taken = frontier
         .offer(&entries(UserId::new(), QUEUE_WINDOW + 200))
         .await
@@ -138,8 +174,8 @@ async fn the_window_of_a_queue_is_bounded() {
 
 #[tokio::test]
 async fn concurrent_takers_never_get_the_same_entry() {
-    let frontier = frontier();
-    let offered = entries(UserId::new(), 900);
+    let frontier = frontier().await;
+    let offered = spread(UserId::new(), 900);
     frontier.offer(&offered).await.unwrap();
     let takers: Vec<_> = (0..6)
         .map(|_| {
@@ -147,7 +183,7 @@ async fn concurrent_takers_never_get_the_same_entry() {
             tokio::spawn(async move {
                 let mut mine = Vec::new();
                 loop {
-                    let taken = frontier.take(7).await.unwrap();
+                    let taken = frontier.take(7).await.unwrap().ids;
                     if taken.is_empty() {
                         return mine;
                     }
@@ -171,7 +207,7 @@ async fn a_wiped_frontier_is_refilled_from_the_ledger() {
     let frontier = Frontier::connect_lazy(&Secret(url.clone())).unwrap();
     let owner = UserId::new();
     let mut waiting = HashSet::new();
-    for _ in 0..30 {
+    for _ in 0..3 {
         waiting.insert(room.accept(owner).await);
     }
     let (claimed, retried) = (room.accept(owner).await, room.accept(owner).await);
@@ -181,14 +217,24 @@ async fn a_wiped_frontier_is_refilled_from_the_ledger() {
     ))
     .await;
     let (entries, next) = room.keeper.refill(None).await.unwrap();
-    assert_eq!((entries.len(), next), (31, None));
+    assert_eq!((entries.len(), next), (4, None));
     frontier.offer(&entries).await.unwrap();
     frontier.take(5).await.unwrap();
-    flush(&url).await;
-    assert_eq!(frontier.offer(&entries).await.unwrap(), 31);
-    assert_eq!(frontier.size().await.unwrap(), Size { runnable: 30, later: 1 });
-    let taken: HashSet<_> = frontier.take(100).await.unwrap().into_iter().collect();
+    ::redis::cmd("FLUSHDB")
+        .exec_async(&mut redis(&url).await)
+        .await
+        .unwrap();
+    assert_eq!(frontier.offer(&entries).await.unwrap(), 4);
+    let mut taken = HashSet::new();
+    let started = Instant::now();
+    while taken.len() < 3 {
+        assert!(started.elapsed() < Duration::from_secs(10), "{taken:?}");
+        let Taken { ids, next } = frontier.take(100).await.unwrap();
+        taken.extend(ids);
+        tokio::time::sleep(next.unwrap().min(Duration::from_millis(300))).await;
+    }
     assert_eq!(taken, waiting);
+    assert_eq!(frontier.size().await.unwrap(), size(0, 0, 1));
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod changes;
 mod claims;
 mod counters;
 mod frontier;
+mod hosts;
 mod partitions;
 mod schedules;
 mod scrape_tasks;

@@ -107,8 +107,27 @@ pub fn ledger(url: &str) -> Ledger {
     .unwrap()
 }
 
-pub fn frontier() -> Frontier {
-    Frontier::connect_lazy(&Secret(start().redis_url().unwrap())).unwrap()
+/// A frontier that has known all hosts for long: one that is not in it has not been visited lately.
+pub async fn frontier() -> Frontier {
+    let url = start().redis_url().unwrap();
+    knows_all_hosts(&url).await;
+    Frontier::connect_lazy(&Secret(url)).unwrap()
+}
+
+/// As if this Redis had been there for ever, so that a host that it does not know was not visited.
+pub async fn knows_all_hosts(url: &str) {
+    ::redis::cmd("SET")
+        .arg("sx:born")
+        .arg(0)
+        .exec_async(&mut redis(url).await)
+        .await
+        .unwrap();
+}
+
+/// A connection of a test's own, to look at what no function tells.
+pub async fn redis(url: &str) -> ::redis::aio::MultiplexedConnection {
+    let client = ::redis::Client::open(url).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
 }
 
 pub fn spec() -> TaskSpec {

@@ -65,7 +65,10 @@ impl Check {
             kind: field.kind,
             locator: locator.and_then(|text| self.locator(format!("{path}.selector"), text)),
             attribute: field.attribute.as_ref().map(|name| name.to_ascii_lowercase()),
-            regex: field.regex.as_deref().and_then(|text| self.regex(&format!("{path}.regex"), text)),
+            regex: field
+                .regex
+                .as_deref()
+                .and_then(|text| self.regex(&format!("{path}.regex"), text)),
             multiple: field.multiple,
             required: field.required,
             default: field.default.clone(),
@@ -91,7 +94,10 @@ impl Check {
             self.refuse(path, text, "has more than 2048 characters");
             return None;
         }
-        let compiled = RegexBuilder::new(text).size_limit(MAX_REGEX).dfa_size_limit(MAX_REGEX).build();
+        let compiled = RegexBuilder::new(text)
+            .size_limit(MAX_REGEX)
+            .dfa_size_limit(MAX_REGEX)
+            .build();
         compiled
             .map_err(|error| {
                 let cure = match error {
@@ -133,7 +139,10 @@ mod tests {
     #[test]
     fn a_regex_that_is_none_is_refused_with_what_is_wrong() {
         let error = compile(&serde_json::json!({ "name": "a", "regex": "(x" })).unwrap_err();
-        assert_eq!(error, "fields[0].regex = \"(x\": is not a regular expression: unclosed group");
+        assert_eq!(
+            error,
+            "fields[0].regex = \"(x\": is not a regular expression: unclosed group"
+        );
     }
 
     #[test]

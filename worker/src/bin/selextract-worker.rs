@@ -16,6 +16,7 @@ use selextract_worker::{
     cpu::Meter,
     fetch::http::Http,
     probes::Probes,
+    robots::Robots,
     run::{self, Ended},
     settings::Settings,
     task_run::Engines,
@@ -44,7 +45,9 @@ async fn work(settings: Settings) -> Result<ExitCode> {
     remove_leftovers();
     let registry = Registry::new();
     let metrics = Metrics::new(&registry, settings.concurrency).context("registering metrics")?;
-    let claims = Arc::new(claims(&settings)?);
+    let frontier = Frontier::connect_lazy(&Secret(settings.redis_queue_url.expose().to_owned()))
+        .context("reading the frontier's URL")?;
+    let claims = Arc::new(claims(&settings, frontier.clone())?);
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signals(stop.clone())?);
     let probes = Probes::new(registry, Arc::clone(&claims), stop.clone());
@@ -54,8 +57,10 @@ async fn work(settings: Settings) -> Result<ExitCode> {
     tokio::spawn(async move { axum::serve(listener, probes.router()).await });
 
     let browsers = Arc::new(Browsers::new(settings.browser_settings(), metrics.clone()));
+    let http = Http::with_contact(&settings.egress_proxy, &settings.contact).context("making the HTTP client")?;
     let engines = Engines {
-        http: Http::new(&settings.egress_proxy).context("making the HTTP client")?,
+        robots: Robots::new(http.clone(), frontier),
+        http,
         browsers: Arc::clone(&browsers),
         cpu: Meter::of_this_process(),
         metrics,
@@ -76,7 +81,7 @@ async fn work(settings: Settings) -> Result<ExitCode> {
     })
 }
 
-fn claims(settings: &Settings) -> Result<Claims> {
+fn claims(settings: &Settings, frontier: Frontier) -> Result<Claims> {
     let ledger = Ledger::connect_lazy(&PoolSettings {
         url: Secret(settings.database_url.expose().to_owned()),
         max_connections: settings.pool_size,
@@ -86,8 +91,6 @@ fn claims(settings: &Settings) -> Result<Claims> {
         application_name: "selextract-worker",
     })
     .context("reading the database's URL")?;
-    let frontier = Frontier::connect_lazy(&Secret(settings.redis_queue_url.expose().to_owned()))
-        .context("reading the frontier's URL")?;
     Ok(Claims::new(
         ledger,
         frontier,

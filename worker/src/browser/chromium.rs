@@ -72,7 +72,7 @@ impl Chromium {
         let chromium = Arc::new(Self {
             browser,
             meter: Meter::new(move || group.cpu()),
-            user_agent: format!("{} Selextract/{}", version.user_agent, env!("CARGO_PKG_VERSION")),
+            user_agent: settings.contact.behind(&version.user_agent),
             gone,
             released,
             pages_left: AtomicU32::new(settings.max_pages),

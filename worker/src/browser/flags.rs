@@ -79,6 +79,7 @@ mod tests {
             program: "/usr/bin/chromium-headless-shell".into(),
             sandbox,
             proxy: "http://blue-egress:3128".parse().unwrap(),
+            contact: crate::contact::Contact::default(),
             max_pages: 100,
             max_age: Duration::from_mins(30),
             max_memory: 500 << 20,

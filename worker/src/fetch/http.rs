@@ -13,19 +13,15 @@ use super::{
     ConnectionSnafu, EGRESS_HEADER, FetchError, MAX_BYTES, Page, Request, SchemeSnafu, TooManyRedirectsSnafu, charset,
     check_answer, check_egress, retry_after, shortened, tunnel,
 };
-
-/// Names Selextract, so that a site's owner can tell who visits.
-pub const USER_AGENT: &str = concat!(
-    "Mozilla/5.0 (compatible; Selextract/",
-    env!("CARGO_PKG_VERSION"),
-    "; +",
-    env!("CARGO_PKG_REPOSITORY"),
-    ")"
-);
+use crate::contact::Contact;
 
 const MAX_REDIRECTS: usize = 10;
 /// To the proxy and through it. The page's own deadline bounds the whole.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Redirects of a robots.txt that are followed (RFC 9309, section 2.3.1.2).
+const MAX_ROBOTS_REDIRECTS: usize = 5;
+/// How much of a robots.txt is read (section 2.5).
+const MAX_ROBOTS_BYTES: usize = 500 << 10;
 const ACCEPT: &str = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.1";
 
 /// A client that knows one way out.
@@ -36,18 +32,26 @@ pub struct Http {
 }
 
 impl Http {
-    /// A client through this proxy.
+    /// A client through this proxy that names the platform's home as its contact.
     ///
     /// # Errors
     /// When the proxy's URL or the system's certificates cannot be used.
     pub fn new(proxy: &Url) -> reqwest::Result<Self> {
+        Self::with_contact(proxy, &Contact::default())
+    }
+
+    /// A client through this proxy that says whom to write to.
+    ///
+    /// # Errors
+    /// As [`Http::new`].
+    pub fn with_contact(proxy: &Url, contact: &Contact) -> reqwest::Result<Self> {
         let client = Client::builder()
             // First of all forget what the environment says; then there is one proxy, for every host.
             .no_proxy()
             .proxy(Proxy::all(proxy.clone())?)
             .redirect(redirect::Policy::none())
             .referer(false)
-            .user_agent(USER_AGENT)
+            .user_agent(contact.user_agent())
             .connect_timeout(CONNECT_TIMEOUT)
             .build()?;
         Ok(Self {
@@ -73,6 +77,30 @@ impl Http {
         TooManyRedirectsSnafu { limit: MAX_REDIRECTS }.fail()
     }
 
+    /// Asks for the robots.txt of a URL's origin. The caller bounds the time.
+    ///
+    /// # Errors
+    /// When no answer came; what the answer means is in [`RobotsAnswer`].
+    pub async fn robots(&self, origin: &Url) -> Result<RobotsAnswer, FetchError> {
+        let mut url = origin.clone();
+        url.set_path("/robots.txt");
+        url.set_query(None);
+        url.set_fragment(None);
+        for _ in 0..=MAX_ROBOTS_REDIRECTS {
+            let request = Request {
+                url: &url,
+                home: &url,
+                headers: &[],
+            };
+            let response = self.get(&url, request).await?;
+            match redirect_target(&url, &response)? {
+                Some(target) => url = target,
+                None => return read_robots(response).await,
+            }
+        }
+        Ok(RobotsAnswer::Absent)
+    }
+
     async fn get(&self, url: &Url, request: Request<'_>) -> Result<Response, FetchError> {
         let mut get = self.client.get(url.clone()).header(header::ACCEPT, ACCEPT);
         if request.may_carry_headers(url) {
@@ -91,13 +119,55 @@ impl Http {
         }
     }
 
-    /// A failure of either engine, told as what it was when the egress proxy refused the tunnel to an https page.
+    /// A failure of either engine, told as what it was when the egress proxy refused the tunnel to an https page, or does not serve.
     pub async fn explain(&self, url: &Url, failure: FetchError) -> FetchError {
-        if url.scheme() != "https" || !matches!(failure, FetchError::Connection { .. }) {
+        if !matches!(failure, FetchError::Connection { .. }) {
             return failure;
+        }
+        if url.scheme() != "https" {
+            return tunnel::absence(&self.proxy).await.unwrap_or(failure);
         }
         tunnel::objection(&self.proxy, url).await.unwrap_or(failure)
     }
+}
+
+/// What a site says about its robots.txt (RFC 9309, section 2.3.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RobotsAnswer {
+    /// It has one; cut off where it grows too large.
+    Text(String),
+    /// It has none: everything may be fetched.
+    Absent,
+    /// The server failed: nothing may be fetched for now.
+    Unavailable {
+        /// The HTTP status.
+        status: u16,
+        /// What the server asked for.
+        retry_after: Option<Duration>,
+    },
+}
+
+async fn read_robots(mut response: Response) -> Result<RobotsAnswer, FetchError> {
+    let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    check_egress(text(EGRESS_HEADER))?;
+    let status = response.status();
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        return Ok(RobotsAnswer::Unavailable {
+            status: status.as_u16(),
+            retry_after: retry_after(text("retry-after")),
+        });
+    }
+    if !status.is_success() {
+        return Ok(RobotsAnswer::Absent);
+    }
+    let mut body = Vec::new();
+    while body.len() < MAX_ROBOTS_BYTES
+        && let Some(chunk) = response.chunk().await.map_err(|error| connection(&error))?
+    {
+        body.extend_from_slice(&chunk);
+    }
+    body.truncate(MAX_ROBOTS_BYTES);
+    Ok(RobotsAnswer::Text(String::from_utf8_lossy(&body).into_owned()))
 }
 
 fn redirect_target(url: &Url, response: &Response) -> Result<Option<Url>, FetchError> {

@@ -12,7 +12,7 @@ use tokio::{
 };
 use url::Url;
 
-use super::{EGRESS_HEADER, FetchError, check_egress};
+use super::{EGRESS_HEADER, EgressSnafu, FetchError, check_egress};
 
 /// The proxy dials within its own connect time-out; a refusal comes at once.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,7 +21,11 @@ const ANSWER: usize = 4096;
 
 /// What the proxy has against a tunnel to this URL's host; `None` when it has nothing, or does not say.
 pub(super) async fn objection(proxy: &Url, target: &Url) -> Option<FetchError> {
-    let answer = timeout(TIMEOUT, ask(proxy, target)).await.ok()??;
+    let stream = match connect(proxy).await {
+        Ok(stream) => stream,
+        Err(absent) => return Some(absent),
+    };
+    let answer = timeout(TIMEOUT, ask(stream, target)).await.ok()??;
     let word = answer.lines().take_while(|line| !line.is_empty()).find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case(EGRESS_HEADER).then(|| value.trim())
@@ -29,11 +33,25 @@ pub(super) async fn objection(proxy: &Url, target: &Url) -> Option<FetchError> {
     check_egress(word).err()
 }
 
-async fn ask(proxy: &Url, target: &Url) -> Option<String> {
+/// That the proxy itself does not answer, if it does not.
+pub(super) async fn absence(proxy: &Url) -> Option<FetchError> {
+    connect(proxy).await.err()
+}
+
+async fn connect(proxy: &Url) -> Result<TcpStream, FetchError> {
+    let host = proxy.host_str().unwrap_or_default();
+    let port = proxy.port_or_known_default().unwrap_or_default();
+    match timeout(TIMEOUT, TcpStream::connect((host, port))).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(_)) | Err(_) => EgressSnafu {
+            message: "the egress proxy does not answer",
+        }
+        .fail(),
+    }
+}
+
+async fn ask(mut stream: TcpStream, target: &Url) -> Option<String> {
     let (host, port) = (target.host_str()?, target.port_or_known_default()?);
-    let mut stream = TcpStream::connect((proxy.host_str()?, proxy.port_or_known_default()?))
-        .await
-        .ok()?;
     let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = Vec::new();

@@ -1,0 +1,234 @@
+//! What a run passes before each of its pages: the site's robots.txt, and its turn at the host.
+//!
+//! Short waits are waited for here; longer ones give the run back, so that it holds no slot of the worker meanwhile.
+
+use std::time::Duration;
+
+use rand::Rng;
+use selextract_platform::{
+    frontier::hosts::{Admission, GivesWay, Outcome, Visit},
+    ledger::claims::{Claim, Ending},
+};
+use selextract_task::{Plan, feed::RunError};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::{
+    claims::{Claims, jittered},
+    failure::Failure,
+    robots::{Known, Robots, rules::Rules, unavailable},
+};
+
+/// The longest wait for a host that is waited for in place.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a host that is full is asked again meanwhile.
+const FULL_POLL: Duration = Duration::from_millis(150);
+/// The wait of a run that gave up on a full host.
+const FULL_WAIT: Duration = Duration::from_secs(1);
+/// How long a silent frontier is asked again before the run is given back. Without its word no host is visited.
+const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE_WAIT: Duration = Duration::from_secs(5);
+/// How long a run may keep its slot of the worker while other owners wait for one.
+const SLICE: Duration = Duration::from_secs(30);
+/// A page's slot outlives the page's own time by this: for its extraction, and for what the network delays.
+const MARGIN: Duration = Duration::from_secs(10);
+/// The wait of a run whose site's robots.txt was unavailable for another one lately.
+const ROBOTS_WAIT: Duration = Duration::from_mins(1);
+
+/// Why a page does not begin.
+#[derive(Debug)]
+pub enum Stopped {
+    /// The run is given back: it waits, or the worker stops.
+    GivenBack(Ending),
+    /// The page fails.
+    Failed(Failure),
+}
+
+/// One run's way to its pages.
+pub struct Gate<'a> {
+    claims: &'a Claims,
+    robots: &'a Robots,
+    claim: &'a Claim,
+    since: Instant,
+    /// Pages that this claim began.
+    pages: u32,
+    held: Option<Held>,
+}
+
+/// A page under way, or one that ended and whose end the host was not told yet.
+struct Held {
+    host: String,
+    ended: Option<Outcome>,
+}
+
+impl<'a> Gate<'a> {
+    /// For a run that was claimed just now.
+    pub fn new(claims: &'a Claims, robots: &'a Robots, claim: &'a Claim) -> Self {
+        Self {
+            claims,
+            robots,
+            claim,
+            since: Instant::now(),
+            pages: 0,
+            held: None,
+        }
+    }
+
+    /// Waits until the page may be fetched.
+    ///
+    /// # Errors
+    /// When it may not, or not soon.
+    pub async fn pass(&mut self, url: &Url, plan: &Plan, stop: &CancellationToken) -> Result<(), Stopped> {
+        let own = plan.politeness.min_delay.get();
+        if plan.obeys_robots {
+            let (rules, has_turn) = self.rules(url, plan, stop).await?;
+            if let Some(rule) = rules.objection(url) {
+                let message = format!("the site's robots.txt does not allow {} ({rule})", url.path());
+                return Err(Stopped::Failed(Failure::permanent("RobotsDisallowed", message)));
+            }
+            if !has_turn {
+                let delay = own.max(rules.crawl_delay.unwrap_or_default());
+                self.turn(url, delay, plan, stop).await?;
+            }
+        } else {
+            self.turn(url, own, plan, stop).await?;
+        }
+        self.pages += 1;
+        Ok(())
+    }
+
+    /// What the page's end says about its host; it is told with the next page, or when the run is let go.
+    pub fn ended(&mut self, outcome: Outcome) {
+        if let Some(held) = &mut self.held {
+            held.ended = Some(outcome);
+        }
+    }
+
+    /// Tells the host that the run is gone.
+    pub async fn leave(&mut self) {
+        if let Some(held) = self.held.take() {
+            let outcome = held.ended.unwrap_or(Outcome::Unknown);
+            self.claims.end(&held.host, self.claim, outcome).await;
+        }
+    }
+
+    /// The site's rules, and whether the page has its turn already: asking the site takes one, and meanwhile another run may have asked.
+    async fn rules(
+        &mut self,
+        url: &Url,
+        plan: &Plan,
+        stop: &CancellationToken,
+    ) -> Result<(std::sync::Arc<Rules>, bool), Stopped> {
+        if let Some(known) = self.robots.known(url).await {
+            return Ok((settled(known)?, false));
+        }
+        self.turn(url, plan.politeness.min_delay.get(), plan, stop).await?;
+        if let Some(known) = self.robots.known(url).await {
+            return Ok((settled(known)?, true));
+        }
+        let asked = self.robots.ask(url).await;
+        self.ended(asked.as_ref().map_or_else(Failure::outcome, |_| Outcome::Answered));
+        asked.map(|rules| (rules, false)).map_err(Stopped::Failed)
+    }
+
+    /// Takes the run's turn at the host of this URL.
+    async fn turn(&mut self, url: &Url, delay: Duration, plan: &Plan, stop: &CancellationToken) -> Result<(), Stopped> {
+        let host = url.host_str().unwrap_or_default();
+        if self.held.as_ref().is_some_and(|held| held.host != host) {
+            self.leave().await;
+        }
+        let visit = Visit {
+            host,
+            id: self.claim.id,
+            owner: self.claim.user_id,
+            max_concurrent: plan.politeness.max_concurrent,
+            delay,
+            takes: plan.timeout + MARGIN,
+            patience: PATIENCE,
+            gives_way: self.gives_way(),
+        };
+        let begun = Instant::now();
+        loop {
+            match self.ask(&visit).await? {
+                Admission::Start(wait) => {
+                    self.held = Some(Held {
+                        host: host.to_owned(),
+                        ended: None,
+                    });
+                    return tokio::select! {
+                        biased;
+                        () = stop.cancelled() => Err(Stopped::GivenBack(Ending::HandedBack)),
+                        () = sleep(wait) => Ok(()),
+                    };
+                }
+                Admission::Full if begun.elapsed() < PATIENCE => sleep(jittered(FULL_POLL)).await,
+                Admission::Full => return Err(waits(FULL_WAIT, None)),
+                Admission::Later(after) => return Err(waits(after, None)),
+                Admission::GiveWay => return Err(waits(Duration::ZERO, None)),
+                Admission::Unavailable(after) => return Err(host_unavailable(host, after)),
+            }
+            if stop.is_cancelled() {
+                return Err(Stopped::GivenBack(Ending::HandedBack));
+            }
+        }
+    }
+
+    /// Asks the frontier, patiently.
+    async fn ask(&mut self, visit: &Visit<'_>) -> Result<Admission, Stopped> {
+        let give_up = Instant::now() + SILENCE;
+        loop {
+            let before = self.held.as_ref().map(|held| held.ended.unwrap_or(Outcome::Unknown));
+            match self.claims.begin(visit, before).await {
+                Ok(admission) => {
+                    self.held = None;
+                    return Ok(admission);
+                }
+                Err(error) if Instant::now() < give_up => {
+                    tracing::warn!(host = visit.host, %error, "The frontier is asked again whether a host may be visited.");
+                    sleep(jittered(Duration::from_millis(500))).await;
+                }
+                Err(_) => return Err(waits(SILENCE_WAIT, None)),
+            }
+        }
+    }
+
+    fn gives_way(&self) -> GivesWay {
+        if self.pages == 0 {
+            GivesWay::ToNobody
+        } else if self.since.elapsed() < SLICE {
+            GivesWay::AtTheHost
+        } else {
+            GivesWay::Everywhere
+        }
+    }
+}
+
+fn settled(known: Known) -> Result<std::sync::Arc<Rules>, Stopped> {
+    match known {
+        Known::Rules(rules) => Ok(rules),
+        // This run has asked nothing, so it is not its failure.
+        Known::Unavailable(status) => {
+            let Failure { class, message, .. } = unavailable(status);
+            let reason = RunError {
+                class: class.into(),
+                message,
+            };
+            Err(waits(jittered(ROBOTS_WAIT), Some(reason)))
+        }
+    }
+}
+
+/// Everything that waits for a host would come back in the same moment, so it comes a little later than that.
+fn host_unavailable(host: &str, after: Duration) -> Stopped {
+    let seconds = after.as_secs().max(1);
+    let reason = RunError {
+        class: "HostUnavailable".into(),
+        message: format!("{host} failed too often and is left alone; it is tried again in about {seconds} s"),
+    };
+    waits(after + after.mul_f64(rand::rng().random_range(0.0..0.1)), Some(reason))
+}
+
+fn waits(after: Duration, reason: Option<RunError>) -> Stopped {
+    Stopped::GivenBack(Ending::Waits { after, reason })
+}
