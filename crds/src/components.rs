@@ -135,6 +135,11 @@ pub struct WorkerSpec {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_tasks: u32,
 
+    /// Whom the owners of scraped sites may write to, a web page or a mail address; it stands in the User-Agent of every request. Without it the project's home.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200), regex(pattern = "^[!#-'*-:<-\\[\\]-~]+$"))]
+    pub contact: Option<String>,
+
     /// Chromium in the workers.
     pub browser: BrowserSpec,
 
@@ -149,6 +154,7 @@ impl Default for WorkerSpec {
             concurrency: 4,
             lease: Duration::from_secs(30),
             max_tasks: 1000,
+            contact: None,
             browser: BrowserSpec::default(),
             pod: PodSettings::default(),
         }

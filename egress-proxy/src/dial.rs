@@ -12,11 +12,12 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::{
     address,
     answer::Failure,
+    audit,
     guard::Origin,
     metrics::Metrics,
     policy::Policy,
@@ -66,27 +67,35 @@ impl Dialler {
         self.limits
     }
 
-    /// Connects to the target, or says why not.
-    pub async fn open(&self, target: &Target) -> Result<Origin<TcpStream>, Failure> {
+    /// Connects a client to the target, or says why not. Either way it is one line of the audit.
+    pub async fn open(&self, target: &Target, client: IpAddr) -> Result<Origin<TcpStream>, Failure> {
+        let refused = |address, failure| {
+            audit::refused(client, target, address, failure);
+            failure
+        };
         let started = Instant::now();
         let deadline = started + self.limits.connect;
         let policy = self.policy.borrow().clone();
         if !policy.may_resolve(target) {
-            info!(destination = %target, "The port is not open to anything.");
-            return Err(Failure::Refused);
+            return Err(refused(None, Failure::Refused));
         }
-        let addresses = self.resolve(target, deadline).await?;
-        if let Some(refused) = addresses.iter().find(|address| !policy.admits(target, **address)) {
-            info!(destination = %target, address = %refused, "An address of the target may not be reached.");
-            return Err(Failure::Refused);
+        let addresses = self
+            .resolve(target, deadline)
+            .await
+            .map_err(|failure| refused(None, failure))?;
+        if let Some(address) = addresses.iter().find(|address| !policy.admits(target, **address)) {
+            return Err(refused(Some(*address), Failure::Refused));
         }
-        let stream = connect_first(&addresses, target.port, deadline).await?;
+        let (stream, address) = connect_first(&addresses, target.port, deadline)
+            .await
+            .map_err(|failure| refused(None, failure))?;
         self.metrics.connect_seconds.observe(started.elapsed().as_secs_f64());
         Ok(Origin::new(
             stream,
             self.limits.idle,
             self.limits.max_bytes,
             self.metrics.clone(),
+            audit::Entry::new(client, target, address),
         ))
     }
 
@@ -108,7 +117,7 @@ impl Dialler {
 }
 
 /// Tries the addresses in order; each gets an equal share of the time that is left, so that a dead first one leaves time for the next.
-async fn connect_first(addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<TcpStream, Failure> {
+async fn connect_first(addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<(TcpStream, IpAddr), Failure> {
     let mut failure = Failure::Unreachable;
     for (index, address) in addresses.iter().enumerate() {
         let waiting = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
@@ -118,7 +127,7 @@ async fn connect_first(addresses: &[IpAddr], port: u16, deadline: Instant) -> Re
             Ok(Ok(stream)) => {
                 // Small writes of a tunnel are not to wait for each other; a stream that refuses this still works.
                 let _ = stream.set_nodelay(true);
-                return Ok(stream);
+                return Ok((stream, address.ip()));
             }
             Ok(Err(error)) => {
                 debug!(%address, %error, "The address cannot be connected to.");

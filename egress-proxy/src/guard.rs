@@ -13,7 +13,10 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::metrics::{Cut, Metrics};
+use crate::{
+    audit::Entry,
+    metrics::{Cut, Metrics},
+};
 
 /// A stream to an origin under limits: bytes are capped and counted, waiting in either direction is bounded.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ pub struct Origin<S> {
     idle: Idle,
     bytes_left: u64,
     metrics: Arc<Metrics>,
+    audit: Entry,
 }
 
 /// A stream to a client, of which only waiting to write is bounded: how long it may wait for the origin is the origin's guard's to
@@ -69,12 +73,13 @@ impl Idle {
 
 impl<S> Origin<S> {
     /// Guards a stream that was just connected.
-    pub fn new(inner: S, idle: Duration, max_bytes: u64, metrics: Arc<Metrics>) -> Self {
+    pub fn new(inner: S, idle: Duration, max_bytes: u64, metrics: Arc<Metrics>, audit: Entry) -> Self {
         Self {
             inner,
             idle: Idle::new(idle),
             bytes_left: max_bytes,
             metrics,
+            audit,
         }
     }
 
@@ -115,6 +120,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Origin<S> {
             Poll::Ready(Ok(())) => {
                 let bytes = buf.filled().len() - before;
                 self.spend(bytes);
+                self.audit.received += bytes as u64;
                 self.metrics.bytes_received.inc_by(bytes as u64);
                 Poll::Ready(Ok(()))
             }
@@ -130,6 +136,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Origin<S> {
         match Pin::new(&mut self.inner).poll_write(cx, buf) {
             Poll::Ready(Ok(bytes)) => {
                 self.spend(bytes);
+                self.audit.sent += bytes as u64;
                 self.metrics.bytes_sent.inc_by(bytes as u64);
                 Poll::Ready(Ok(bytes))
             }
@@ -189,15 +196,21 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
+    use crate::target::Target;
 
     fn metrics() -> Arc<Metrics> {
         Arc::new(Metrics::new().unwrap())
     }
 
+    fn audit() -> Entry {
+        let target = Target::of_absolute(&"http://site.test/".parse().unwrap()).unwrap();
+        Entry::new([10, 0, 0, 1].into(), &target, [192, 0, 2, 1].into())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn silence_is_cut_and_traffic_puts_the_cut_off() {
         let (near, mut far) = duplex(64);
-        let mut origin = Origin::new(near, Duration::from_secs(10), 1000, metrics());
+        let mut origin = Origin::new(near, Duration::from_secs(10), 1000, metrics(), audit());
         let mut buffer = [0; 8];
         for _ in 0..3 {
             tokio::time::sleep(Duration::from_secs(8)).await;
@@ -211,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn both_directions_spend_the_same_allowance() {
         let (near, mut far) = duplex(64);
-        let mut origin = Origin::new(near, Duration::from_secs(10), 10, metrics());
+        let mut origin = Origin::new(near, Duration::from_secs(10), 10, metrics(), audit());
         origin.write_all(b"12345").await.unwrap();
         far.write_all(b"67890").await.unwrap();
         let mut buffer = [0; 5];

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod answer;
+pub mod audit;
 pub mod dial;
 pub mod guard;
 pub mod headers;
@@ -13,6 +14,7 @@ pub mod policy;
 pub mod proxy;
 pub mod reload;
 pub mod resolve;
+pub mod selftest;
 pub mod server;
 pub mod settings;
 pub mod target;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::Parser;
 use selextract_egress_proxy::{
-    dial::Dialler, metrics::Metrics, policy::Policy, proxy::Proxy, reload::Watched, resolve::Resolver, server::Server,
-    settings::Settings, telemetry,
+    dial::Dialler, metrics::Metrics, policy::Policy, proxy::Proxy, reload::Watched, resolve::Resolver, selftest,
+    server::Server, settings::Settings, telemetry,
 };
 use tokio::{
     net::TcpListener,
@@ -33,6 +33,7 @@ async fn run(settings: Settings) -> Result<()> {
     let metrics = Arc::new(Metrics::new().context("registering metrics")?);
     let stop = stop_on_signals()?;
     let policy = follow_policy(&settings, metrics.clone()).await?;
+    let tested = policy.borrow().clone();
     let resolver = Resolver::from_system().context("reading the resolver configuration")?;
     let tasks = TaskTracker::new();
     let dialler = Dialler::new(resolver, policy, metrics.clone(), settings.origin_limits());
@@ -43,6 +44,10 @@ async fn run(settings: Settings) -> Result<()> {
         limits: settings.server_limits(),
     };
     let listener = bind(settings.listen).await?;
+    let listens = listener.local_addr().context("asking where it listens")?;
+    let serving = tokio::spawn(server.run(listener, stop.clone()));
+    // Before the probes are served, so that nobody sends it anything until it has proved that it refuses.
+    selftest::run(listens, &tested).await.context("the self-test failed")?;
     let probes = bind(settings.telemetry_addr).await?;
     let router = telemetry::router(metrics, stop.clone());
     tokio::spawn(async move {
@@ -51,7 +56,7 @@ async fn run(settings: Settings) -> Result<()> {
         }
     });
     info!(listen = %settings.listen, "The egress proxy serves.");
-    server.run(listener, stop).await;
+    serving.await.context("serving")?;
     info!("The egress proxy stopped.");
     Ok(())
 }

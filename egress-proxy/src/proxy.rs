@@ -52,7 +52,7 @@ impl Proxy {
                 .await
                 .map(|response| (response, Outcome::Tunnelled))
         } else {
-            self.forward(request)
+            self.forward(request, &slot)
                 .await
                 .map(|response| (response, Outcome::Forwarded))
         };
@@ -67,7 +67,7 @@ impl Proxy {
             return Err(Failure::Malformed);
         }
         let target = Target::of_connect(request.uri()).map_err(|error| malformed(&error))?;
-        let mut origin = self.dialler.open(&target).await?;
+        let mut origin = self.dialler.open(&target, slot.client()).await?;
         let limits = self.dialler.limits();
         let metrics = self.metrics.clone();
         self.tasks.spawn(async move {
@@ -85,13 +85,13 @@ impl Proxy {
         Ok(established())
     }
 
-    async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+    async fn forward(&self, request: Request<Incoming>, slot: &Slot) -> Result<Response<Body>, Failure> {
         if request.method() == Method::TRACE {
             return Err(Failure::Malformed);
         }
         let target = Target::of_absolute(request.uri()).map_err(|error| malformed(&error))?;
         let request = rewrite(request, &target)?;
-        let origin = self.dialler.open(&target).await?;
+        let origin = self.dialler.open(&target, slot.client()).await?;
         let mut sender = self.handshake(origin).await?;
         let mut response = sender.send_request(request).await.map_err(|error| failure_of(&error))?;
         if response.status().is_informational() {

@@ -1,6 +1,11 @@
 //! Accepts connections, as many as allowed, until it is told to stop; then lets what runs finish.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -90,7 +95,7 @@ impl Server {
             self.tasks.spawn(turn_away(stream));
             return;
         };
-        let slot = Slot::new(permit, self.metrics.clone());
+        let slot = Slot::new(permit, peer, self.metrics.clone());
         let served = serve(stream, self.proxy.clone(), slot, self.limits.idle, closing.clone());
         self.tasks.spawn(async move {
             if let Err(error) = served.await {
@@ -103,16 +108,23 @@ impl Server {
 /// A client's place among the connections that are allowed, and its count. What a connection becomes holds it on.
 pub struct Slot {
     _permit: OwnedSemaphorePermit,
+    peer: SocketAddr,
     metrics: Arc<Metrics>,
 }
 
 impl Slot {
-    fn new(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Arc<Self> {
+    fn new(permit: OwnedSemaphorePermit, peer: SocketAddr, metrics: Arc<Metrics>) -> Arc<Self> {
         metrics.connections.inc();
         Arc::new(Self {
             _permit: permit,
+            peer,
             metrics,
         })
+    }
+
+    /// Where the client is.
+    pub fn client(&self) -> IpAddr {
+        self.peer.ip()
     }
 }
 

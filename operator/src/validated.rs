@@ -158,6 +158,8 @@ pub struct Worker {
     pub lease: Duration,
     /// Tasks until it starts anew.
     pub max_tasks: u32,
+    /// Whom the owners of sites may write to.
+    pub contact: Option<String>,
     /// Chromium.
     pub browser: BrowserSpec,
     /// `browser.maxMemory` in megabytes.

@@ -1,6 +1,8 @@
 //! A real Chromium against a site on loopback. `SELEXTRACT_TEST_CHROMIUM` names the program (`make test` sets it).
 #![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
+#[path = "hostile/browser.rs"]
+mod hostile;
 mod site;
 
 use std::{
@@ -89,20 +91,8 @@ struct Bench {
 
 impl Bench {
     async fn new(adjust: impl FnOnce(&mut BrowserSettings)) -> Self {
-        let program = std::env::var_os("SELEXTRACT_TEST_CHROMIUM")
-            .expect("SELEXTRACT_TEST_CHROMIUM is not set; make test sets it");
-        let program = PathBuf::from(program);
         let proxy = ForwardProxy::start(serve(router()).await).await;
-        let mut settings = BrowserSettings {
-            program,
-            // Chromium refuses its sandbox to root.
-            sandbox: !getuid().is_root(),
-            proxy: proxy.url.clone(),
-            contact: Contact::default(),
-            max_pages: 100,
-            max_age: Duration::from_mins(30),
-            max_memory: 500 << 20,
-        };
+        let mut settings = settings(&proxy.url);
         adjust(&mut settings);
         let metrics = Metrics::new(&prometheus::Registry::new(), 4).unwrap();
         let browsers = Arc::new(Browsers::new(settings, metrics));
@@ -135,6 +125,22 @@ impl Bench {
             .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<i32>().ok())
             .filter(|id| group(*id) == main && command_line(*id).join(" ").contains("--type=renderer"))
             .collect()
+    }
+}
+
+/// A browser through this proxy, with the guide's limits.
+fn settings(proxy: &Url) -> BrowserSettings {
+    let program =
+        std::env::var_os("SELEXTRACT_TEST_CHROMIUM").expect("SELEXTRACT_TEST_CHROMIUM is not set; make test sets it");
+    BrowserSettings {
+        program: PathBuf::from(program),
+        // Chromium refuses its sandbox to root.
+        sandbox: !getuid().is_root(),
+        proxy: proxy.clone(),
+        contact: Contact::default(),
+        max_pages: 100,
+        max_age: Duration::from_mins(30),
+        max_memory: 500 << 20,
     }
 }
 

@@ -1,11 +1,14 @@
 //! Whole workers against real PostgreSQL, PgBouncer and Valkey, and a paginated site on loopback: nothing is lost, nothing doubled.
 #![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
+#[path = "hostile/http.rs"]
+mod hostile;
+mod politeness;
 mod site;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -20,13 +23,14 @@ use axum::{
 };
 use selextract_platform::{
     bootstrap,
-    frontier::Frontier,
+    frontier::{Frontier, hosts::HostState},
     ledger::{
         Ledger, PoolSettings, Secret, TaskId, UserId,
         claims::{Ending, Fenced, NewPage},
         tasks::{NewTask, TaskDetail},
     },
 };
+use selextract_task::TaskSpec;
 use selextract_worker::{
     browser::{BrowserSettings, Browsers},
     claims::Claims,
@@ -63,6 +67,11 @@ struct Bench {
     proxy: ForwardProxy,
     owner: UserId,
     hits: Arc<[AtomicU32]>,
+    /// When each path was asked for.
+    asked: Arc<Mutex<Vec<(String, Instant)>>>,
+    /// What the site's robots.txt says.
+    robots: Arc<Mutex<(StatusCode, String)>>,
+    redis: String,
     database: String,
     keeper: JoinHandle<()>,
 }
@@ -76,16 +85,32 @@ impl Bench {
             .await
             .unwrap();
         let ledger = ledger(&database.url);
-        let frontier = Frontier::connect_lazy(&Secret(services.redis_url().unwrap())).unwrap();
+        let redis = services.redis_url().unwrap();
+        let frontier = Frontier::connect_lazy(&Secret(redis.clone())).unwrap();
         let hits: Arc<[AtomicU32]> = (0..=PAGES).map(|_| AtomicU32::new(0)).collect();
         let counted = Arc::clone(&hits);
+        let asked: Arc<Mutex<Vec<(String, Instant)>>> = Arc::default();
+        let robots = Arc::new(Mutex::new((StatusCode::NOT_FOUND, String::new())));
+        let (log, says) = (Arc::clone(&asked), Arc::clone(&robots));
         let router = Router::new()
             .route(
                 "/list/{number}",
                 get(move |Path(number): Path<i32>| page(number, counted.clone())),
             )
             .route("/gone", get(async || StatusCode::GONE))
-            .route("/broken", get(async || StatusCode::BAD_GATEWAY));
+            .route("/broken", get(async || StatusCode::BAD_GATEWAY))
+            .route(
+                "/busy",
+                get(async || (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "3")])),
+            )
+            .merge(hostile::routes())
+            .route("/robots.txt", get(async move || says.lock().unwrap().clone()))
+            .layer(axum::middleware::map_request(move |request: axum::extract::Request| {
+                let host = request.headers().get("x-asked-host").unwrap().to_str().unwrap();
+                let asked_for = format!("{host}{}", request.uri().path());
+                log.lock().unwrap().push((asked_for, Instant::now()));
+                async { request }
+            }));
         let proxy = ForwardProxy::start(serve(router).await).await;
         let owner = ledger.namespace_owner("blue").await.unwrap();
         let keeper = tokio::spawn(keep(ledger.clone(), frontier.clone()));
@@ -95,6 +120,9 @@ impl Bench {
             proxy,
             owner,
             hits,
+            asked,
+            robots,
+            redis,
             database: database.name,
             keeper,
         }
@@ -106,9 +134,10 @@ impl Bench {
             "pagination": { "nextSelector": "a[rel=next]" }, "politeness": { "minDelay": "0s" },
         });
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let spec: TaskSpec = serde_json::from_value(spec).unwrap();
         let task = NewTask {
-            spec: serde_json::from_value(spec).unwrap(),
-            host: "site.test".into(),
+            host: spec.compile().unwrap().url.host_str().unwrap().into(),
+            spec,
             priority: 5,
         };
         self.ledger.accept(self.owner, &task, None).await.unwrap().id
@@ -160,6 +189,20 @@ impl Bench {
             .flat_map(|page| page.records)
             .map(|record| record["t"].as_str().unwrap().to_owned())
             .collect()
+    }
+
+    /// The moments at which the site was asked for paths that begin so.
+    fn asked(&self, prefix: &str) -> Vec<Instant> {
+        let asked = self.asked.lock().unwrap();
+        asked
+            .iter()
+            .filter(|(path, _)| path.starts_with(prefix))
+            .map(|(_, at)| *at)
+            .collect()
+    }
+
+    fn robots(&self, status: StatusCode, text: &str) {
+        *self.robots.lock().unwrap() = (status, text.to_owned());
     }
 
     fn hits(&self) -> Vec<u32> {

@@ -50,10 +50,16 @@ impl Sites {
 
     /// A task of a kind, as the API takes it.
     pub fn task(&self, kind: Kind) -> Result<Value> {
+        let politeness = json!({ "maxConcurrent": 64, "minDelay": "0s" });
         Ok(match kind {
-            Kind::Paginated => documentation::task(&self.host)?,
+            Kind::Paginated => {
+                let mut task = documentation::task(&self.host)?;
+                task["politeness"] = politeness;
+                task
+            }
             Kind::Browser => json!({
                 "url": format!("http://{}/swagger/", self.host), "render": "Browser", "timeout": "60s",
+                "politeness": politeness,
                 "waitConditions": [{ "selector": ".opblock", "timeout": "30s" }],
                 "items": ".opblock",
                 "fields": [

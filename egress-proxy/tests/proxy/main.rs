@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where an assumption does")]
 
+mod audit;
 mod forwarding;
 mod refusals;
+mod selftest;
 mod support;

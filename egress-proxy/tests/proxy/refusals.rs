@@ -1,6 +1,11 @@
 //! What the proxy must never open, asked over real sockets.
 
-use crate::support::{Origin, Rig, open_loopback};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use crate::support::{LIMITS, Origin, Rig, open_loopback, rebinding};
 use rstest::rstest;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
@@ -133,4 +138,121 @@ async fn what_is_not_a_proxy_request_is_malformed(#[case] request: &str) {
     let rig = Rig::start("{}", &[]).await;
     let answer = rig.exchange(request).await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}
+
+/// The first and the last address of every entry of the IANA special-purpose registries, of multicast, and of what IPv6 wraps them in.
+const SPECIAL: [&str; 78] = [
+    "0.0.0.0",
+    "0.255.255.255",
+    "10.0.0.0",
+    "10.255.255.255",
+    "100.64.0.0",
+    "100.127.255.255",
+    "127.0.0.0",
+    "127.255.255.255",
+    "169.254.0.0",
+    "169.254.255.255",
+    "172.16.0.0",
+    "172.31.255.255",
+    "192.0.0.0",
+    "192.0.0.8",
+    "192.0.0.9",
+    "192.0.0.10",
+    "192.0.0.170",
+    "192.0.0.255",
+    "192.0.2.0",
+    "192.0.2.255",
+    "192.31.196.0",
+    "192.31.196.255",
+    "192.52.193.0",
+    "192.52.193.255",
+    "192.88.99.0",
+    "192.88.99.255",
+    "192.168.0.0",
+    "192.168.255.255",
+    "192.175.48.0",
+    "192.175.48.255",
+    "198.18.0.0",
+    "198.19.255.255",
+    "198.51.100.0",
+    "198.51.100.255",
+    "203.0.113.0",
+    "203.0.113.255",
+    "224.0.0.0",
+    "239.255.255.255",
+    "240.0.0.0",
+    "255.255.255.254",
+    "255.255.255.255",
+    "[::]",
+    "[::1]",
+    "[::ffff:0:0]",
+    "[::ffff:192.168.0.1]",
+    "[64:ff9b::10.0.0.1]",
+    "[64:ff9b::169.254.169.254]",
+    "[64:ff9b:1::]",
+    "[64:ff9b:1:ffff:ffff:ffff:ffff:ffff]",
+    "[100::]",
+    "[100::ffff:ffff:ffff:ffff]",
+    "[100:0:0:1::]",
+    "[100:0:0:1:ffff:ffff:ffff:ffff]",
+    "[2001::]",
+    "[2001:0:808:808::f5ff:fffe]",
+    "[2001:1::1]",
+    "[2001:1::2]",
+    "[2001:1::3]",
+    "[2001:2::]",
+    "[2001:2:0:ffff:ffff:ffff:ffff:ffff]",
+    "[2001:3::]",
+    "[2001:4:112::]",
+    "[2001:10::]",
+    "[2001:20::]",
+    "[2001:30::]",
+    "[2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff]",
+    "[2001:db8::]",
+    "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]",
+    "[2002:a00:1::]",
+    "[2620:4f:8000::]",
+    "[2620:4f:8000:ffff:ffff:ffff:ffff:ffff]",
+    "[3fff::]",
+    "[3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff]",
+    "[5f00::]",
+    "[fc00::]",
+    "[fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]",
+    "[fe80::]",
+    "[ff0e::1]",
+];
+
+#[tokio::test]
+async fn every_special_purpose_range_is_refused_at_both_ends_by_both_methods() {
+    let rig = Rig::start("{}", &[]).await;
+    for host in SPECIAL {
+        let answer = rig.get(&format!("http://{host}/")).await;
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{host}: {answer}");
+        let (_, head) = rig.tunnel(&format!("{host}:443")).await;
+        assert!(head.starts_with("HTTP/1.1 403 "), "{host}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_changes_its_answer_is_dialled_where_it_was_checked_and_checked_again_next_time() {
+    let origin = Origin::answering(OK).await;
+    let port = origin.address.port();
+    let trap = tokio::net::TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let policy = format!(r#"{{"allow":[{{"cidr":"127.0.0.1/32","ports":[{port}]}}]}}"#);
+    let resolver = rebinding(&["127.0.0.1", "127.0.0.2"], Arc::clone(&asked)).await;
+    let rig = Rig::start_resolving(&policy, resolver, LIMITS, 100).await;
+    let first = rig.get(&format!("http://rebinds.example.:{port}/")).await;
+    assert!(first.ends_with("hello"), "{first}");
+    assert_eq!(
+        asked.load(Ordering::Relaxed),
+        1,
+        "what was checked is dialled, without asking again"
+    );
+    let second = rig.get(&format!("http://rebinds.example.:{port}/")).await;
+    assert!(second.starts_with("HTTP/1.1 403 "), "{second}");
+    let (_, head) = rig.tunnel(&format!("rebinds.example.:{port}")).await;
+    assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+    let nobody = tokio::time::timeout(std::time::Duration::from_millis(100), trap.accept()).await;
+    assert!(nobody.is_err(), "the address that was not allowed was dialled");
 }

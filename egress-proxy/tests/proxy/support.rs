@@ -2,8 +2,11 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -62,10 +65,15 @@ impl Rig {
 
     /// With these limits.
     pub async fn start_with(policy: &str, zone: &[(&str, &[&str])], limits: Limits, max_connections: usize) -> Self {
+        Self::start_resolving(policy, resolver(zone).await, limits, max_connections).await
+    }
+
+    /// With this resolver.
+    pub async fn start_resolving(policy: &str, resolver: Resolver, limits: Limits, max_connections: usize) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let policy = watch::Sender::new(Arc::new(Policy::parse(policy.as_bytes()).unwrap())).subscribe();
         let tasks = TaskTracker::new();
-        let dialler = Dialler::new(resolver(zone).await, policy, metrics.clone(), limits);
+        let dialler = Dialler::new(resolver, policy, metrics.clone(), limits);
         let server = Server {
             proxy: Arc::new(Proxy::new(dialler, metrics.clone(), tasks.clone())),
             metrics: metrics.clone(),
@@ -212,8 +220,6 @@ pub fn open_loopback(port: u16) -> String {
 
 /// Answers from the zone over UDP; what is not in it does not exist.
 async fn resolver(zone: &[(&str, &[&str])]) -> Resolver {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let port = socket.local_addr().unwrap().port();
     let zone: HashMap<Name, Vec<IpAddr>> = zone
         .iter()
         .map(|(name, addresses)| {
@@ -221,11 +227,33 @@ async fn resolver(zone: &[(&str, &[&str])]) -> Resolver {
             (Name::from_ascii(name).unwrap(), addresses)
         })
         .collect();
+    name_server(move |query| answer(&zone, query)).await
+}
+
+/// Answers every name with these addresses in turn, none of which may be kept; the last one stays.
+pub async fn rebinding(addresses: &[&str], asked: Arc<AtomicUsize>) -> Resolver {
+    let addresses: Vec<Ipv4Addr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    name_server(move |query| {
+        let question = query.queries[0].clone();
+        let mut response = query.into_response();
+        if question.query_type() == RecordType::A {
+            let turn = asked.fetch_add(1, Ordering::Relaxed).min(addresses.len() - 1);
+            let data = RData::A(addresses[turn].into());
+            response.add_answer(Record::from_rdata(question.name().clone(), 0, data));
+        }
+        response
+    })
+    .await
+}
+
+async fn name_server(mut answers: impl FnMut(Message) -> Message + Send + 'static) -> Resolver {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = socket.local_addr().unwrap().port();
     tokio::spawn(async move {
         let mut buffer = [0; 2048];
         loop {
             let (length, peer) = socket.recv_from(&mut buffer).await.unwrap();
-            let answer = answer(&zone, Message::from_vec(&buffer[..length]).unwrap());
+            let answer = answers(Message::from_vec(&buffer[..length]).unwrap());
             socket.send_to(&answer.to_vec().unwrap(), peer).await.unwrap();
         }
     });

@@ -53,7 +53,7 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
 
 fn environment(inputs: Inputs<'_>) -> Vec<Value> {
     let (names, worker) = (Names::new(inputs.cluster), &inputs.cluster.worker);
-    vec![
+    let mut variables = vec![
         secret_env("SELEXTRACT_DATABASE_URL", &names.with("database"), "url"),
         secret_env("SELEXTRACT_REDIS_QUEUE_URL", &names.with("redis"), "queue-url"),
         env(
@@ -72,5 +72,12 @@ fn environment(inputs: Inputs<'_>) -> Vec<Value> {
         env("SELEXTRACT_BROWSER_MAX_PAGES", worker.browser.max_pages),
         env("SELEXTRACT_BROWSER_MAX_AGE", worker.browser.max_age.to_string()),
         env("SELEXTRACT_BROWSER_MAX_MEMORY_MB", worker.browser_memory_mb),
-    ]
+    ];
+    variables.extend(
+        worker
+            .contact
+            .as_deref()
+            .map(|contact| env("SELEXTRACT_CONTACT", contact)),
+    );
+    variables
 }

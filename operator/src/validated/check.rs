@@ -181,6 +181,7 @@ impl Check {
             concurrency: worker.concurrency,
             lease: worker.lease,
             max_tasks: worker.max_tasks,
+            contact: worker.contact.clone(),
             browser: worker.browser.clone(),
             browser_memory_mb: bytes / 1_000_000,
             pod: self.pod("spec.worker.pod", &worker.pod, &self.sizes.worker),

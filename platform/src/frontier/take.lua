@@ -45,6 +45,7 @@ local function visit(owner, vtime, host)
       keep(host, h, now, 'n', h.n, 't', h.t)
     end
     occupy(host, '~' .. id, now, now + RESERVED)
+    redis.call('ZREM', 'sx:w:' .. host, owner)
     vclock = math.max(vclock, vtime)
     redis.call('ZADD', 'sx:owners', vtime + 1, owner)
   end
