@@ -93,7 +93,7 @@ pub struct ScrapeTaskSpec {
     )]))]
     pub cluster_ref: ClusterRef,
 
-    /// What to extract. A change starts a new run, or holds from the schedule's next tick.
+    /// What to extract. A change starts a new run; with a schedule it holds from the next tick. onChange says what becomes of a run that is under way.
     pub task: TaskSpec,
 
     /// Which of the namespace's tasks go first: 9 first, 0 last.
@@ -109,7 +109,7 @@ pub struct ScrapeTaskSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleSpec>,
 
-    /// What a changed task does to a run that is under way: Replace cancels it and starts anew, Forbid refuses the change until the run has ended.
+    /// What a changed task does to a run of the old one that is under way, with or without a schedule: Replace cancels it and starts the new one at once, Forbid refuses the change until the run has ended. While suspend is set the run goes on.
     #[serde(default)]
     pub on_change: OnChange,
 }

@@ -30,7 +30,8 @@ pub struct Upsert {
     pub namespace: String,
     /// `metadata.name`, for people.
     pub name: String,
-    /// A hash of the canonical [`TaskSpec`]: a one-shot whose key changed is a new run, per [`Upsert::on_change`].
+    /// A hash of the canonical [`TaskSpec`]: a one-shot whose key changed is a new run, per [`Upsert::on_change`]; a schedule runs the new
+    /// spec from its next tick.
     pub spec_hash: String,
     /// What to extract.
     pub task: TaskSpec,
@@ -55,10 +56,10 @@ pub struct Schedule {
     pub time_zone: String,
 }
 
-/// What a changed spec does to a run that is under way.
+/// What a changed spec does to a run of the old one that is under way, with or without a schedule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum OnChange {
-    /// The run is canceled and a new one starts.
+    /// The run is canceled and one of the new spec starts at once.
     #[default]
     Replace,
     /// The change is refused until the run has ended.

@@ -178,11 +178,13 @@ impl Ledger {
         let mut transaction = self.pool.begin().await.context(doing)?;
         let advanced = sqlx::query(
             "UPDATE scrape_tasks SET next_run_at = to_timestamp($3::double precision / 1000)
-             WHERE uid = $1 AND NOT suspend AND next_run_at = to_timestamp($2::double precision / 1000)",
+             WHERE uid = $1 AND NOT suspend AND next_run_at = to_timestamp($2::double precision / 1000) AND spec_hash = $4",
         )
         .bind(&due.uid)
         .bind(due.tick_milliseconds)
         .bind(next.map(Timestamp::as_millisecond))
+        // A spec that changed since it was read is read again: the tick is still due.
+        .bind(&due.spec_hash)
         .execute(&mut *transaction)
         .await
         .context(doing)?;

@@ -79,7 +79,6 @@ impl Clock {
 struct Newest {
     id: TaskId,
     spec_hash: Option<String>,
-    open: bool,
 }
 
 impl Ledger {
@@ -97,19 +96,21 @@ impl Ledger {
         let owner = self.namespace_owner(&item.namespace).await?;
         let mut transaction = self.pool.begin().await.context(doing)?;
         let newest = lock(&mut transaction, &item.uid).await?;
-        let wants_run = item.schedule.is_none()
-            && !item.suspend
-            && newest.as_ref().and_then(|n| n.spec_hash.as_deref()) != Some(item.spec_hash.as_str());
-        let open = newest.as_ref().filter(|n| n.open).map(|n| n.id);
-        if wants_run && open.is_some() && item.on_change == OnChange::Forbid {
+        // The row first: from now on no tick starts a run of the old spec, and the runs that one started are seen below.
+        write(&mut transaction, item, owner, next).await?;
+        let outdated = outdated_runs(&mut transaction, item).await?;
+        let changed = newest.as_ref().and_then(|n| n.spec_hash.as_deref()) != Some(item.spec_hash.as_str());
+        // A schedule's changed spec waits for the next tick, unless a run of the old one has to make room for it now.
+        let wants_run = !item.suspend && changed && (item.schedule.is_none() || !outdated.is_empty());
+        if wants_run && !outdated.is_empty() && item.on_change == OnChange::Forbid {
+            // Nothing is committed: the old spec stays.
             let refused = "spec.task changed while a run is under way and onChange is Forbid; wait for its end, or set onChange to Replace";
             return Ok(refuse(item, refused.to_owned()));
         }
-        write(&mut transaction, item, owner, next).await?;
         let mut run = newest.map(|n| n.id);
         let mut started = None;
         if wants_run {
-            if let Some(old) = open {
+            for old in outdated {
                 cancel(&mut transaction, old).await?;
             }
             let id = TaskId::new();
@@ -230,13 +231,26 @@ async fn lock(connection: &mut PgConnection, uid: &str) -> Result<Option<Newest>
         .execute(&mut *connection)
         .await
         .context(doing)?;
-    sqlx::query_as(
-        "SELECT id, spec_hash, status IN ('pending', 'running') AS open FROM tasks WHERE source_uid = $1 ORDER BY id DESC LIMIT 1",
+    sqlx::query_as("SELECT id, spec_hash FROM tasks WHERE source_uid = $1 ORDER BY id DESC LIMIT 1")
+        .bind(uid)
+        .fetch_optional(connection)
+        .await
+        .context(doing)
+}
+
+/// The runs of another spec that are under way. One that was told to end is none of them: it makes room already.
+async fn outdated_runs(connection: &mut PgConnection, item: &Upsert) -> Result<Vec<TaskId>, LedgerError> {
+    sqlx::query_scalar(
+        "SELECT id FROM tasks WHERE source_uid = $1 AND status IN ('pending', 'running') AND NOT cancel_requested
+             AND spec_hash IS DISTINCT FROM $2 ORDER BY id",
     )
-    .bind(uid)
-    .fetch_optional(connection)
+    .bind(&item.uid)
+    .bind(&item.spec_hash)
+    .fetch_all(connection)
     .await
-    .context(doing)
+    .context(DatabaseSnafu {
+        doing: "reading the runs of a ScrapeTask",
+    })
 }
 
 async fn write(

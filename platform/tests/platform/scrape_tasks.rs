@@ -1,7 +1,7 @@
 //! `ScrapeTask`s as their operator writes them.
 
 use jiff::Timestamp;
-use selextract_platform::ledger::claims::Ending;
+use selextract_platform::ledger::{TaskId, claims::Ending, scrape_tasks::CheckedUpsert};
 use selextract_task::feed::{OnChange, RunState};
 
 use crate::support::{Room, hourly, upsert};
@@ -91,6 +91,74 @@ async fn a_changed_spec_is_refused_while_a_run_is_under_way_where_that_is_asked(
     room.ledger.finish(lease, &Ending::Succeeded, 0).await.unwrap().unwrap();
     let next = room.ledger.upsert_scrape_task(&item, now).await.unwrap();
     assert!(next.started.is_some() && next.answer.refused.is_none());
+}
+
+#[tokio::test]
+async fn a_changed_spec_replaces_the_scheduled_run_that_is_under_way_and_only_once() {
+    let room = Room::new().await;
+    let (item, ticked) = ticked(&room).await;
+    room.claim(ticked).await.unwrap();
+    let mut changed = item;
+    changed.item.spec_hash = "b".to_owned();
+    let now = Timestamp::now();
+    let answer = room.ledger.upsert_scrape_task(&changed, now).await.unwrap();
+    let new = answer.started.unwrap();
+    assert_eq!(answer.answer.run.unwrap().spec_hash, "b");
+    assert!(answer.answer.next_run_at.is_some(), "the schedule goes on");
+    assert!(
+        room.task(ticked).await.cancel_requested,
+        "it runs, so it ends at its next page"
+    );
+    assert_eq!(room.task(new.id).await.status, "pending");
+    // The old run has not ended yet: the same item again must not take it for one to replace.
+    let again = room.ledger.upsert_scrape_task(&changed, now).await.unwrap();
+    assert!(again.started.is_none());
+    assert_eq!(room.number("SELECT count(*) FROM tasks").await, 2);
+}
+
+#[tokio::test]
+async fn a_changed_spec_of_a_schedule_at_rest_waits_for_the_next_tick() {
+    let room = Room::new().await;
+    let (mut item, ticked) = ticked(&room).await;
+    let lease = room.claim(ticked).await.unwrap().lease();
+    room.ledger.finish(lease, &Ending::Succeeded, 0).await.unwrap().unwrap();
+    item.item.spec_hash = "b".to_owned();
+    let answer = room.ledger.upsert_scrape_task(&item, Timestamp::now()).await.unwrap();
+    assert!(answer.started.is_none() && answer.answer.refused.is_none());
+    room.make_due("uid").await;
+    assert_eq!(room.keeper.tick_schedules(Timestamp::now()).await.unwrap(), 1);
+    assert_eq!(
+        room.texts("SELECT spec_hash FROM tasks ORDER BY id").await,
+        ["a", "b"],
+        "the next tick runs the new spec"
+    );
+}
+
+#[tokio::test]
+async fn a_changed_spec_of_a_schedule_is_refused_while_a_run_is_under_way_where_that_is_asked() {
+    let room = Room::new().await;
+    let (mut item, ticked) = ticked(&room).await;
+    item.item.on_change = OnChange::Forbid;
+    item.item.spec_hash = "b".to_owned();
+    let refused = room.ledger.upsert_scrape_task(&item, Timestamp::now()).await.unwrap();
+    assert!(refused.started.is_none() && refused.answer.refused.unwrap().contains("onChange"));
+    assert_eq!(room.task(ticked).await.status, "pending");
+    assert_eq!(
+        room.texts("SELECT spec_hash FROM scrape_tasks").await,
+        ["a"],
+        "a refused change is not half written"
+    );
+}
+
+/// An hourly schedule with the run of a tick under way.
+async fn ticked(room: &Room) -> (CheckedUpsert, TaskId) {
+    let item = hourly("uid");
+    room.ledger.upsert_scrape_task(&item, Timestamp::now()).await.unwrap();
+    room.make_due("uid").await;
+    assert_eq!(room.keeper.tick_schedules(Timestamp::now()).await.unwrap(), 1);
+    let newest = room.ledger.upsert_scrape_task(&item, Timestamp::now()).await.unwrap();
+    let run = newest.answer.run.unwrap().id.parse().unwrap();
+    (item, TaskId(run))
 }
 
 #[tokio::test]

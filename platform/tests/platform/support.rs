@@ -73,6 +73,14 @@ impl Room {
         .await;
     }
 
+    /// Makes a schedule's next tick one of a moment ago.
+    pub async fn make_due(&self, uid: &str) {
+        self.sql(&format!(
+            "UPDATE scrape_tasks SET next_run_at = date_trunc('milliseconds', now() - interval '1 second') WHERE uid = '{uid}'"
+        ))
+        .await;
+    }
+
     pub async fn sql(&self, sql: &str) {
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
             .execute(&self.owner)
