@@ -147,6 +147,20 @@ pub async fn ensure_admin(owner: &Secret, password_hash: &str) -> Result<(), Led
     connection.close().await.context(doing)
 }
 
+/// The server's version, as it says itself, such as `17.6 (Debian 17.6-1)`.
+pub async fn server_version(owner: &Secret) -> Result<String, LedgerError> {
+    let doing = error::DatabaseSnafu {
+        doing: "reading the server's version",
+    };
+    let mut connection = connect(&PgConnectOptions::from_str(&owner.0).context(error::UrlSnafu)?).await?;
+    let version = sqlx::query_scalar("SELECT current_setting('server_version')")
+        .fetch_one(&mut connection)
+        .await
+        .context(doing)?;
+    connection.close().await.context(doing)?;
+    Ok(version)
+}
+
 /// The database that a URL names.
 pub fn database_of(url: &Secret) -> Result<String, LedgerError> {
     let options = PgConnectOptions::from_str(&url.0).context(error::UrlSnafu)?;

@@ -1,12 +1,14 @@
 //! The migration job: roles, database, schema and the first administrator. It ends with one sentence when it fails.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use selextract_platform::{
     bootstrap::{self, RolePasswords},
     ledger::Secret,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::MigrateSettings;
 use crate::auth::password::hash_once;
@@ -40,5 +42,16 @@ pub async fn run(settings: MigrateSettings) -> Result<()> {
     info!("The schema is at this version.");
     bootstrap::ensure_admin(&owner, &hash_once(&settings.admin_password)?).await?;
     info!("The administrator is there.");
+    if let Some(file) = settings.report
+        && let Err(error) = report(&owner, &file).await
+    {
+        // The migration is done; that it cannot be told does not undo it.
+        warn!(%error, file = %file.display(), "The server's version cannot be reported.");
+    }
     Ok(())
+}
+
+async fn report(owner: &Secret, file: &Path) -> Result<()> {
+    let version = bootstrap::server_version(owner).await?;
+    Ok(tokio::fs::write(file, version).await?)
 }

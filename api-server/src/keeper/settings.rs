@@ -1,6 +1,6 @@
 //! The settings of the keeper and of the migration, from flags and the environment.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use selextract_task::Duration;
@@ -70,4 +70,7 @@ pub struct MigrateSettings {
     /// The password that the user admin gets when there is none
     #[arg(long, env = "SELEXTRACT_ADMIN_PASSWORD", hide_env_values = true)]
     pub admin_password: String,
+    /// A file that the database server's version is written to at the end; the operator names the container's termination log
+    #[arg(long, env = "SELEXTRACT_REPORT")]
+    pub report: Option<PathBuf>,
 }

@@ -116,3 +116,12 @@ async fn the_programs_role_changes_rows_and_nothing_else() {
         );
     }
 }
+
+#[tokio::test]
+async fn the_server_says_its_version() {
+    let room = Room::new().await;
+    let version = bootstrap::server_version(&Secret(room.database.direct_url.clone()))
+        .await
+        .unwrap();
+    assert!(version.starts_with("17."), "{version}");
+}
