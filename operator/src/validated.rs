@@ -3,8 +3,10 @@
 //! Everything that is wrong is told at once, as (reason, message) pairs that are used as they are in condition and event.
 
 mod check;
+mod egress;
 mod pods;
 mod sizes;
+mod stores;
 
 use std::fmt;
 

@@ -3,22 +3,13 @@
 use std::fmt::Display;
 
 use kube::ResourceExt;
-use selextract_crds::{
-    AllowSpec, ApiSpec, EgressSpec, ImageSpec, PgBouncerSpec, PostgresSpec, Profile, Provider, Quantity, RedisSpec,
-    SelextractCluster, WorkerSpec,
-};
+use selextract_crds::{ApiSpec, ImageSpec, Profile, Quantity, SelextractCluster, WorkerSpec};
 use selextract_task::Duration;
 
 use super::{
-    Admission, Allowed, Api, Defaults, Destination, Egress, Images, Keeper, PgBouncer, Pod, Postgres, Redis, Refusal,
-    ValidatedCluster, Worker,
+    Admission, Api, Defaults, Images, Keeper, Refusal, ValidatedCluster, Worker,
     sizes::{self, Sizes},
 };
-
-/// The least memory of a component that its program starts with, in megabytes.
-const LEAST_POSTGRES_MB: u64 = 128;
-/// The least that Valkey is given.
-const LEAST_REDIS_BYTES: u64 = 1 << 20;
 
 /// Reads a cluster as the builders need it.
 ///
@@ -68,7 +59,7 @@ fn admission(names: &[String]) -> Admission {
 
 /// What is gone through, field by field.
 pub(super) struct Check {
-    sizes: &'static Sizes,
+    pub(super) sizes: &'static Sizes,
     profile: Profile,
     refusals: Vec<Refusal>,
 }
@@ -188,164 +179,6 @@ impl Check {
         }
     }
 
-    fn postgres(&mut self, postgres: &PostgresSpec) -> Postgres {
-        let field = "spec.postgres";
-        match (postgres.provider, &postgres.external) {
-            (Provider::External, None) => {
-                let cure =
-                    "name the Secret with the database's URL in spec.postgres.external, or set provider to Managed";
-                self.refuse("InvalidDatabase", "spec.postgres.provider", "External", cure);
-            }
-            (Provider::Managed, Some(external)) => {
-                let cure = "it is read with provider External only; set that, or remove external";
-                self.refuse("InvalidDatabase", "spec.postgres.external", &external.secret_name, cure);
-            }
-            _ => {}
-        }
-        let storage = postgres
-            .storage
-            .clone()
-            .unwrap_or_else(|| Quantity::new(self.sizes.postgres_storage));
-        self.at_least_bytes("spec.postgres.storage", &storage, 256 << 20);
-        self.at_least("spec.postgres.maxLag", postgres.max_lag, Duration::from_secs(1));
-        let pod = self.pod(&format!("{field}.pod"), &postgres.pod, &self.sizes.postgres);
-        let memory_mb = pod.limits.memory.as_ref().and_then(Quantity::units).unwrap_or_default() >> 20;
-        if memory_mb < LEAST_POSTGRES_MB {
-            let cure = format!("PostgreSQL needs at least {LEAST_POSTGRES_MB}Mi; raise it");
-            self.refuse(
-                "InvalidQuantity",
-                "spec.postgres.pod.resources.limits.memory",
-                format!("{memory_mb}Mi"),
-                cure,
-            );
-        }
-        Postgres {
-            external: postgres.external.clone(),
-            storage,
-            storage_class_name: postgres.storage_class_name.clone(),
-            max_connections: postgres.max_connections,
-            read_replicas: if postgres.provider == Provider::Managed {
-                postgres.read_replicas
-            } else {
-                0
-            },
-            max_lag: postgres.max_lag,
-            memory_mb,
-            pod,
-        }
-    }
-
-    fn pgbouncer(&mut self, pgbouncer: &PgBouncerSpec, postgres: &PostgresSpec) -> PgBouncer {
-        let replicas = pgbouncer.replicas.unwrap_or(self.sizes.pgbouncer_replicas);
-        // Both poolers may end at the primary while no replica streams; what goes round the pooler (keeper, migrations, operator,
-        // replication, an administrator) needs some as well.
-        let needed = 2 * u32::from(replicas) * u32::from(pgbouncer.default_pool_size) + 15;
-        if postgres.provider == Provider::Managed && needed > u32::from(postgres.max_connections) {
-            let cure = format!(
-                "{replicas} pods in each of two Deployments with this many server connections, and 15 for others, need {needed}, \
-                 but spec.postgres.maxConnections is {}; lower it or raise maxConnections",
-                postgres.max_connections
-            );
-            self.refuse(
-                "TooFewConnections",
-                "spec.pgbouncer.defaultPoolSize",
-                pgbouncer.default_pool_size,
-                cure,
-            );
-        }
-        PgBouncer {
-            replicas: replicas.into(),
-            max_client_conn: pgbouncer.max_client_conn,
-            default_pool_size: pgbouncer.default_pool_size,
-            max_prepared_statements: pgbouncer.max_prepared_statements,
-            pod: self.pod("spec.pgbouncer.pod", &pgbouncer.pod, &self.sizes.pgbouncer),
-        }
-    }
-
-    fn queue(&mut self, redis: &RedisSpec) -> Redis {
-        let storage = redis
-            .queue
-            .storage
-            .clone()
-            .unwrap_or_else(|| Quantity::new(self.sizes.queue_storage));
-        self.at_least_bytes("spec.redis.queue.storage", &storage, 64 << 20);
-        let pod = self.pod("spec.redis.queue.pod", &redis.queue.pod, &self.sizes.redis);
-        let max_memory = self.max_memory("spec.redis.queue", redis.queue.max_memory.as_ref(), &pod);
-        Redis {
-            max_memory,
-            volume: Some((storage, redis.queue.storage_class_name.clone())),
-            pod,
-        }
-    }
-
-    fn cache(&mut self, redis: &RedisSpec) -> Redis {
-        let pod = self.pod("spec.redis.cache.pod", &redis.cache.pod, &self.sizes.redis);
-        let max_memory = self.max_memory("spec.redis.cache", redis.cache.max_memory.as_ref(), &pod);
-        Redis {
-            max_memory,
-            volume: None,
-            pod,
-        }
-    }
-
-    /// The rest of the container's memory is for buffers, fragmentation and the copy that a rewrite of the log makes.
-    fn max_memory(&mut self, section: &str, own: Option<&Quantity>, pod: &Pod) -> u64 {
-        let limit = pod.limits.memory.as_ref().and_then(Quantity::units).unwrap_or_default();
-        let Some(own) = own else { return limit / 4 * 3 };
-        let field = format!("{section}.maxMemory");
-        let bytes = self.bytes(&field, own);
-        if bytes < LEAST_REDIS_BYTES || bytes > limit / 10 * 9 {
-            let cure = format!(
-                "it must be 1Mi to nine tenths of the container's memory limit of {limit} bytes; raise \
-                 {section}.pod.resources.limits.memory or lower it"
-            );
-            self.refuse("InvalidQuantity", &field, own.as_str(), cure);
-        }
-        bytes
-    }
-
-    fn egress(&mut self, egress: &EgressSpec) -> Egress {
-        let entries = egress.allow.iter().enumerate();
-        let allow: Vec<_> = entries
-            .filter_map(|(index, entry)| self.allowed(index, entry, &egress.ports))
-            .collect();
-        Egress {
-            replicas: egress.replicas.unwrap_or(self.sizes.egress_replicas).into(),
-            allow,
-            ports: egress.ports.clone(),
-            pod: self.pod("spec.egress.pod", &egress.pod, &self.sizes.egress),
-        }
-    }
-
-    fn allowed(&mut self, index: usize, entry: &AllowSpec, ports: &[u16]) -> Option<Allowed> {
-        let field = format!("spec.egress.allow[{index}]");
-        let destination = match (&entry.host, &entry.cidr) {
-            (Some(host), None) => Destination::Host(host.clone()),
-            (None, Some(cidr)) => {
-                let Ok(network) = cidr.parse::<ipnet::IpNet>() else {
-                    let cure = "write a network such as 10.9.0.0/16";
-                    self.refuse("InvalidNetwork", &format!("{field}.cidr"), cidr, cure);
-                    return None;
-                };
-                Destination::Network(network.trunc())
-            }
-            _ => {
-                self.refuse(
-                    "InvalidNetwork",
-                    &field,
-                    "",
-                    "give either host or cidr; write two entries for both",
-                );
-                return None;
-            }
-        };
-        let ports = if entry.ports.is_empty() { ports } else { &entry.ports };
-        Some(Allowed {
-            destination,
-            ports: ports.to_vec(),
-        })
-    }
-
     pub(super) fn bytes(&mut self, field: &str, quantity: &Quantity) -> u64 {
         quantity.units().unwrap_or_else(|| {
             self.refuse(
@@ -358,7 +191,7 @@ impl Check {
         })
     }
 
-    fn at_least_bytes(&mut self, field: &str, quantity: &Quantity, least: u64) {
+    pub(super) fn at_least_bytes(&mut self, field: &str, quantity: &Quantity, least: u64) {
         if self.bytes(field, quantity) < least {
             let cure = format!(
                 "it must be at least {}Mi; raise it (the profile {:?} has a default)",
@@ -369,7 +202,7 @@ impl Check {
         }
     }
 
-    fn at_least(&mut self, field: &str, duration: Duration, least: Duration) {
+    pub(super) fn at_least(&mut self, field: &str, duration: Duration, least: Duration) {
         if duration < least {
             self.refuse(
                 "InvalidDuration",
