@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     Child, Component, Inputs, Names, labels,
-    pod::{self, Template, secret_env},
+    pod::{self, Template, env, secret_env},
     program,
 };
 
@@ -23,6 +23,10 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
     });
     let mut template = Template::new(Component::Migrate, &inputs.cluster.keeper.pod, container);
     template.volumes = volumes;
+    if inputs.cluster.postgres.is_managed() {
+        // Another image is another server: the Job runs anew, and says that server's version.
+        template.config = json!({ "server": inputs.cluster.images.data });
+    }
     template.secrets = [program::database_secrets(inputs), vec![names.with("postgres")]].concat();
     let mut template = template.build(inputs);
     template["spec"]["restartPolicy"] = json!("Never");
@@ -45,6 +49,8 @@ fn environment(inputs: Inputs<'_>) -> Vec<Value> {
     let mut environment = vec![
         secret_env("SELEXTRACT_DATABASE_DIRECT_URL", &database, "direct-url"),
         secret_env("SELEXTRACT_ADMIN_PASSWORD", &names.with("api"), "admin-password"),
+        // Where the kubelet reads what the Job says at its end: the server's version, or its last words.
+        env("SELEXTRACT_REPORT", "/dev/termination-log"),
     ];
     if inputs.cluster.postgres.is_managed() {
         environment.extend([

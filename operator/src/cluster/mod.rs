@@ -2,6 +2,7 @@
 
 mod apply;
 mod certificates;
+mod conclude;
 mod dereference;
 mod drift;
 mod external;

@@ -101,7 +101,7 @@ pub async fn fetch_live(client: &Client, namespace: &str, cluster: &str) -> kube
             Ok::<_, kube::Error>(
                 list.items
                     .into_iter()
-                    .map(move |object| to_value(object, &resource))
+                    .map(move |object| to_value(trim(object, &resource), &resource))
                     .collect::<Vec<_>>(),
             )
         }
@@ -112,6 +112,14 @@ pub async fn fetch_live(client: &Client, namespace: &str, cluster: &str) -> kube
         .flatten()
         .map(|object| (Key::of(&object), object))
         .collect())
+}
+
+/// Who manages which field matters for replicas alone, and is half of an object's size.
+fn trim(mut object: DynamicObject, resource: &ApiResource) -> DynamicObject {
+    if !["Deployment", "StatefulSet"].contains(&resource.kind.as_str()) {
+        object.managed_fields_mut().clear();
+    }
+    object
 }
 
 /// An object as JSON, with its kind: items of a list come without.

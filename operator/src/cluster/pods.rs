@@ -85,6 +85,25 @@ pub fn last_failure<'a>(pods: impl Iterator<Item = &'a Pod>) -> Option<String> {
         })
 }
 
+/// What the newest container that ended well left as its termination message, such as a Job's report.
+pub fn last_report<'a>(pods: impl Iterator<Item = &'a Pod>) -> Option<String> {
+    let ended = pods.flat_map(containers).filter_map(|status| {
+        let ended = status
+            .state
+            .as_ref()?
+            .terminated
+            .as_ref()
+            .filter(|ended| ended.exit_code == 0)?;
+        let said = ended
+            .message
+            .as_deref()
+            .map(str::trim)
+            .filter(|said| !said.is_empty())?;
+        Some((ended.finished_at.as_ref().map(|at| at.0), said))
+    });
+    ended.max_by_key(|(at, _)| *at).map(|(_, said)| brief(said))
+}
+
 /// Makes the message of a refused pod independent of the pod's random name.
 pub fn refusal(message: &str) -> String {
     let cause = message.split_once("is forbidden: ").map_or(message, |(_, cause)| cause);
@@ -117,7 +136,12 @@ pub fn version(pods: &[Pod], component: &str) -> Option<String> {
         .collect();
     // While pods roll there are two; the same one is told each time.
     said.sort_unstable();
-    said.into_iter().next().map(|text| text.chars().take(128).collect())
+    said.into_iter().next().map(|text| brief(&text))
+}
+
+/// As much as the status takes of a version.
+fn brief(text: &str) -> String {
+    shorten(text).chars().take(128).collect()
 }
 
 /// At most 600 characters, on one line.
@@ -312,6 +336,20 @@ mod tests {
             ended("2026-01-01T00:00:01Z", "older"),
         ];
         assert_eq!(last_failure(pods.iter()).unwrap(), "newer");
+    }
+
+    #[test]
+    fn a_job_that_ended_well_is_heard_and_one_that_failed_is_not() {
+        let ended = |code: i32, message: &str| {
+            pod(&container(
+                &json!({"terminated": {"exitCode": code, "finishedAt": "2026-01-01T00:00:01Z", "message": message}}),
+                &json!({}),
+                0,
+            ))
+        };
+        let pods = [ended(1, "no route"), ended(0, "17.6 (Debian 17.6-1)\n"), ended(0, "")];
+        assert_eq!(last_report(pods.iter()).unwrap(), "17.6 (Debian 17.6-1)");
+        assert_eq!(last_report([ended(1, "no route")].iter()), None);
     }
 
     #[test]

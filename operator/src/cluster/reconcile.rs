@@ -1,47 +1,36 @@
 //! One reconcile of one cluster, step by step. Errors are handled here: logged once, counted, tried again with backoff.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
-use jiff::Timestamp;
 use kube::{
-    Api, Resource, ResourceExt,
-    api::{DynamicObject, Patch, PatchParams},
-    discovery::ApiResource,
+    Resource, ResourceExt,
     runtime::{controller::Action, events::EventType},
 };
-use selextract_crds::{SelextractCluster, SelextractClusterStatus};
-use serde_json::json;
-use snafu::{ResultExt, Snafu};
+use selextract_crds::SelextractCluster;
+use snafu::Snafu;
 use tokio::time::Instant;
 
 use super::{
     Tools,
     apply::{ApplyError, Owner, Refused, Writer},
+    conclude::{conclude, unreadable},
     dereference::{self, Observed, ReadError, SandboxNodes},
     external,
     objects::{self, Key, Live},
-    pods,
     scaler::Overruled,
     secrets,
-    status::{self, Fault, Outcome},
+    status::Fault,
     workload::{self, Progress},
 };
 use crate::{
-    backoff,
     build::{self, Child, Component, Facts, Inputs, Names, Stage},
-    canonical,
     context::GuardedCluster,
-    merge_patch,
-    validated::{Defaults, ValidatedCluster, validate},
+    validated::{Defaults, Refusal, ValidatedCluster, validate},
 };
-
-/// While something is not ready, changes trigger a look; this is the net below them, and the clock for what cannot be watched.
-const UNSETTLED: Duration = Duration::from_secs(15);
-/// Ready, but nodes may still get the label of the seccomp profile.
-const WITHOUT_SANDBOX: Duration = Duration::from_mins(1);
 
 /// Why a reconcile broke off.
 #[derive(Debug, Snafu)]
+#[snafu(visibility(pub(super)))]
 pub enum ClusterError {
     /// Reading.
     #[snafu(transparent)]
@@ -142,16 +131,20 @@ fn defaults(tools: &Tools) -> Defaults {
 }
 
 /// What became of the attempt to make a cluster what it should be.
-struct Pursued {
-    children: Vec<(Stage, Child)>,
-    reached: Stage,
-    faults: Vec<Fault>,
-    refused: Vec<Refused>,
+pub struct Pursued {
+    /// What should exist; empty where nothing was built.
+    pub children: Vec<(Stage, Child)>,
+    /// The last stage that was applied.
+    pub reached: Stage,
+    /// What a person must mend before anything is built.
+    pub faults: Vec<Fault>,
+    /// What the API server refused.
+    pub refused: Vec<Refused>,
 }
 
 impl Pursued {
     /// Nothing was built: what runs is left as it is.
-    fn refused(refusals: Vec<(Option<&'static str>, &crate::validated::Refusal)>) -> Self {
+    fn refused(refusals: Vec<(Option<&'static str>, &Refusal)>) -> Self {
         let faults = refusals.into_iter().map(|(condition, refusal)| Fault {
             condition,
             reason: refusal.reason.to_owned(),
@@ -328,197 +321,4 @@ async fn tell_overruled(cluster: &SelextractCluster, overruled: &Overruled, tool
         .context
         .event(cluster, EventType::Warning, "ReplicasOverruled", "Scale", note)
         .await;
-}
-
-/// Computes the status, writes it if it differs, and says when to look again.
-async fn conclude(
-    cluster: &SelextractCluster,
-    validated: Option<&ValidatedCluster>,
-    observed: &Observed,
-    pursued: Pursued,
-    tools: &Tools,
-) -> Result<Action, ClusterError> {
-    let (namespace, name) = objects::namespace_and_name(cluster);
-    let mut troubles = pods::troubles(&observed.pods);
-    for (component, trouble) in dereference::fetch_refusals(&tools.context.client, &namespace, &observed.live).await {
-        troubles.entry(component).or_insert(trouble);
-    }
-    let outcome = Outcome {
-        cluster: validated,
-        children: &pursued.children,
-        live: &observed.live,
-        reached: pursued.reached,
-        faults: &pursued.faults,
-        refused: &pursued.refused,
-        troubles: &troubles,
-        migration_failure: migration_failure(&pursued.children, observed),
-        pooler_version: pods::version(&observed.pods, Component::PgBouncerRw.as_str()),
-        server_version: pods::version(&observed.pods, Component::Postgres.as_str()),
-        sandbox: observed.sandbox_nodes,
-    };
-    // The store may be behind the last write: what is compared is what the API server has.
-    let old = fetch_status(cluster, tools).await?;
-    let new = status::next(
-        &old,
-        cluster.meta().generation.unwrap_or_default(),
-        &outcome,
-        Timestamp::now(),
-    );
-    for component in &new.components {
-        tools
-            .context
-            .telemetry
-            .replicas(&namespace, &name, &component.name, component.desired, component.ready);
-    }
-    tools
-        .context
-        .telemetry
-        .cluster(&namespace, &name, status::is_ready(&new));
-    write_status(cluster, &old, &new, tools).await?;
-    tell_summary(cluster, &old, &new, tools).await;
-    Ok(Action::requeue(
-        match (status::is_ready(&new), status::holds(&new, "BrowserSandbox")) {
-            (true, true) => backoff::calm_round(),
-            (true, false) => WITHOUT_SANDBOX,
-            (false, _) => UNSETTLED,
-        },
-    ))
-}
-
-/// The last words of a failing migration: a Job that is given up, or one that failed and tries again.
-fn migration_failure(children: &[(Stage, Child)], observed: &Observed) -> Option<String> {
-    let (_, job) = children
-        .iter()
-        .find(|(stage, child)| *stage == Stage::Migration && child.kind() == "Job")?;
-    let live = observed.live.get(&Key {
-        kind: "Job".to_owned(),
-        name: job.name().to_owned(),
-    })?;
-    let of_job = |pod: &&k8s_openapi::api::core::v1::Pod| {
-        pod.labels()
-            .get("batch.kubernetes.io/job-name")
-            .is_some_and(|n| n == job.name())
-    };
-    let said = pods::last_failure(observed.pods.iter().filter(of_job));
-    match workload::progress(live) {
-        Progress::Done => None,
-        Progress::Failed(why) => Some(said.unwrap_or(why)),
-        Progress::Rolling => said,
-    }
-}
-
-async fn fetch_status(cluster: &SelextractCluster, tools: &Tools) -> Result<SelextractClusterStatus, ClusterError> {
-    let api: Api<SelextractCluster> =
-        Api::namespaced(tools.context.client.clone(), &cluster.namespace().unwrap_or_default());
-    let found = api
-        .get_opt(&cluster.name_any())
-        .await
-        .map_err(Box::new)
-        .context(StatusSnafu)?;
-    Ok(found
-        .filter(|found| found.uid() == cluster.uid())
-        .and_then(|found| found.status)
-        .unwrap_or_default())
-}
-
-async fn write_status(
-    cluster: &SelextractCluster,
-    old: &SelextractClusterStatus,
-    new: &SelextractClusterStatus,
-    tools: &Tools,
-) -> Result<(), ClusterError> {
-    let (old, new) = (canonical::sorted(&json!(old)), canonical::sorted(&json!(new)));
-    let Some(patch) = merge_patch::between(&old, &new) else {
-        return Ok(());
-    };
-    let api: Api<SelextractCluster> =
-        Api::namespaced(tools.context.client.clone(), &cluster.namespace().unwrap_or_default());
-    let patch = json!({"metadata": {"uid": cluster.uid()}, "status": patch});
-    tools.context.telemetry.wrote("cluster status");
-    match api
-        .patch_status(
-            &cluster.name_any(),
-            &PatchParams::apply(super::FIELD_MANAGER),
-            &Patch::Merge(&patch),
-        )
-        .await
-    {
-        Ok(_) => Ok(()),
-        // It was deleted meanwhile, perhaps made anew: its own reconcile comes.
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
-        Err(error) => Err(Box::new(error)).context(StatusSnafu),
-    }
-}
-
-/// An event when the summary's reason changes.
-async fn tell_summary(
-    cluster: &SelextractCluster,
-    old: &SelextractClusterStatus,
-    new: &SelextractClusterStatus,
-    tools: &Tools,
-) {
-    let ready = |status: &SelextractClusterStatus| {
-        status
-            .conditions
-            .iter()
-            .find(|c| c.type_ == "Ready")
-            .map(|c| (c.reason.clone(), c.message.clone()))
-    };
-    let (Some((reason, message)), before) = (ready(new), ready(old)) else {
-        return;
-    };
-    if before.is_some_and(|(old_reason, _)| old_reason == reason)
-        || ["Waiting", "Progressing"].contains(&reason.as_str())
-    {
-        return;
-    }
-    let kind = if status::is_ready(new) {
-        EventType::Normal
-    } else {
-        EventType::Warning
-    };
-    tools.context.event(cluster, kind, &reason, "Reconcile", message).await;
-}
-
-/// A cluster that this version of the operator cannot read says so, and does not break the others.
-async fn unreadable(
-    namespace: &str,
-    name: &str,
-    error: &str,
-    generation: i64,
-    tools: &Tools,
-) -> Result<Action, ClusterError> {
-    let fault = Fault {
-        condition: None,
-        reason: "Unreadable".to_owned(),
-        message: format!("The operator cannot read the object: {error}"),
-    };
-    let outcome = Outcome {
-        cluster: None,
-        children: &[],
-        live: &Live::new(),
-        reached: Stage::Foundation,
-        faults: &[fault],
-        refused: &[],
-        troubles: &BTreeMap::new(),
-        migration_failure: None,
-        pooler_version: None,
-        server_version: None,
-        sandbox: SandboxNodes::Unknown,
-    };
-    // The same words at every try: the API server does not store what is the same.
-    let status = status::next(
-        &SelextractClusterStatus::default(),
-        generation,
-        &outcome,
-        Timestamp::UNIX_EPOCH,
-    );
-    let resource = ApiResource::erase::<SelextractCluster>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(tools.context.client.clone(), namespace, &resource);
-    let patch = json!({"status": {"observedGeneration": generation, "conditions": status.conditions}});
-    api.patch_status(name, &PatchParams::apply(super::FIELD_MANAGER), &Patch::Merge(&patch))
-        .await
-        .map_err(Box::new)
-        .context(StatusSnafu)?;
-    Ok(Action::requeue(backoff::calm_round()))
 }

@@ -2,11 +2,8 @@
 
 use serde_json::json;
 
-use super::*;
-use crate::{
-    cluster::pods::Cause,
-    validated::{Defaults, validate},
-};
+use super::{figures::tag, *};
+use crate::validated::{Defaults, validate};
 
 fn cluster(spec: &Value) -> ValidatedCluster {
     let cluster = serde_json::from_value(json!({
@@ -75,6 +72,7 @@ struct Case {
     troubles: BTreeMap<String, Trouble>,
     migration_failure: Option<String>,
     pooler_version: Option<String>,
+    server_version: Option<String>,
     sandbox: SandboxNodes,
 }
 
@@ -91,6 +89,7 @@ impl Case {
             troubles: BTreeMap::new(),
             migration_failure: None,
             pooler_version: None,
+            server_version: None,
             sandbox: SandboxNodes::Present,
         }
     }
@@ -106,7 +105,7 @@ impl Case {
             troubles: &self.troubles,
             migration_failure: self.migration_failure.clone(),
             pooler_version: self.pooler_version.clone(),
-            server_version: None,
+            server_version: self.server_version.clone(),
             sandbox: self.sandbox,
         };
         next(old, 1, &outcome, Timestamp::from_second(second).unwrap())
@@ -297,6 +296,39 @@ fn the_sandbox_says_how_to_install_it_and_does_not_hold_readiness_up() {
     assert!(is_ready(&status));
     case.sandbox = SandboxNodes::Unknown;
     assert_eq!(condition(&case.status(), "BrowserSandbox").0, "Unknown");
+}
+
+#[test]
+fn a_sandbox_that_the_spec_turns_off_is_not_blamed_on_the_nodes() {
+    for nodes in [SandboxNodes::Present, SandboxNodes::Absent, SandboxNodes::Unknown] {
+        let mut case = Case::good();
+        case.cluster = Some(cluster(&json!({"worker": {"browser": {"sandbox": "Disabled"}}})));
+        case.sandbox = nodes;
+        let (status, reason, message) = condition(&case.status(), "BrowserSandbox");
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "DisabledBySpec"));
+        assert!(message.contains("spec.worker.browser.sandbox is Disabled") && !message.contains("label"));
+    }
+}
+
+#[test]
+fn a_required_sandbox_without_nodes_says_that_no_worker_starts() {
+    let mut case = Case::good();
+    case.cluster = Some(cluster(&json!({"worker": {"browser": {"sandbox": "Required"}}})));
+    case.sandbox = SandboxNodes::Absent;
+    let (status, reason, message) = condition(&case.status(), "BrowserSandbox");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "ProfileMissing"));
+    assert!(message.contains("no worker starts"), "{message}");
+}
+
+#[test]
+fn the_servers_version_is_told_and_outlives_the_pod_that_told_it() {
+    let mut case = Case::good();
+    case.server_version = Some("17.6 (Debian 17.6-1)".into());
+    let told = case.status();
+    let version = |status: &SelextractClusterStatus| status.database.clone().unwrap().server_version;
+    assert_eq!(version(&told).as_deref(), Some("17.6 (Debian 17.6-1)"));
+    case.server_version = None;
+    assert_eq!(version(&case.after(&told, 2)), version(&told));
 }
 
 #[test]
