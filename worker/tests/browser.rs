@@ -3,6 +3,7 @@
 
 #[path = "hostile/browser.rs"]
 mod hostile;
+mod hygiene;
 mod site;
 
 use std::{
@@ -54,6 +55,17 @@ fn router() -> Router {
     Router::new()
         .route("/scripted", get(async || Html(SCRIPTED)))
         .route("/plain", get(async || Html("<p>plain")))
+        .route(
+            "/store",
+            get(async || {
+                Html(
+                    "<body><script>const cookie = document.cookie.includes('mine') ? 'kept' : 'none';
+                    const kept = localStorage.getItem('mine') ?? 'none';
+                    document.cookie = 'mine=1; max-age=3600'; localStorage.setItem('mine', 'kept');
+                    document.body.innerHTML = '<b>' + cookie + '|' + kept + '</b>'</script>",
+                )
+            }),
+        )
         .route("/echo", get(echo))
         .route("/missing", get(async || (StatusCode::NOT_FOUND, Html("<p>no"))))
         .route(

@@ -2,10 +2,12 @@
 
 use std::{
     io,
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use selextract_egress_proxy::{answer::Failure, audit, target::Target};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::support::{Origin, Rig};
@@ -54,6 +56,11 @@ impl Lines {
 
 #[tokio::test]
 async fn every_connection_is_one_line_without_anything_secret() {
+    // A log statement that two threads meet for the first time while this one's subscriber comes may stay silent; here both have been met.
+    let target = Target::of_absolute(&"http://site.test/".parse().unwrap()).unwrap();
+    let nobody = IpAddr::from([127, 0, 0, 1]);
+    drop(audit::Entry::new(nobody, &target, nobody));
+    audit::refused(nobody, &target, None, Failure::Refused);
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt()
         .json()

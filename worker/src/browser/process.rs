@@ -209,4 +209,19 @@ mod tests {
         assert_eq!(log.tail().len(), LOG_BYTES);
         assert!(log.tail().ends_with("aend"));
     }
+
+    #[test]
+    fn the_profile_of_a_worker_that_was_killed_goes_when_the_next_one_starts() {
+        let temporary = std::env::temp_dir();
+        // No process has this id: it is above the kernel's largest.
+        let orphan = temporary.join("selextract-browser-4194999-orphan");
+        let living = temporary.join("selextract-browser-1-living");
+        for folder in [&orphan, &living] {
+            fs::create_dir_all(folder.join("Default")).unwrap();
+        }
+        remove_leftovers();
+        let (orphaned, lived) = (orphan.exists(), living.exists());
+        fs::remove_dir_all(living).unwrap();
+        assert!(!orphaned && lived);
+    }
 }

@@ -15,7 +15,7 @@ const MAX_SITEMAPS: usize = 50;
 /// What a site lets us fetch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
-    rules: Vec<Rule>,
+    ours: Vec<Rule>,
     /// How long we are to rest between two pages.
     pub crawl_delay: Option<Duration>,
     /// Its sitemaps, as they are written.
@@ -58,7 +58,7 @@ impl Rules {
                 "crawl-delay" => {
                     let delay = crawl_delay(value);
                     names.each(&mut ours, &mut everybodys, |group| {
-                        group.crawl_delay = delay.or(group.crawl_delay)
+                        group.crawl_delay = delay.or(group.crawl_delay);
                     });
                 }
                 "sitemap" if sitemaps.len() < MAX_SITEMAPS && value.len() <= 2048 => sitemaps.push(value.to_owned()),
@@ -68,7 +68,7 @@ impl Rules {
         }
         let group = if ours.named { ours } else { everybodys };
         Self {
-            rules: group.rules,
+            ours: group.rules,
             crawl_delay: group.crawl_delay,
             sitemaps,
         }
@@ -86,7 +86,7 @@ impl Rules {
         }
         // The longest pattern decides; of two that are as long, the one that allows.
         let decides = self
-            .rules
+            .ours
             .iter()
             .filter(|rule| matches(&rule.pattern, &path))
             .max_by_key(|rule| (rule.pattern.len(), rule.allows))?;
@@ -95,7 +95,7 @@ impl Rules {
 
     /// About how many bytes it takes in memory.
     pub fn size(&self) -> usize {
-        let rules: usize = self.rules.iter().map(|rule| rule.pattern.len() + 40).sum();
+        let rules: usize = self.ours.iter().map(|rule| rule.pattern.len() + 40).sum();
         let sitemaps: usize = self.sitemaps.iter().map(|sitemap| sitemap.len() + 24).sum();
         rules + sitemaps + 100
     }
@@ -174,12 +174,20 @@ fn normalised(text: &str) -> String {
         index += if escaped.is_some() { 3 } else { 1 };
         match escaped {
             Some(octet) if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) => out.push(octet.into()),
-            Some(octet) => out.push_str(&format!("%{octet:02X}")),
+            Some(octet) => escape(octet, &mut out),
             None if byte.is_ascii_graphic() => out.push(byte.into()),
-            None => out.push_str(&format!("%{byte:02X}")),
+            None => escape(byte, &mut out),
         }
     }
     out
+}
+
+fn escape(octet: u8, out: &mut String) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    out.push('%');
+    for nibble in [octet >> 4, octet & 15] {
+        out.push(DIGITS[usize::from(nibble)].into());
+    }
 }
 
 /// Whether the path begins as the pattern says; `*` stands for anything, a last `$` for the end. Greedy from the left is enough: the
