@@ -4,12 +4,15 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use chromiumoxide::{
     Page,
-    cdp::browser_protocol::{
-        browser::{BrowserContextId, SetDownloadBehaviorBehavior, SetDownloadBehaviorParams},
-        inspector,
-        network::SetUserAgentOverrideParams,
-        page::FrameId,
-        target::{CreateBrowserContextParams, CreateTargetParams},
+    cdp::{
+        browser_protocol::{
+            browser::{BrowserContextId, SetDownloadBehaviorBehavior, SetDownloadBehaviorParams},
+            inspector,
+            network::SetUserAgentOverrideParams,
+            page::FrameId,
+            target::{CreateBrowserContextParams, CreateTargetParams},
+        },
+        js_protocol::runtime::EvaluateParams,
     },
     error::CdpError,
 };
@@ -21,6 +24,8 @@ use crate::cpu::Share;
 
 /// For commands that do not wait for a site.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a renderer may take to say that it lives.
+const LIFE_SIGN: Duration = Duration::from_secs(2);
 
 /// A tab; its context is disposed when it is dropped.
 #[derive(Debug)]
@@ -38,6 +43,8 @@ pub struct Tab {
 struct Context {
     chromium: Arc<Chromium>,
     id: BrowserContextId,
+    /// The page of a tab that did not finish: its renderer may hang.
+    suspect: Option<Page>,
 }
 
 impl Tab {
@@ -96,6 +103,11 @@ impl Tab {
         self.context.chromium.count_page();
     }
 
+    /// Has its renderer asked for a sign of life when it is dropped.
+    pub(crate) fn suspect(&mut self) {
+        self.context.suspect = Some(self.page.clone());
+    }
+
     /// Ends the whole browser, because this tab's renderer crashed.
     pub(crate) fn condemn_browser(&self) {
         self.context.chromium.condemn();
@@ -106,7 +118,11 @@ impl Context {
     async fn create(chromium: Arc<Chromium>) -> Result<Self, BrowserError> {
         let params = CreateBrowserContextParams::builder().dispose_on_detach(true).build();
         let id = command("opening a context", chromium.browser.create_browser_context(params)).await?;
-        Ok(Self { chromium, id })
+        Ok(Self {
+            chromium,
+            id,
+            suspect: None,
+        })
     }
 }
 
@@ -115,12 +131,21 @@ impl Drop for Context {
         if self.chromium.gone.is_cancelled() {
             return;
         }
-        let (chromium, id) = (Arc::clone(&self.chromium), self.id.clone());
+        let (chromium, id, suspect) = (Arc::clone(&self.chromium), self.id.clone(), self.suspect.take());
         // Outside a runtime the program is ending, and the browser with it.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
         runtime.spawn(async move {
+            if let Some(page) = suspect
+                && !matches!(
+                    timeout(LIFE_SIGN, page.execute(EvaluateParams::new("0"))).await,
+                    Ok(Ok(_))
+                )
+            {
+                // Chromium does not kill a renderer that does not hear it; it goes with the browser.
+                chromium.retire();
+            }
             let disposal = chromium.browser.dispose_browser_context(id);
             if command("disposing a context", disposal).await.is_err() {
                 // What cannot be disposed must not pile up.

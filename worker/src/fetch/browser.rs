@@ -108,6 +108,14 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.reusable {
+            self.tab.suspect();
+        }
+    }
+}
+
 /// One page on its way.
 struct Load<'t> {
     tab: &'t Tab,

@@ -42,7 +42,7 @@ async fn a_browser_or_renderer_that_segfaults_is_noticed_at_once_and_leaves_no_z
     let victims: [(&str, &dyn Fn(&Bench) -> Vec<i32>); 2] = [("browser", &main), ("renderer", &renderers)];
     for (name, victim) in victims {
         bench.fetch("/plain", &[]).await.unwrap();
-        let struck = bench.main_process().unwrap();
+        let struck = group(bench.main_process().unwrap()).unwrap();
         let folder = profile(struck);
         let took = strike(&bench, Signal::SEGV, victim).await;
         assert!(took < Duration::from_secs(5), "{name}: {took:?}");
@@ -72,11 +72,16 @@ async fn a_renderer_that_hangs_fails_its_page_in_time_and_is_gone_with_its_tab()
     .await;
     assert!(!matches!(page, Ok(Ok(_))), "{page:?}");
     drop(session);
-    eventually("the hung renderer is still there", || {
-        hung.iter().all(|id| group(*id).is_none())
-    })
-    .await;
-    bench.fetch("/plain", &[]).await.unwrap();
+    // Chromium leaves it alone, so the browser is retired for it.
+    let started = Instant::now();
+    while hung.iter().any(|id| group(*id).is_some()) {
+        assert!(
+            started.elapsed() < Duration::from_secs(15),
+            "the hung renderer is still there"
+        );
+        bench.fetch("/plain", &[]).await.unwrap();
+        sleep(Duration::from_millis(200)).await;
+    }
     bench.browsers.close().await;
 }
 
@@ -105,7 +110,7 @@ async fn a_browser_retires_with_its_age_after_its_last_tab() {
     let bench = Bench::new(|settings| settings.max_age = Duration::from_secs(1)).await;
     let mut session = bench.session(&[]).await;
     load(&mut session, "/plain", &[]).await.unwrap();
-    let first = bench.main_process().unwrap();
+    let first = group(bench.main_process().unwrap()).unwrap();
     sleep(Duration::from_millis(1100)).await;
     assert!(!session.is_usable());
     assert!(lives(first), "it waits for its tabs");
