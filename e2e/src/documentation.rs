@@ -27,6 +27,9 @@ const KNOWN: [(&str, Option<&str>); 14] = [
     ("fsync", None),
 ];
 
+/// The one parameter for which the documentation names no type.
+const UNTYPED: &str = "recovery_target";
+
 /// The demo's task about the documentation, reading it from `http://host/docs/`, as the API takes it.
 pub fn task(host: &str) -> Result<Value> {
     use serde::Deserialize as _;
@@ -40,7 +43,7 @@ pub fn task(host: &str) -> Result<Value> {
     Ok(task)
 }
 
-/// Every server parameter: its anchor and the text of its description.
+/// Every server parameter, by its anchor and its name, with the text of its description. Some share an anchor, some a name.
 pub struct Parameters(BTreeMap<String, String>);
 
 impl Parameters {
@@ -70,10 +73,10 @@ impl Parameters {
     /// # Errors
     /// When a record is of something else than a parameter.
     pub fn compare(&self, records: &[Value]) -> Result<(usize, usize)> {
-        let mut found: Vec<_> = records.iter().map(anchor).collect::<Result<_>>()?;
+        let mut found: Vec<_> = records.iter().map(key).collect::<Result<_>>()?;
         found.sort_unstable();
         found.dedup();
-        if let Some(foreign) = found.iter().find(|anchor| !self.0.contains_key(**anchor)) {
+        if let Some(foreign) = found.iter().find(|key| !self.0.contains_key(*key)) {
             bail!("{foreign:?} is no parameter");
         }
         Ok((self.0.len() - found.len(), records.len() - found.len()))
@@ -82,8 +85,9 @@ impl Parameters {
     /// Looks at what the records say: a type each, and the default that the description names, or null.
     pub fn check_contents(&self, records: &[Value]) -> Result<()> {
         for record in records {
-            ensure!(record["type"].is_string(), "a parameter without its type: {record}");
-            let description = &self.0[anchor(record)?];
+            let has_type = record["type"].is_string() || record["parameter"] == UNTYPED;
+            ensure!(has_type, "a parameter without its type: {record}");
+            let description = &self.0[&key(record)?];
             match record["default"].as_str() {
                 Some(default) => ensure!(
                     description.contains(default),
@@ -107,22 +111,28 @@ impl Parameters {
     }
 }
 
-/// The anchor that a record links to.
-fn anchor(record: &Value) -> Result<&str> {
+/// The anchor that a record links to, and its name.
+fn key(record: &Value) -> Result<String> {
     let link = record["documentation"].as_str().context("a record without its link")?;
-    Ok(link.split_once('#').context("a link without its anchor")?.1)
+    let (_, anchor) = link.split_once('#').context("a link without its anchor")?;
+    let name = record["parameter"].as_str().context("a record without its name")?;
+    Ok(format!("{anchor} {name}"))
 }
 
 /// The parameters of one page.
 fn collect(html: &str, found: &mut BTreeMap<String, String>) {
     for rest in html.split("<dt id=\"").skip(1) {
-        let (Some((term, after)), Some(anchor)) = (rest.split_once("</dt>"), rest.split('"').next()) else {
+        let (Some((terms, after)), Some(anchor)) = (rest.split_once("</dt>"), rest.split('"').next()) else {
             continue;
         };
+        if !anchor.starts_with("GUC-") {
+            continue;
+        }
+        let description = plain(after.split("</dl>").next().unwrap_or_default());
         // Some terms explain a value, not a parameter.
-        if anchor.starts_with("GUC-") && term.contains("class=\"varname\"") {
-            let description = after.split("</dl>").next().unwrap_or_default();
-            found.insert(anchor.to_owned(), plain(description));
+        let names = terms.split("class=\"varname\">").skip(1);
+        for name in names.filter_map(|rest| rest.split('<').next()) {
+            found.insert(format!("{anchor} {name}"), description.clone());
         }
     }
 }
@@ -167,17 +177,18 @@ mod tests {
     #[test]
     fn terms_of_parameters_are_found_with_their_descriptions() {
         let mut found = BTreeMap::new();
-        let html = r#"<dt id="GUC-A"><code class="varname">a</code></dt><dd><p>Is <b>5</b>
+        let html = r#"<dt id="GUC-A"><code class="varname">a</code> <code class="varname">b</code></dt><dd><p>Is <b>5</b>
             &amp; more.</p></dd><dt id="GUC-A-VALUE">x</dt><dd>no</dd><dt id="X"><code class="varname">x</code></dt>"#;
         collect(html, &mut found);
-        assert_eq!(found.keys().collect::<Vec<_>>(), ["GUC-A"]);
-        assert!(found["GUC-A"].starts_with("Is 5 & more."), "{found:?}");
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["GUC-A a", "GUC-A b"]);
+        assert!(found["GUC-A b"].starts_with("Is 5 & more."), "{found:?}");
     }
 
     #[test]
     fn a_lost_and_a_doubled_record_are_both_told_and_a_foreign_one_is_an_error() {
-        let parameters = Parameters(["A", "B", "C"].map(|name| (name.to_owned(), String::new())).into());
-        let record = |name: &str| json!({ "documentation": format!("http://x/page.html#{name}") });
+        let parameters = Parameters(["A", "B", "C"].map(|name| (format!("{name} x"), String::new())).into());
+        let record =
+            |anchor: &str| json!({ "parameter": "x", "documentation": format!("http://x/page.html#{anchor}") });
         let found = parameters.compare(&[record("A"), record("A"), record("B")]).unwrap();
         assert_eq!(found, (1, 1));
         assert!(parameters.compare(&[record("Z")]).is_err());

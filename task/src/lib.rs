@@ -3,17 +3,22 @@
 //! Pure: no I/O, no clock. [`TaskSpec::compile`] turns a spec into a [`Plan`] or says everything that is wrong with it.
 //! Must not know Kubernetes, SQL, Redis or HTTP.
 
+mod convert;
 mod duration;
 pub mod feed;
 mod field;
+mod json_path;
 mod locator;
 mod plan;
 mod politeness;
 mod spec;
+pub mod xpath;
 
+pub use convert::{Conversion, DateReader, absolute};
 pub use duration::{Duration, ParseDurationError};
-pub use field::{Field, FieldType};
+pub use field::{DecimalSeparator, Field, FieldType, MAX_LEVELS, Transform, TransformType};
+pub use json_path::JsonPath;
 pub use locator::{CssLocator, Locator};
-pub use plan::{CompiledField, Plan, Violation, Violations};
+pub use plan::{Change, CompiledField, Items, Plan, Reads, Shape, Take, Violation, Violations};
 pub use politeness::{MAX_CONCURRENT, MAX_DELAY, Politeness, Robots, RobotsPolicy};
-pub use spec::{Pagination, Render, SPEC_VERSION, TaskSpec, WaitCondition};
+pub use spec::{Automatic, Pagination, Render, SPEC_VERSION, TaskSpec, WaitCondition};

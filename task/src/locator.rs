@@ -4,11 +4,17 @@ use std::fmt;
 
 use scraper::Selector;
 
-/// A parsed selector.
+use crate::{JsonPath, xpath::XPath};
+
+/// A parsed selector. Which language it is written in is told by how it begins, and no text begins in two of them.
 #[derive(Clone, Debug)]
 pub enum Locator {
     /// CSS.
     Css(CssLocator),
+    /// `/`, `./`, `../` or `(`
+    XPath(XPath),
+    /// `$`
+    JsonPath(JsonPath),
 }
 
 /// A CSS selector and how far from the item it looks.
@@ -27,17 +33,28 @@ impl Locator {
     /// # Errors
     /// What is wrong and how to mend it, as a sentence without its subject.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.starts_with('$') {
+            return JsonPath::parse(text).map(Self::JsonPath);
+        }
+        if text.starts_with(['/', '(']) || text == "." || text.starts_with("./") || text.starts_with("..") {
+            return XPath::parse(text).map(Self::XPath);
+        }
         CssLocator::parse(text).map(Self::Css)
+    }
+
+    /// Whether it is read in JSON and not in a tree of elements.
+    pub const fn is_json(&self) -> bool {
+        matches!(self, Self::JsonPath(_))
     }
 }
 
 impl CssLocator {
     fn parse(text: &str) -> Result<Self, String> {
         let selector = Selector::parse(text).map_err(|error| {
-            format!("is not a CSS selector ({error}); try it with document.querySelector in a browser")
+            format!("is not a CSS selector ({error}); try it with document.querySelector in a browser, or begin an XPath with / or ./")
         })?;
         let siblings = text
-            .trim_start()
             .strip_prefix(":scope")
             .is_some_and(|rest| rest.trim_start().starts_with(['+', '~']));
         if siblings && has_alternatives(text) {
@@ -55,6 +72,8 @@ impl fmt::Display for Locator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Css(css) => f.write_str(&css.text),
+            Self::XPath(xpath) => xpath.fmt(f),
+            Self::JsonPath(path) => path.fmt(f),
         }
     }
 }
@@ -83,8 +102,18 @@ mod tests {
     use super::*;
 
     fn siblings(text: &str) -> bool {
-        let Locator::Css(css) = Locator::parse(text).unwrap();
-        css.siblings
+        matches!(Locator::parse(text).unwrap(), Locator::Css(css) if css.siblings)
+    }
+
+    #[test]
+    fn the_language_is_told_by_the_beginning() {
+        for text in ["//a", "/html", "./a", "../a", "..", ".", "(//a)[1]", " //a"] {
+            assert!(matches!(Locator::parse(text), Ok(Locator::XPath(_))), "{text}");
+        }
+        for text in ["a", ".a", "#a", "[a]", ":scope", "*", " .a > b"] {
+            assert!(matches!(Locator::parse(text), Ok(Locator::Css(_))), "{text}");
+        }
+        assert!(matches!(Locator::parse("$.a"), Ok(Locator::JsonPath(_))));
     }
 
     #[test]

@@ -6,8 +6,11 @@ use std::fmt;
 
 use url::Url;
 
-use crate::{Duration, Locator, MAX_CONCURRENT, MAX_DELAY, Politeness, Render, Robots, RobotsPolicy, TaskSpec};
-pub use fields::CompiledField;
+use crate::{
+    Automatic, Duration, JsonPath, Locator, MAX_CONCURRENT, MAX_DELAY, Politeness, Render, Robots, RobotsPolicy,
+    TaskSpec,
+};
+pub use fields::{Change, CompiledField, Shape, Take};
 
 /// The longest time a page may ask for: the guide's critical task processing time ("Key Performance Metrics").
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
@@ -20,10 +23,14 @@ pub struct Plan {
     pub url: Url,
     /// How pages are fetched.
     pub render: Render,
-    /// The elements that are one record each; `None` when the page is the record.
-    pub items: Option<Locator>,
+    /// What every page must be.
+    pub reads: Reads,
+    /// What is one record each.
+    pub items: Items,
     /// The fields of a record, in the order of the spec.
     pub fields: Vec<CompiledField>,
+    /// What is looked for without selectors, instead of items and fields.
+    pub automatic: Vec<Automatic>,
     /// The link to the next page.
     pub next: Option<Locator>,
     /// The most pages of a run, at least 1.
@@ -42,6 +49,31 @@ pub struct Plan {
     pub retry_delay: std::time::Duration,
     /// How long one page may take.
     pub timeout: std::time::Duration,
+}
+
+/// What something is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// HTML or XML: a tree of elements.
+    Tree,
+    /// JSON, or CSV as an array of objects.
+    Json,
+}
+
+/// What is one record each.
+#[derive(Clone, Debug)]
+pub enum Items {
+    /// The page.
+    Page,
+    /// What a selector leads to.
+    Located(Locator),
+    /// Values within the JSON that elements hold.
+    Embedded {
+        /// The elements.
+        holder: Locator,
+        /// The values in each of them.
+        path: JsonPath,
+    },
 }
 
 /// One thing that is wrong with a spec: where, what was written, and how to mend it.
@@ -103,12 +135,16 @@ impl TaskSpec {
     pub fn compile(&self) -> Result<Plan, Violations> {
         let mut check = Check::default();
         let url = check.url(&self.url);
-        let items = self.items.as_deref().and_then(|s| check.locator("items", s));
-        let fields = check.fields(&self.fields);
+        let (reads, items) = check.items(self);
+        let fields = if check.automatic(self) {
+            Vec::new()
+        } else {
+            check.record(&self.fields, items_read(reads, &items))
+        };
         let next = self
             .pagination
             .as_ref()
-            .and_then(|p| check.locator("pagination.nextSelector", &p.next_selector));
+            .and_then(|p| check.locator_in(reads, "pagination.nextSelector", &p.next_selector));
         let max_pages = self.pagination.as_ref().map_or(1, |p| p.max_pages);
         check.range("pagination.maxPages", max_pages.into(), 1, 10_000);
         check.range("maxRetries", self.max_retries.into(), 0, 10);
@@ -132,8 +168,10 @@ impl TaskSpec {
             Some(url) if check.violations.is_empty() => Ok(Plan {
                 url,
                 render: self.render,
+                reads,
                 items,
                 fields,
+                automatic: self.automatic.clone(),
                 next,
                 max_pages,
                 wait_conditions: self
@@ -150,6 +188,14 @@ impl TaskSpec {
             }),
             _ => Err(Violations(check.violations)),
         }
+    }
+}
+
+/// What fields are read from.
+fn items_read(reads: Reads, items: &Items) -> Reads {
+    match items {
+        Items::Embedded { .. } => Reads::Json,
+        Items::Page | Items::Located(_) => reads,
     }
 }
 
@@ -200,6 +246,72 @@ impl Check {
         Some(url)
     }
 
+    /// What pages must be, and what is a record in them.
+    fn items(&mut self, spec: &TaskSpec) -> (Reads, Items) {
+        let located = spec.items.as_deref().and_then(|text| self.locator("items", text));
+        let begins = |text: &Option<String>| text.as_deref().is_some_and(|text| text.trim_start().starts_with('$'));
+        let json = begins(&spec.items) || (spec.items.is_none() && spec.fields.iter().any(|f| begins(&f.selector)));
+        if json && spec.render == Render::Browser {
+            let cure = "shows pages and reads no JSON; use render Http, or a selector of the element that shows it";
+            self.refuse("render", "Browser", cure);
+        }
+        let path = spec.items_json_path.as_deref();
+        let path = path.and_then(|text| self.json_path("itemsJsonPath", text));
+        if spec.items_json_path.is_some() && (json || spec.items.is_none()) {
+            let cure = "is read in the JSON of elements; name them in items by CSS or XPath, or write the whole JSONPath in items";
+            self.refuse(
+                "itemsJsonPath",
+                spec.items_json_path.as_deref().unwrap_or_default(),
+                cure,
+            );
+        }
+        let items = match (located, path) {
+            (None, _) => Items::Page,
+            (Some(located), None) => Items::Located(located),
+            (Some(holder), Some(path)) => Items::Embedded { holder, path },
+        };
+        (if json { Reads::Json } else { Reads::Tree }, items)
+    }
+
+    /// Whether the task finds its records itself.
+    fn automatic(&mut self, spec: &TaskSpec) -> bool {
+        if spec.automatic.is_empty() {
+            return false;
+        }
+        if !spec.fields.is_empty() || spec.items.is_some() {
+            let cure = "finds its records itself; remove it, or items and fields";
+            self.refuse("automatic", format!("{:?}", spec.automatic), cure);
+        }
+        true
+    }
+
+    fn json_path(&mut self, field: &str, text: &str) -> Option<JsonPath> {
+        match self.locator(field, text)? {
+            Locator::JsonPath(path) => Some(path),
+            _ => {
+                self.refuse(field, text, "is not a JSONPath; it begins with $");
+                None
+            }
+        }
+    }
+
+    /// A selector in the language of what it is read in.
+    fn locator_in(&mut self, reads: Reads, field: impl Into<String>, text: &str) -> Option<Locator> {
+        let field = field.into();
+        let locator = self.locator(field.as_str(), text)?;
+        if locator.is_json() == (reads == Reads::Json) {
+            return Some(locator);
+        }
+        let cure = match reads {
+            Reads::Json => "is read in JSON; write a JSONPath, beginning with $",
+            Reads::Tree => {
+                "is read in a tree of elements; write CSS or XPath, or read an element's JSON with jsonPath or itemsJsonPath"
+            }
+        };
+        self.refuse(field, text, cure);
+        None
+    }
+
     fn locator(&mut self, field: impl Into<String>, text: &str) -> Option<Locator> {
         let field = field.into();
         if text.len() > 1024 {
@@ -223,7 +335,11 @@ impl Check {
             self.refuse("waitConditions", spec.wait_conditions.len(), "at most 8 are allowed");
         }
         for (index, wait) in spec.wait_conditions.iter().enumerate() {
-            self.locator(format!("waitConditions[{index}].selector"), &wait.selector);
+            let path = format!("waitConditions[{index}].selector");
+            let located = self.locator(path.as_str(), &wait.selector);
+            if located.is_some_and(|locator| !matches!(locator, Locator::Css(_))) {
+                self.refuse(path, &wait.selector, "is looked for by the browser; write CSS");
+            }
             self.within(
                 &format!("waitConditions[{index}].timeout"),
                 wait.timeout,

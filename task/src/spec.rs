@@ -16,6 +16,10 @@ pub const SPEC_VERSION: i16 = 1;
 /// What to extract, from where.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.fields) != has(self.automatic)",
+    "message": "give either fields, which are read where selectors say, or automatic, which finds its records itself",
+}]))]
 pub struct TaskSpec {
     /// A name for people, shown in lists. Not unique.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,14 +34,25 @@ pub struct TaskSpec {
     #[serde(default)]
     pub render: Render,
 
-    /// A CSS selector of the elements that are one record each. Without it each page is one record.
+    /// A selector of what is one record each: CSS; or XPath 1.0, beginning with `/`, `./` or `(`; or JSONPath (RFC 9535), beginning with `$`, on pages that are JSON or CSV, which is read as a JSON array of one object for each row, named by the header. Without it each page is one record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub items: Option<String>,
 
-    /// The fields of a record.
+    /// The elements that items selects hold JSON (such as `script#__NEXT_DATA__`): a JSONPath of the records in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub items_json_path: Option<String>,
+
+    /// The fields of a record. Required, unless automatic is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub fields: Vec<Field>,
+
+    /// Instead of items and fields: what is looked for in every page without a selector. A record is `kind`, `type` (the schema.org type, or a table's caption), `group` (which of its kind on the page), `row` (of a table) and `data`, an object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 5), extend("x-kubernetes-list-type" = "set"))]
+    pub automatic: Vec<Automatic>,
 
     /// How to go on to further pages. Without it only the first page is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,6 +90,21 @@ pub struct TaskSpec {
     pub timeout: Duration,
 }
 
+/// What can be found without a selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Automatic {
+    /// Every object of the page's JSON-LD.
+    JsonLd,
+    /// The page's `og:`, `article:`, `product:` and `twitter:` properties, as one record.
+    OpenGraph,
+    /// Every top-level item of the page's microdata.
+    Microdata,
+    /// Every row of the page's tables that have a header.
+    Tables,
+    /// The title, byline, date, language and text of the page's article, as one record.
+    Article,
+}
+
 /// How a page is fetched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Render {
@@ -89,7 +119,7 @@ pub enum Render {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Pagination {
-    /// A CSS selector of the link to the next page; its `href` is followed, on the same origin only. The run ends where it is missing.
+    /// A selector (CSS, XPath or JSONPath, as items) of the link to the next page; its `href` or text is followed, on the same origin only. The run ends where it is missing.
     #[schemars(length(min = 1, max = 1024))]
     pub next_selector: String,
 

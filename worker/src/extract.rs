@@ -1,25 +1,42 @@
-//! From a page's HTML and a plan to records and the next page. Pure and synchronous: callers run it off the async runtime.
+//! From a page's text and a plan to records and the next page. Pure and synchronous: callers run it off the async runtime.
 //!
 //! The input is hostile: bytes are capped before it comes here, and nodes, depth, output and time are capped here.
 
+mod automatic;
 mod budget;
 mod document;
+mod json;
+mod json_path;
 mod select;
 mod text;
 mod value;
+mod xml;
+mod xpath;
 
 use std::time::Instant;
 
-use scraper::ElementRef;
-use selextract_task::{CompiledField, Locator, Plan};
+use selextract_task::{CompiledField, Items, Locator, Plan, Reads, absolute};
 use serde_json::{Map, Value};
 use snafu::Snafu;
 use url::Url;
 
+use crate::content::Content;
 use budget::Budget;
+use select::{Found, Scope};
 
 /// One extracted row: the fields of the plan in its order.
 pub type Record = Map<String, Value>;
+
+/// A page to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Document<'d> {
+    /// Where it came from.
+    pub url: &'d Url,
+    /// What it is.
+    pub content: Content,
+    /// Its text.
+    pub text: &'d str,
+}
 
 /// What a page held.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,8 +45,19 @@ pub struct Extracted {
     pub records: Vec<Record>,
     /// Items that lacked a required field.
     pub left_out: u32,
+    /// How often each of the plan's fields was found, in its order, of how many items: those that were left out count, defaults do not.
+    pub fill: Fill,
     /// Where the next page is: http or https, of the page's own origin, without a fragment.
     pub next: Option<Url>,
+}
+
+/// How well a page filled the plan's fields: what tells a selector that matches less than it did before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// Items on the page.
+    pub items: u32,
+    /// In how many of them each field was found, in the order of the plan.
+    pub found: Vec<u32>,
 }
 
 /// Why nothing could be extracted.
@@ -53,9 +81,35 @@ pub enum ExtractError {
         /// The most that is allowed.
         limit: usize,
     },
+    /// A regular expression would search too long a text.
+    #[snafu(display(
+        "field {field:?} has a text of more than {limit} bytes, which is too long for its regex; make its selector narrower"
+    ))]
+    TooLongToSearch {
+        /// The field.
+        field: String,
+        /// The most that is allowed.
+        limit: usize,
+    },
     /// The page's time was over.
     #[snafu(display("reading the page took too long"))]
     Late,
+    /// The page is something else than the plan reads.
+    #[snafu(display("the page is {content}, and {cure}"))]
+    WrongContent {
+        /// What it is.
+        content: Content,
+        /// What the plan reads.
+        cure: &'static str,
+    },
+    /// The page is not what it says that it is.
+    #[snafu(display("the page says that it is {content} and is not: {message}"))]
+    Malformed {
+        /// What it says.
+        content: Content,
+        /// What is wrong.
+        message: String,
+    },
     /// Every item lacks a required field.
     #[snafu(display("none of the page's {items} items has the required field {field:?} (selector {selector:?})"))]
     NoRecords {
@@ -68,85 +122,161 @@ pub enum ExtractError {
     },
 }
 
-/// Reads a page that came from `url`, before the deadline.
+/// What every part of reading a page needs.
+struct Reading {
+    /// What relative URLs are relative to.
+    base: Url,
+    budget: Budget,
+    order: xpath::Order,
+}
+
+/// Reads a page before the deadline.
 ///
 /// # Errors
-/// When a limit is passed, or when every item lacks a required field.
-pub fn extract(plan: &Plan, url: &Url, html: &str, deadline: Instant) -> Result<Extracted, ExtractError> {
-    let mut budget = Budget::new(deadline);
-    let document = document::parse(html, &budget)?;
-    let root = document.root_element();
-    let base = document::base_url(root, url);
-    let (records, left_out) = match &plan.items {
-        Some(items) => records(plan, select::all(items, root), &base, &mut budget)?,
-        None => records(plan, std::iter::once(root), &base, &mut budget)?,
+/// When a limit is passed, when the page is not what the plan reads, or when every item lacks a required field.
+pub fn extract(plan: &Plan, document: Document<'_>, deadline: Instant) -> Result<Extracted, ExtractError> {
+    let budget = Budget::new(deadline);
+    let content = document.content;
+    if content.is_tree() != (plan.reads == Reads::Tree) {
+        let cure = match plan.reads {
+            Reads::Tree => {
+                "the selectors are CSS or XPath, which HTML and XML are read by; write JSONPath, beginning with $"
+            }
+            Reads::Json => "the selectors are JSONPath, which JSON and CSV are read by; write CSS or XPath",
+        };
+        return WrongContentSnafu { content, cure }.fail();
+    }
+    let mut reading = Reading {
+        base: document.url.clone(),
+        budget,
+        order: xpath::Order::default(),
     };
-    let next = plan.next.as_ref().and_then(|next| next_page(root, next, &base, url));
-    Ok(Extracted {
-        records,
-        left_out,
-        next,
-    })
+    match content {
+        Content::Html | Content::Xml => {
+            let tree = match content {
+                Content::Html => document::parse(document.text, &reading.budget)?,
+                _ => xml::parse(document.text, &reading.budget)?,
+            };
+            let root = tree.root_element();
+            if content == Content::Html {
+                reading.base = document::base_url(root, document.url);
+            }
+            read(plan, Scope::Tree(root), document.url, &reading)
+        }
+        Content::Json | Content::JsonLines | Content::Csv => {
+            let value = match content {
+                Content::Csv => json::of_csv(document.text, &reading.budget)?,
+                Content::JsonLines => json::of_lines(document.text)?,
+                _ => json::parse(document.text, content)?,
+            };
+            read(plan, Scope::Json(&value), document.url, &reading)
+        }
+    }
 }
 
-fn records<'a>(
-    plan: &Plan,
-    items: impl Iterator<Item = ElementRef<'a>>,
-    base: &Url,
-    budget: &mut Budget,
-) -> Result<(Vec<Record>, u32), ExtractError> {
-    let mut records = Vec::new();
-    let mut left_out = 0;
-    let mut lacking = None;
-    for item in items {
-        match record(&plan.fields, item, base, budget)? {
-            Ok(record) => records.push(record),
+fn read(plan: &Plan, root: Scope<'_>, url: &Url, reading: &Reading) -> Result<Extracted, ExtractError> {
+    let mut rows = Rows::new(plan);
+    if let (Scope::Tree(root), [_, ..]) = (root, &plan.automatic[..]) {
+        rows.records = automatic::records(&plan.automatic, root, reading)?;
+    }
+    match &plan.items {
+        Items::Page if plan.fields.is_empty() => {}
+        Items::Page => rows.add(root, reading)?,
+        Items::Located(locator) => select::each(locator, root, reading, &mut |found| {
+            if let Some(item) = found.scope() {
+                rows.add(item, reading)?;
+            }
+            Ok(true)
+        })?,
+        Items::Embedded { holder, path } => select::each(holder, root, reading, &mut |found| {
+            // What is no JSON holds no records, as an element that a selector does not match.
+            if let Ok(value) = json::parse(&value::plain(&found), Content::Json) {
+                for item in json_path::find(path, &value, &reading.budget)? {
+                    rows.add(Scope::Json(item), reading)?;
+                }
+            }
+            Ok(true)
+        })?,
+    }
+    let next = match &plan.next {
+        Some(next) => next_page(next, root, url, reading)?,
+        None => None,
+    };
+    rows.finished(next)
+}
+
+/// The records of a page as they come.
+struct Rows<'p> {
+    plan: &'p Plan,
+    records: Vec<Record>,
+    left_out: u32,
+    fill: Fill,
+    /// The first required field that an item lacked.
+    lacking: Option<&'p CompiledField>,
+}
+
+impl<'p> Rows<'p> {
+    fn new(plan: &'p Plan) -> Self {
+        Self {
+            plan,
+            records: Vec::new(),
+            left_out: 0,
+            fill: Fill {
+                items: 0,
+                found: vec![0; plan.fields.len()],
+            },
+            lacking: None,
+        }
+    }
+
+    fn add(&mut self, item: Scope<'_>, reading: &Reading) -> Result<(), ExtractError> {
+        self.fill.items += 1;
+        match value::record(&self.plan.fields, item, reading, &mut self.fill.found)? {
+            Ok(record) => self.records.push(record),
             Err(field) => {
-                left_out += 1;
-                lacking.get_or_insert(field);
+                self.left_out += 1;
+                self.lacking.get_or_insert(field);
             }
         }
+        Ok(())
     }
-    match lacking {
-        Some(field) if records.is_empty() => Err(ExtractError::NoRecords {
-            field: field.name.clone(),
-            selector: field
-                .locator
-                .as_ref()
-                .map_or_else(|| ":scope".to_owned(), Locator::to_string),
-            items: left_out,
-        }),
-        _ => Ok((records, left_out)),
+
+    fn finished(self, next: Option<Url>) -> Result<Extracted, ExtractError> {
+        match self.lacking {
+            Some(field) if self.records.is_empty() => NoRecordsSnafu {
+                field: &field.name,
+                selector: field
+                    .locator
+                    .as_ref()
+                    .map_or_else(|| ":scope".to_owned(), Locator::to_string),
+                items: self.left_out,
+            }
+            .fail(),
+            _ => Ok(Extracted {
+                records: self.records,
+                left_out: self.left_out,
+                fill: self.fill,
+                next,
+            }),
+        }
     }
 }
 
-/// One item's record, or the first required field that it lacks.
-fn record<'p>(
-    fields: &'p [CompiledField],
-    item: ElementRef<'_>,
-    base: &Url,
-    budget: &mut Budget,
-) -> Result<Result<Record, &'p CompiledField>, ExtractError> {
-    let mut record = Record::with_capacity(fields.len());
-    for field in fields {
-        match value::read(field, item, base, budget)? {
-            Some(value) => {
-                record.insert(field.name.clone(), value);
-            }
-            None if field.required => return Ok(Err(field)),
-            None => {
-                record.insert(field.name.clone(), Value::Null);
-            }
-        }
-    }
-    Ok(Ok(record))
-}
-
-fn next_page(root: ElementRef<'_>, locator: &Locator, base: &Url, page: &Url) -> Option<Url> {
-    let href = select::all(locator, root).find_map(|link| link.attr("href"))?;
-    let mut next = value::resolve(base, href)?;
+/// The first of the locator's places that leads anywhere: an element's `href`, else its text.
+fn next_page(locator: &Locator, root: Scope<'_>, page: &Url, reading: &Reading) -> Result<Option<Url>, ExtractError> {
+    let mut next = None;
+    select::each(locator, root, reading, &mut |found| {
+        next = match &found {
+            Found::Element(link) => link.attr("href").map(str::to_owned),
+            other => Some(value::plain(other).into_owned()),
+        };
+        Ok(next.is_none())
+    })?;
+    let Some(mut next) = next.and_then(|next| absolute(&reading.base, next.trim())) else {
+        return Ok(None);
+    };
     next.set_fragment(None);
-    (next.origin() == page.origin()).then_some(next)
+    Ok((next.origin() == page.origin()).then_some(next))
 }
 
 #[cfg(test)]
@@ -168,7 +298,30 @@ mod tests {
 
     fn read(spec: &Value, html: &str) -> Result<Extracted, ExtractError> {
         let plan = plan(spec);
-        extract(&plan, &plan.url, html, Instant::now() + Duration::from_secs(10))
+        read_as(&plan, Content::Html, html)
+    }
+
+    fn html_of<'d>(plan: &'d Plan, text: &'d str) -> Document<'d> {
+        let content = Content::Html;
+        Document {
+            url: &plan.url,
+            content,
+            text,
+        }
+    }
+
+    fn read_as(plan: &Plan, content: Content, text: &str) -> Result<Extracted, ExtractError> {
+        let url = &plan.url;
+        extract(
+            plan,
+            Document { url, content, text },
+            Instant::now() + Duration::from_secs(10),
+        )
+    }
+
+    fn rows(spec: &Value, content: Content, text: &str) -> Vec<Value> {
+        let page = read_as(&plan(spec), content, text).unwrap();
+        page.records.into_iter().map(Value::from).collect()
     }
 
     const LIST: &str = r#"<!doctype html><title>t</title>
@@ -349,7 +502,8 @@ mod tests {
         let open = (0..400).map(|n| format!("<b id={n}>")).collect::<Vec<_>>().concat();
         let html = format!("<p>{open}{}", "</p><p>x".repeat(500_000));
         let plan = plan(&json!({ "fields": [{ "name": "t" }] }));
-        let error = extract(&plan, &plan.url, &html, Instant::now() + Duration::from_mins(1)).map(|page| page.left_out);
+        let error =
+            extract(&plan, html_of(&plan, &html), Instant::now() + Duration::from_mins(1)).map(|page| page.left_out);
         assert!(matches!(error, Err(ExtractError::TooManyNodes { .. })), "{error:?}");
     }
 
@@ -359,7 +513,12 @@ mod tests {
         let plan = plan(&json!({ "fields": [{ "name": "t" }] }));
         let started = Instant::now();
         let html = format!("<p{attributes}>");
-        let error = extract(&plan, &plan.url, &html, Instant::now() + Duration::from_millis(300)).unwrap_err();
+        let error = extract(
+            &plan,
+            html_of(&plan, &html),
+            Instant::now() + Duration::from_millis(300),
+        )
+        .unwrap_err();
         assert_eq!(error, ExtractError::Late);
         assert!(started.elapsed() < Duration::from_secs(5));
     }
@@ -373,5 +532,283 @@ mod tests {
         )
         .unwrap_err();
         assert!(matches!(error, ExtractError::TooMuchOutput { .. }));
+    }
+
+    #[test]
+    fn xpath_reads_relative_to_the_item_and_gives_attributes_and_texts() {
+        let html = "<dl><dt id=a>A<dd>one <b>bold</b><dd>two<dt id=b>B<dd>three</dl>";
+        let spec = json!({ "items": "//dt", "fields": [
+            { "name": "id", "selector": "./@id" },
+            { "name": "next", "selector": "./following-sibling::dd[1]" },
+            { "name": "bold", "selector": "./following-sibling::dd[1]/b" },
+            { "name": "count", "type": "Number", "selector": "(count(./following-sibling::dd))" },
+        ]});
+        assert_eq!(
+            rows(&spec, Content::Html, html),
+            [
+                json!({ "id": "a", "next": "one bold", "bold": "bold", "count": 3 }),
+                json!({ "id": "b", "next": "three", "bold": null, "count": 1 }),
+            ]
+        );
+    }
+
+    #[test]
+    fn typed_values_and_transforms_are_read_in_their_order() {
+        let html = "<li data-at='24.11.2026'>1.299,50 EUR; <i>Red, Dark Blue,,</i> <b>YES</b><a href=' /x '>x</a>";
+        let spec = json!({ "items": "li", "fields": [
+            { "name": "price", "type": "Number", "decimalSeparator": "Comma" },
+            { "name": "at", "type": "Date", "attribute": "data-at", "dateFormats": ["%d.%m.%Y"] },
+            { "name": "colours", "selector": "i", "multiple": true, "transforms": [
+                { "type": "Lower" }, { "type": "Split", "separator": "," }, { "type": "Trim" },
+                { "type": "Replace", "pattern": "dark (\\w+)", "with": "$1 (dark)" },
+            ]},
+            { "name": "stock", "type": "Boolean", "selector": "b" },
+            { "name": "url", "type": "Url", "selector": "a", "attribute": "href" },
+            { "name": "none", "type": "Number", "selector": "i", "default": "0" },
+        ]});
+        assert_eq!(
+            rows(&spec, Content::Html, html),
+            [json!({
+                "price": 1299.5, "at": "2026-11-24", "colours": ["red", "blue (dark)"], "stock": true, "url": "http://site.test/x",
+                "none": 0,
+            })]
+        );
+    }
+
+    #[test]
+    fn objects_and_lists_nest_and_an_object_without_its_required_field_is_left_out() {
+        let html = "<div class=shop><h2>A</h2><ul><li><b>x</b><i>1</i><li><b>y</b><li><i>3</i></ul></div>";
+        let spec = json!({ "items": ".shop", "fields": [
+            { "name": "shop", "type": "Object", "fields": [
+                { "name": "name", "selector": "h2" },
+                { "name": "goods", "type": "Object", "selector": "li", "multiple": true, "fields": [
+                    { "name": "name", "selector": "b", "required": true },
+                    { "name": "price", "type": "Number", "selector": "i" },
+                ]},
+            ]},
+        ]});
+        assert_eq!(
+            rows(&spec, Content::Html, html),
+            [
+                json!({ "shop": { "name": "A", "goods": [{ "name": "x", "price": 1 }, { "name": "y", "price": null }] } })
+            ]
+        );
+    }
+
+    #[test]
+    fn embedded_json_is_read_as_a_field_and_as_items() {
+        let html = r#"<script type="application/ld+json">{"name": "N", "offers": {"price": "9.50", "tags": ["a", "b"]}}</script>
+            <script id=data>{"list": [{"id": 1}, {"id": 2, "ok": true}]}</script><script id=torn>{"list": [</script>"#;
+        let spec = json!({ "fields": [
+            { "name": "price", "type": "Number", "selector": "script[type='application/ld+json']", "jsonPath": "$.offers.price" },
+            { "name": "tags", "selector": "script", "jsonPath": "$..tags[*]", "multiple": true },
+            { "name": "offer", "type": "Object", "selector": "script", "jsonPath": "$.offers", "fields": [
+                { "name": "first", "selector": "$.tags[0]" },
+            ]},
+            { "name": "raw", "type": "Json", "selector": "#data", "jsonPath": "$.list[1]" },
+        ]});
+        assert_eq!(
+            rows(&spec, Content::Html, html),
+            [json!({ "price": 9.5, "tags": ["a", "b"], "offer": { "first": "a" }, "raw": { "id": 2, "ok": true } })]
+        );
+        let spec = json!({ "items": "script", "itemsJsonPath": "$.list[*]", "fields": [
+            { "name": "id", "type": "Number", "selector": "$.id" }, { "name": "ok", "type": "Boolean", "selector": "$.ok" },
+        ]});
+        assert_eq!(
+            rows(&spec, Content::Html, html),
+            [json!({ "id": 1, "ok": null }), json!({ "id": 2, "ok": true })]
+        );
+    }
+
+    #[test]
+    fn a_json_page_is_read_by_json_paths_and_leads_to_its_next_page() {
+        let text = r#"{"items": [{"n": "a", "u": "/a"}, {"n": null}, {"n": 7}], "next": "?page=2"}"#;
+        let spec = json!({ "items": "$.items[*]", "pagination": { "nextSelector": "$.next" }, "fields": [
+            { "name": "n", "selector": "$.n" }, { "name": "u", "type": "Link", "selector": "$.u" }, { "name": "all", "type": "Json" },
+        ]});
+        let page = read_as(&plan(&spec), Content::Json, text).unwrap();
+        assert_eq!(page.next.unwrap().as_str(), "http://site.test/a/list.html?page=2");
+        assert_eq!(
+            page.records.into_iter().map(Value::from).collect::<Vec<_>>(),
+            [
+                json!({ "n": "a", "u": "http://site.test/a", "all": { "n": "a", "u": "/a" } }),
+                json!({ "n": null, "u": null, "all": { "n": null } }),
+                json!({ "n": "7", "u": null, "all": { "n": 7 } }),
+            ]
+        );
+        let spec = json!({ "items": "$[*]", "fields": [{ "name": "n", "type": "Number", "selector": "$.n" }] });
+        assert_eq!(
+            rows(&spec, Content::JsonLines, "{\"n\":1}\n\n{\"n\":2}\n"),
+            [json!({ "n": 1 }), json!({ "n": 2 })]
+        );
+    }
+
+    #[test]
+    fn the_rows_of_csv_are_objects_by_its_header() {
+        let spec = json!({ "items": "$[*]", "fields": [
+            { "name": "name", "selector": "$.Name" }, { "name": "price", "type": "Number", "selector": "$['Unit price']" },
+        ]});
+        for text in [
+            "Name,Unit price\n\"a, b\",1.5\nc\n",
+            "Name;Unit price;x\na, b;1.5;\nc;;\n",
+        ] {
+            assert_eq!(
+                rows(&spec, Content::Csv, text),
+                [
+                    json!({ "name": "a, b", "price": 1.5 }),
+                    json!({ "name": "c", "price": null })
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn xml_is_read_by_css_and_by_xpath_with_names_as_they_are_written() {
+        let text = r#"<?xml version="1.0"?><!DOCTYPE rss [<!ENTITY a "x">]><rss xmlns:m="urn:m"><channel><link>/l</link>
+            <item><title>A &amp; <![CDATA[<b>]]> &#228; &a;</title><m:thumb url="i.png"/><pubDate>Tue, 24 Nov 2026 10:00:00 GMT</pubDate></item>
+            <item><Title>no</Title></item></channel></rss>"#;
+        let spec = json!({ "items": "item", "fields": [
+            { "name": "title", "selector": "title" },
+            { "name": "thumb", "type": "Url", "selector": "./m:thumb/@url" },
+            { "name": "date", "type": "Date", "selector": "pubDate" },
+            { "name": "link", "selector": "/rss/channel/link" },
+        ]});
+        assert_eq!(
+            rows(&spec, Content::Xml, text),
+            [
+                json!({
+                    "title": "A & <b> ä &a;", "thumb": "http://site.test/a/i.png", "date": "2026-11-24T10:00:00Z", "link": "/l",
+                }),
+                json!({ "title": null, "thumb": null, "date": null, "link": "/l" }),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_page_of_another_kind_says_what_reads_it() {
+        let css = json!({ "items": "li", "fields": [{ "name": "t" }] });
+        let error = read_as(&plan(&css), Content::Json, "{}").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("the page is JSON, and the selectors are CSS"),
+            "{error}"
+        );
+        let json = json!({ "items": "$", "fields": [{ "name": "t" }] });
+        assert!(matches!(
+            read_as(&plan(&json), Content::Html, "{}"),
+            Err(ExtractError::WrongContent { .. })
+        ));
+        assert!(matches!(
+            read_as(&plan(&json), Content::Json, "<p>"),
+            Err(ExtractError::Malformed { .. })
+        ));
+        assert!(matches!(
+            read_as(&plan(&css), Content::Xml, "{}"),
+            Err(ExtractError::Malformed { .. })
+        ));
+    }
+
+    #[test]
+    fn how_often_a_field_was_found_is_counted_without_its_defaults() {
+        let spec = json!({ "items": "li", "fields": [
+            { "name": "title", "selector": "a", "required": true }, { "name": "tag", "selector": ".tag", "default": "x" },
+        ]});
+        let fill = read(&spec, LIST).unwrap().fill;
+        assert_eq!(
+            fill,
+            Fill {
+                items: 3,
+                found: vec![2, 1]
+            }
+        );
+    }
+
+    #[test]
+    fn json_that_is_deep_or_has_very_many_values_is_refused() {
+        let plan = plan(&json!({ "items": "$..a", "fields": [{ "name": "t" }] }));
+        let deep = "[".repeat(5_000_000);
+        assert!(matches!(
+            read_as(&plan, Content::Json, &deep),
+            Err(ExtractError::TooManyNodes { .. })
+        ));
+        let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+        assert!(matches!(
+            read_as(&plan, Content::Json, &deep),
+            Err(ExtractError::Malformed { .. })
+        ));
+        let wide = format!("[{}0]", "0,".repeat(3_000_000));
+        assert!(matches!(
+            read_as(&plan, Content::Json, &wide),
+            Err(ExtractError::TooManyNodes { .. })
+        ));
+        let rows = format!("a,b\n{}", "1,2\n".repeat(2_000_000));
+        assert!(matches!(
+            read_as(&plan, Content::Csv, &rows),
+            Err(ExtractError::TooManyNodes { .. })
+        ));
+    }
+
+    #[test]
+    fn no_entity_of_an_xml_bomb_is_expanded() {
+        let entities = (1..40)
+            .map(|n| format!("<!ENTITY e{n} '{}'>", format!("&e{};", n - 1).repeat(10)))
+            .collect::<String>();
+        let text = format!(
+            "<!DOCTYPE x [<!ENTITY e0 'ha'>{entities}<!ENTITY f SYSTEM 'file:///etc/passwd'>]><x a='&e39;'>&e39;&f;</x>"
+        );
+        let spec = json!({ "fields": [{ "name": "t" }, { "name": "a", "selector": "/x/@a" }] });
+        assert_eq!(
+            rows(&spec, Content::Xml, &text),
+            [json!({ "t": "&e39;&f;", "a": "&e39;" })]
+        );
+    }
+
+    #[test]
+    fn xml_that_is_deep_or_has_very_many_nodes_or_attributes_is_refused_quickly() {
+        let plan = plan(&json!({ "fields": [{ "name": "t" }] }));
+        let started = Instant::now();
+        let deep = "<a>".repeat(1_000_000);
+        assert_eq!(
+            read_as(&plan, Content::Xml, &deep),
+            Err(ExtractError::TooDeep { limit: 512 })
+        );
+        let wide = format!("<x>{}</x>", "<a/>".repeat(2_000_000));
+        assert!(matches!(
+            read_as(&plan, Content::Xml, &wide),
+            Err(ExtractError::TooManyNodes { .. })
+        ));
+        let attributes = (0..500_000).map(|n| format!(" a{n}=''")).collect::<String>();
+        assert!(read_as(&plan, Content::Xml, &format!("<x{attributes}/>")).is_ok());
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_replacement_cannot_blow_up_a_text() {
+        let html = "x".repeat(1_000_000);
+        let spec = json!({ "fields": [{ "name": "t", "transforms": [
+            { "type": "Replace", "pattern": "x", "with": "y".repeat(1000) }, { "type": "Replace", "pattern": "y", "with": "z".repeat(1000) },
+        ]}]});
+        assert!(matches!(read(&spec, &html), Err(ExtractError::TooMuchOutput { .. })));
+    }
+
+    #[test]
+    fn a_regex_on_two_megabytes_ends() {
+        let html: String = (0..2_000_000_u32)
+            .map(|n| {
+                if n.wrapping_mul(2_654_435_761) >> 31 == 0 {
+                    'a'
+                } else {
+                    'b'
+                }
+            })
+            .collect();
+        let started = Instant::now();
+        for pattern in ["(a|b)*c", "(?:[ab]*a[ab]{60}){2}c", "(?-u)(?:\\w+\\s?)+$", "a.*b.*c.*d"] {
+            let spec = json!({ "fields": [{ "name": "t", "regex": pattern }] });
+            let page = read(&spec, &html);
+            assert!(matches!(page, Ok(_) | Err(ExtractError::Late)), "{pattern}");
+        }
+        assert!(started.elapsed() < Duration::from_mins(1), "{:?}", started.elapsed());
     }
 }

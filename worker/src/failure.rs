@@ -93,7 +93,9 @@ impl From<FetchError> for Failure {
                     _ => Blame::Page,
                 },
             },
-            FetchError::NotHtml { .. } => Self::permanent("NotHtml", message).blaming(Blame::Page),
+            FetchError::UnsupportedContent { .. } => {
+                Self::permanent("UnsupportedContent", message).blaming(Blame::Page)
+            }
             FetchError::TooLarge => Self::permanent("TooLarge", message).blaming(Blame::Page),
             FetchError::TooManyRedirects { .. } => Self::permanent("TooManyRedirects", message).blaming(Blame::Page),
             FetchError::Scheme { .. } => Self::permanent("Scheme", message).blaming(Blame::Page),
@@ -110,8 +112,12 @@ impl From<ExtractError> for Failure {
     fn from(error: ExtractError) -> Self {
         let message = error.to_string();
         match error {
-            ExtractError::TooDeep { .. } | ExtractError::TooManyNodes { .. } | ExtractError::TooMuchOutput { .. } => {
-                Self::permanent("TooLarge", message)
+            ExtractError::TooDeep { .. }
+            | ExtractError::TooManyNodes { .. }
+            | ExtractError::TooMuchOutput { .. }
+            | ExtractError::TooLongToSearch { .. } => Self::permanent("TooLarge", message),
+            ExtractError::WrongContent { .. } | ExtractError::Malformed { .. } => {
+                Self::permanent("UnsupportedContent", message)
             }
             ExtractError::Late => Self::retryable("Timeout", message),
             ExtractError::NoRecords { .. } => Self::permanent("NoRecords", message),

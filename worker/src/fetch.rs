@@ -1,4 +1,4 @@
-//! From a URL to a page's HTML, by one of two engines that share one way out: the egress proxy.
+//! From a URL to a page's text, by one of two engines that share one way out: the egress proxy.
 
 pub mod browser;
 mod charset;
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use snafu::Snafu;
 use url::Url;
+
+use crate::content::Content;
 
 /// The most bytes of one page, after decompression (HTTP) or as the DOM's serialization (browser).
 pub const MAX_BYTES: usize = 10 << 20;
@@ -36,8 +38,10 @@ impl Request<'_> {
 pub struct Page {
     /// Where it came from in the end.
     pub url: Url,
-    /// Its HTML.
-    pub html: String,
+    /// What it is.
+    pub content: Content,
+    /// Its text.
+    pub text: String,
     /// Bytes that came in through the egress proxy. HTTP counts bodies after decompression.
     pub bytes: u64,
 }
@@ -54,9 +58,11 @@ pub enum FetchError {
         /// What the server asked for.
         retry_after: Option<Duration>,
     },
-    /// The answer is something else than HTML.
-    #[snafu(display("the page is not HTML but {content_type:?}"))]
-    NotHtml {
+    /// The answer is something that is not read.
+    #[snafu(display("the page is {content_type:?}; {read} is read"))]
+    UnsupportedContent {
+        /// What is read by this engine.
+        read: &'static str,
         /// What it is.
         content_type: String,
     },
@@ -133,22 +139,30 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Refuses what is not a page that was found: an error status, or something else than HTML.
-fn check_answer(status: u16, content_type: Option<&str>, retry_after: Option<Duration>) -> Result<(), FetchError> {
-    if !(200..300).contains(&status) {
-        return StatusSnafu { status, retry_after }.fail();
-    }
-    let Some(content_type) = content_type else {
-        return Ok(());
-    };
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("text/html") || essence.eq_ignore_ascii_case("application/xhtml+xml") {
+/// Refuses what is not a page that was found.
+fn check_status(status: u16, retry_after: Option<Duration>) -> Result<(), FetchError> {
+    if (200..300).contains(&status) {
         return Ok(());
     }
-    NotHtmlSnafu {
-        content_type: shortened(essence),
-    }
-    .fail()
+    StatusSnafu { status, retry_after }.fail()
+}
+
+/// What a page is, or a refusal that says what is read.
+fn check_content(
+    content_type: Option<&str>,
+    url: &Url,
+    read: &'static str,
+    is_read: impl Fn(Content) -> bool,
+) -> Result<Content, FetchError> {
+    Content::of(content_type, url)
+        .filter(|content| is_read(*content))
+        .ok_or_else(|| {
+            UnsupportedContentSnafu {
+                content_type: shortened(content_type.unwrap_or_default()),
+                read,
+            }
+            .build()
+        })
 }
 
 /// For messages: what a page says about itself can be of any length.

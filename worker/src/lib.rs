@@ -6,6 +6,7 @@
 pub mod browser;
 pub mod claims;
 pub mod contact;
+pub mod content;
 pub mod cpu;
 pub mod extract;
 pub mod failure;

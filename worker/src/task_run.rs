@@ -22,7 +22,7 @@ use crate::{
     browser::Browsers,
     claims::{Claims, History},
     cpu::{Meter, Share},
-    extract::{Extracted, extract},
+    extract::{Document, Extracted, extract},
     failure::{Blame, Failure, backoff},
     fetch::{Page, Request, browser::Session, http::Http},
     gate::{Gate, Stopped},
@@ -214,14 +214,21 @@ impl<'a> Run<'a> {
         let page = fetched.map_err(late)??;
         spending.bytes += page.bytes;
         let plan = Arc::clone(&self.plan);
-        let (base, html) = (page.url.clone(), page.html);
-        let extraction = tokio::task::spawn_blocking(move || extract(&plan, &base, &html, deadline));
+        let (url, content, text) = (page.url.clone(), page.content, page.text);
+        let extraction = tokio::task::spawn_blocking(move || {
+            let document = Document {
+                url: &url,
+                content,
+                text: &text,
+            };
+            extract(&plan, document, deadline)
+        });
         let extracted = extraction
             .await
             .map_err(|_| Failure::permanent("Extraction", "the page cannot be read"))??;
         Ok((
             Page {
-                html: String::new(),
+                text: String::new(),
                 ..page
             },
             extracted,

@@ -210,7 +210,7 @@ fn wait_for(selector: &str, milliseconds: u64) -> [(String, Duration); 1] {
 async fn a_page_is_read_after_its_wait_conditions_hold() {
     let bench = Bench::new(|_| {}).await;
     let page = bench.fetch("/scripted", &wait_for("ul.list > li", 5000)).await.unwrap();
-    assert!(page.html.contains("<li>made by script"), "{}", page.html);
+    assert!(page.text.contains("<li>made by script"), "{}", page.text);
     assert_eq!(page.url.as_str(), "http://site.test/scripted");
     assert!(page.bytes > 0);
     bench.browsers.close().await;
@@ -233,7 +233,7 @@ async fn a_page_that_never_loads_whole_is_read_as_it_is() {
     let mut session = bench.session(&[]).await;
     let url: Url = "http://site.test/slow-image".parse().unwrap();
     let page = session.fetch(&url, &[], Duration::from_secs(2)).await.unwrap();
-    assert!(page.html.contains("<p>here"));
+    assert!(page.text.contains("<p>here"));
     assert!(!session.is_usable(), "the next page would wait for this one's frame");
     drop(session);
     bench.browsers.close().await;
@@ -248,7 +248,7 @@ async fn an_error_status_a_foreign_type_and_a_huge_page_are_refused() {
     ));
     let pdf = bench.fetch("/pdf", &[]).await;
     assert!(
-        matches!(&pdf, Err(FetchError::NotHtml { content_type }) if content_type == "application/pdf"),
+        matches!(&pdf, Err(FetchError::UnsupportedContent { content_type, .. }) if content_type == "application/pdf"),
         "{pdf:?}"
     );
     assert!(matches!(bench.fetch("/huge", &[]).await, Err(FetchError::TooLarge)));
@@ -320,7 +320,7 @@ async fn nothing_leaves_but_through_the_proxy() {
     let mut session = bench.session(&[]).await;
     let url: Url = format!("http://127.0.0.1:{}/plain", trap.port()).parse().unwrap();
     let page = session.fetch(&url, &[], Duration::from_secs(20)).await.unwrap();
-    assert!(page.html.contains("plain"), "{}", page.html);
+    assert!(page.text.contains("plain"), "{}", page.text);
     assert_eq!(hits.load(Ordering::Relaxed), 0);
     assert!(bench.proxy.seen().contains(&url.to_string()));
     drop(session);
@@ -333,17 +333,17 @@ async fn the_tasks_headers_stay_at_home_and_we_say_who_we_are() {
     let mut session = bench.session(&[("x-mine".into(), "secret".into())]).await;
     let home = load(&mut session, "/echo", &[]).await.unwrap();
     assert!(
-        home.html.contains("secret|") && home.html.contains("Selextract/"),
+        home.text.contains("secret|") && home.text.contains("Selextract/"),
         "{}",
-        home.html
+        home.text
     );
     let other = load(&mut session, "/asks-elsewhere", &wait_for(".done", 5000))
         .await
         .unwrap();
     assert!(
-        other.html.contains("-|") && !other.html.contains("secret"),
+        other.text.contains("-|") && !other.text.contains("secret"),
         "{}",
-        other.html
+        other.text
     );
     drop(session);
     bench.browsers.close().await;

@@ -119,7 +119,7 @@ async fn ten_redirects_are_followed_and_eleven_are_not() {
     let bench = Bench::new().await;
     let page = bench.fetch("/redirects/10").await.unwrap();
     assert_eq!(
-        (page.html.as_str(), page.url.as_str()),
+        (page.text.as_str(), page.url.as_str()),
         ("<p>arrived", "http://site.test/redirects/0")
     );
     assert!(matches!(
@@ -139,15 +139,15 @@ async fn the_tasks_headers_go_to_its_own_origin_only() {
     let bench = Bench::new().await;
     let home = bench.fetch("/headers").await.unwrap();
     assert!(
-        home.html.starts_with("secret|") && home.html.contains("Selextract/"),
+        home.text.starts_with("secret|") && home.text.contains("Selextract/"),
         "{}",
-        home.html
+        home.text
     );
     let other = bench.fetch("/elsewhere").await.unwrap();
     assert!(
-        other.html.starts_with("-|") && other.html.ends_with("|other.test"),
+        other.text.starts_with("-|") && other.text.ends_with("|other.test"),
         "{}",
-        other.html
+        other.text
     );
 }
 
@@ -161,19 +161,22 @@ async fn every_request_goes_through_the_proxy_also_to_loopback() {
         headers: &[],
     };
     let page = bench.http.fetch(request).await.unwrap();
-    assert!(page.html.ends_with("|127.0.0.1"));
+    assert!(page.text.ends_with("|127.0.0.1"));
     assert_eq!(bench.proxy.seen(), ["http://127.0.0.1:9/headers"]);
 }
 
 #[tokio::test]
 async fn a_page_is_decoded_as_its_content_type_says() {
-    assert_eq!(Bench::new().await.fetch("/latin").await.unwrap().html, "<p>café");
+    assert_eq!(Bench::new().await.fetch("/latin").await.unwrap().text, "<p>café");
 }
 
 #[tokio::test]
-async fn what_is_not_html_is_refused_by_its_name() {
+async fn what_is_not_read_is_refused_by_its_name() {
     let error = Bench::new().await.fetch("/pdf").await.unwrap_err();
-    assert_eq!(error.to_string(), "the page is not HTML but \"application/pdf\"");
+    assert_eq!(
+        error.to_string(),
+        "the page is \"application/pdf\"; HTML, XML, JSON or CSV is read"
+    );
 }
 
 #[tokio::test]

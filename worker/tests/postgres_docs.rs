@@ -10,7 +10,10 @@ use std::{
 };
 
 use selextract_task::{Plan, TaskSpec};
-use selextract_worker::extract::{Record, extract};
+use selextract_worker::{
+    content::Content,
+    extract::{Document, Record, extract},
+};
 use serde::Deserialize;
 use url::Url;
 
@@ -33,7 +36,12 @@ fn scrape(plan: &Plan) -> (Vec<Record>, usize) {
     let mut pages = 0;
     while let Some(url) = next.filter(|_| pages < 50) {
         let html = fs::read_to_string(folder.join(url.path().trim_start_matches("/docs/"))).unwrap();
-        let page = extract(plan, &url, &html, Instant::now() + Duration::from_secs(10)).unwrap();
+        let document = Document {
+            url: &url,
+            content: Content::Html,
+            text: &html,
+        };
+        let page = extract(plan, document, Instant::now() + Duration::from_secs(10)).unwrap();
         records.extend(page.records);
         next = page.next;
         pages += 1;
@@ -49,9 +57,10 @@ fn every_server_parameter_is_read_with_its_type_and_its_default_across_the_pages
         .iter()
         .map(|record| {
             let text = |name: &str| record[name].as_str();
-            (text("parameter").unwrap(), (text("type").unwrap(), text("default")))
+            (text("parameter").unwrap(), (text("type"), text("default")))
         })
         .collect();
+    assert_eq!(records.len(), 388);
     assert!(found.len() > 380, "{} parameters", found.len());
     assert!(found.values().filter(|(_, default)| default.is_some()).count() > 310);
     for (name, kind, default) in [
@@ -64,6 +73,7 @@ fn every_server_parameter_is_read_with_its_type_and_its_default_across_the_pages
         ("temp_file_limit", "integer", Some("-1")),
         ("archive_command", "string", Some("empty string")),
         ("autovacuum_freeze_max_age", "integer", Some("200 million transactions")),
+        ("debug_print_plan", "boolean", Some("off")),
         ("max_identifier_length", "integer", Some("64")),
         (
             "join_collapse_limit",
@@ -74,6 +84,12 @@ fn every_server_parameter_is_read_with_its_type_and_its_default_across_the_pages
         ("fsync", "boolean", None),
         ("data_directory", "string", None),
     ] {
-        assert_eq!(found[name], (kind, default), "{name}");
+        assert_eq!(found[name], (Some(kind), default), "{name}");
     }
+    let untyped: Vec<_> = found
+        .iter()
+        .filter(|(_, (kind, _))| kind.is_none())
+        .map(|(name, _)| *name)
+        .collect();
+    assert_eq!(untyped, ["recovery_target"]);
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::platform::{DONE, Platform, shared};
+use crate::platform::{DONE, shared};
 
 const PARAMETERS: &str = "
 apiVersion: selextract.io/v1alpha1

@@ -5,14 +5,16 @@ use html5ever::{
     tendril::{StrTendril, TendrilSink},
 };
 use scraper::{ElementRef, Html, HtmlTreeSink, Node};
+use selextract_task::absolute;
 use url::Url;
 
-use super::{ExtractError, budget::Budget, value};
+use super::{
+    ExtractError,
+    budget::{Budget, check_set},
+};
 
 /// Elements in each other. html5ever is quadratic in it (html5ever issue 290); browsers stop at 512 as well.
-const MAX_DEPTH: usize = 512;
-/// About 250 MB of tree: a page of 10 MiB of ordinary HTML has a quarter of it.
-const MAX_NODES: usize = 1 << 20;
+pub(super) const MAX_DEPTH: usize = 512;
 /// How much is parsed between two looks at the limits: small enough that a piece can do no harm by itself.
 const PIECE: usize = 4 << 10;
 
@@ -34,9 +36,7 @@ pub(super) fn parse(html: &str, budget: &Budget) -> Result<Html, ExtractError> {
 fn check_tree(html: &mut Html) -> Result<(), ExtractError> {
     // Nobody reads them, and a hostile page makes one for each byte.
     html.errors.clear();
-    if html.tree.nodes().len() > MAX_NODES {
-        return Err(ExtractError::TooManyNodes { limit: MAX_NODES });
-    }
+    check_set(html.tree.nodes().len())?;
     let depth = html
         .tree
         .nodes()
@@ -56,6 +56,6 @@ pub(super) fn base_url(root: ElementRef<'_>, url: &Url) -> Url {
             Node::Element(element) if element.name() == "base" => element.attr("href"),
             _ => None,
         })
-        .and_then(|href| value::resolve(url, href))
+        .and_then(|href| absolute(url, href))
         .unwrap_or_else(|| url.clone())
 }

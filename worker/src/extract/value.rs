@@ -1,78 +1,251 @@
-//! One field of one item.
+//! The fields of one item.
 
-use regex::Captures;
-use scraper::ElementRef;
-use selextract_task::{CompiledField, FieldType};
+use std::borrow::Cow;
+
+use regex::{Captures, Regex};
+use selextract_task::{Change, CompiledField, Conversion, Shape, Take};
 use serde_json::Value;
-use url::Url;
 
-use super::{ExtractError, budget::Budget, select, text};
+use super::{
+    ExtractError, Reading, Record,
+    budget::{check_set, check_text},
+    json, json_path,
+    select::{self, Found, Scope},
+    text,
+};
+use crate::content::Content;
 
-/// The field's value: what the selector finds, else the default; `None` when there is neither.
-pub(super) fn read(
-    field: &CompiledField,
-    item: ElementRef<'_>,
-    base: &Url,
-    budget: &mut Budget,
-) -> Result<Option<Value>, ExtractError> {
-    budget.check_time()?;
-    let mut values = Vec::new();
-    let itself = field.locator.is_none().then_some(item);
-    let matches = field.locator.iter().flat_map(|locator| select::all(locator, item));
-    for element in itself.into_iter().chain(matches) {
-        let Some(text) = take(field, element, base) else {
-            continue;
-        };
-        for text in parts(field, text) {
-            budget.spend(text.len())?;
-            values.push(Value::String(text));
+/// One item's record, or the first required field that it lacks. Counts which fields were found.
+pub(super) fn record<'p>(
+    fields: &'p [CompiledField],
+    item: Scope<'_>,
+    reading: &Reading,
+    found: &mut [u32],
+) -> Result<Result<Record, &'p CompiledField>, ExtractError> {
+    let mut record = Record::with_capacity(fields.len());
+    let mut lacking = None;
+    for (index, field) in fields.iter().enumerate() {
+        let value = read(field, item, reading)?;
+        if value.is_some()
+            && let Some(count) = found.get_mut(index)
+        {
+            *count += 1;
         }
-        if !field.multiple && !values.is_empty() {
-            break;
+        let value = value.or_else(|| field.default.clone());
+        if value.is_none() && field.required {
+            lacking.get_or_insert(field);
         }
+        record.insert(field.name.clone(), value.unwrap_or_default());
     }
-    Ok(match values.len() {
-        0 => field.default.clone().map(Value::String),
-        _ if field.multiple => Some(Value::Array(values)),
-        _ => values.pop(),
+    Ok(lacking.map_or(Ok(record), Err))
+}
+
+/// What the field's selector finds in an item.
+fn read(field: &CompiledField, item: Scope<'_>, reading: &Reading) -> Result<Option<Value>, ExtractError> {
+    reading.budget.check_time()?;
+    let mut values = Values {
+        field,
+        reading,
+        taken: Vec::new(),
+    };
+    match &field.locator {
+        None => values.add(&item.into())?,
+        Some(locator) => select::each(locator, item, reading, &mut |found| {
+            values.add(&found)?;
+            Ok(field.multiple || values.taken.is_empty())
+        })?,
+    }
+    let mut taken = values.taken;
+    Ok(match (taken.is_empty(), field.multiple) {
+        (true, _) => None,
+        (false, true) => Some(Value::Array(taken)),
+        (false, false) => Some(taken.swap_remove(0)),
     })
 }
 
-/// What the field's regular expression takes of a text: one part, or with `multiple` every one.
-fn parts(field: &CompiledField, text: String) -> Vec<String> {
-    let Some(regex) = &field.regex else {
-        return vec![text];
-    };
-    let most = if field.multiple { usize::MAX } else { 1 };
-    let part = |found: Captures<'_>| {
-        let group = found.iter().skip(1).flatten().next();
-        let part = group.or_else(|| (found.len() == 1).then(|| found.get(0)).flatten());
-        part.map(|part| part.as_str().to_owned())
-    };
-    regex.captures_iter(&text).filter_map(part).take(most).collect()
-}
-
-/// What one element gives; `None` when it lacks it (an attribute, a URL that leads nowhere).
-fn take(field: &CompiledField, element: ElementRef<'_>, base: &Url) -> Option<String> {
-    match field.kind {
-        FieldType::Text => Some(text::folded(element)),
-        FieldType::Html => Some(element.inner_html()),
-        FieldType::Attribute => field
-            .attribute
-            .as_deref()
-            .and_then(|name| element.attr(name))
-            .map(str::to_owned),
-        FieldType::Link => element
-            .attr("href")
-            .and_then(|url| resolve(base, url))
-            .map(String::from),
-        FieldType::Image => element.attr("src").and_then(|url| resolve(base, url)).map(String::from),
+/// The text of what was found: of an element as a reader sees it, of JSON what stands in it.
+pub(super) fn plain<'f>(found: &'f Found<'_>) -> Cow<'f, str> {
+    match found {
+        Found::Element(element) => Cow::Owned(text::folded(*element)),
+        Found::Text(text) => Cow::Borrowed(text),
+        Found::Json(Value::String(text)) => Cow::Borrowed(text),
+        Found::Json(value) => Cow::Owned(value.to_string()),
     }
 }
 
-/// An absolute http or https URL; `None` for others (`javascript:`, `data:`) and for what is not a URL.
-pub(super) fn resolve(base: &Url, url: &str) -> Option<Url> {
-    base.join(url)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https"))
+/// The values of one field as they come.
+struct Values<'r> {
+    field: &'r CompiledField,
+    reading: &'r Reading,
+    taken: Vec<Value>,
+}
+
+impl Values<'_> {
+    /// Adds what one place gives; nothing where it lacks it (an attribute, a URL that leads nowhere, a number).
+    fn add(&mut self, found: &Found<'_>) -> Result<(), ExtractError> {
+        let Some(path) = &self.field.json_path else {
+            return self.add_value(found);
+        };
+        let Some(text) = self.text(found) else {
+            return Ok(());
+        };
+        self.reading.budget.read(text.len())?;
+        if let Ok(value) = json::parse(&text, Content::Json) {
+            for value in json_path::find(path, &value, &self.reading.budget)? {
+                self.add_value(&Found::Json(value))?;
+                if self.is_complete() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        !self.field.multiple && !self.taken.is_empty()
+    }
+
+    fn add_value(&mut self, found: &Found<'_>) -> Result<(), ExtractError> {
+        let conversion = match &self.field.shape {
+            Shape::Object(fields) => {
+                if let Some(scope) = found.scope()
+                    && let Ok(object) = record(fields, scope, self.reading, &mut [])?
+                {
+                    self.taken.push(Value::Object(object));
+                }
+                return check_set(self.taken.len());
+            }
+            Shape::Value(conversion) => conversion,
+        };
+        let as_it_is = self.field.regex.is_none() && self.field.changes.is_empty();
+        match (found, conversion) {
+            (Found::Json(Value::Null), _) => return Ok(()),
+            (Found::Json(value), Conversion::Json) if as_it_is => {
+                self.reading.budget.spend(json::weight(value))?;
+                self.taken.push((*value).clone());
+                return Ok(());
+            }
+            (Found::Json(Value::Number(number)), Conversion::Number(_)) if as_it_is => {
+                self.taken.push(number.clone().into());
+                return Ok(());
+            }
+            _ => {}
+        }
+        let Some(text) = self.text(found) else {
+            return Ok(());
+        };
+        for text in self.parts(text)? {
+            self.reading.budget.spend(text.len())?;
+            let value = match conversion {
+                Conversion::Text => Some(Value::String(text)),
+                Conversion::Json => json::parse(&text, Content::Json).ok(),
+                conversion => conversion.read(&text, &self.reading.base),
+            };
+            self.taken.extend(value);
+            if self.is_complete() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self, found: &Found<'_>) -> Option<String> {
+        match (found, &self.field.take) {
+            (Found::Element(element), Take::Html) => Some(element.inner_html()),
+            // HTML's names are in small letters, whatever the page and the user wrote; XML's are as they are written.
+            (Found::Element(element), Take::Attribute(name)) => element
+                .attr(name)
+                .or_else(|| element.attr(&name.to_ascii_lowercase()))
+                .map(str::to_owned),
+            _ => Some(plain(found).into_owned()),
+        }
+    }
+
+    /// What the regular expression takes of a text and the transforms make of it.
+    fn parts(&self, text: String) -> Result<Vec<String>, ExtractError> {
+        let mut parts = match &self.field.regex {
+            Some(regex) => self.matches(regex, &text)?,
+            None => vec![text],
+        };
+        for change in &self.field.changes {
+            let mut changed = Vec::with_capacity(parts.len());
+            for part in parts {
+                self.change(change, part, &mut changed)?;
+            }
+            check_set(changed.len())?;
+            parts = changed;
+        }
+        Ok(parts)
+    }
+
+    fn change(&self, change: &Change, text: String, changed: &mut Vec<String>) -> Result<(), ExtractError> {
+        self.reading.budget.read(text.len())?;
+        match change {
+            Change::Trim => changed.push(text.trim().to_owned()),
+            Change::Lower => changed.push(text.to_lowercase()),
+            Change::Upper => changed.push(text.to_uppercase()),
+            Change::Part(regex) => changed.extend(self.matches(regex, &text)?),
+            Change::Split(separator) => {
+                changed.extend(
+                    text.split(separator.as_str())
+                        .filter(|part| !part.trim().is_empty())
+                        .map(str::to_owned),
+                );
+            }
+            Change::Replace(regex, with) => changed.push(self.replaced(regex, with, &text)?),
+        }
+        Ok(())
+    }
+
+    fn matches(&self, regex: &Regex, text: &str) -> Result<Vec<String>, ExtractError> {
+        self.check_searchable(text)?;
+        let mut parts = Vec::new();
+        for found in regex.captures_iter(text) {
+            self.reading.budget.work(1)?;
+            parts.extend(part(&found).map(str::to_owned));
+            check_set(parts.len())?;
+            if !self.field.multiple && !parts.is_empty() {
+                break;
+            }
+        }
+        Ok(parts)
+    }
+
+    fn replaced(&self, regex: &Regex, with: &str, text: &str) -> Result<String, ExtractError> {
+        self.check_searchable(text)?;
+        let mut replaced = String::with_capacity(text.len());
+        let mut rest = 0;
+        for found in regex.captures_iter(text) {
+            self.reading.budget.work(1)?;
+            let whole = found.get_match();
+            replaced.push_str(&text[rest..whole.start()]);
+            found.expand(with, &mut replaced);
+            check_text(replaced.len())?;
+            rest = whole.end();
+        }
+        replaced.push_str(&text[rest..]);
+        Ok(replaced)
+    }
+
+    /// A search cannot be interrupted, so what it is made in is bounded.
+    fn check_searchable(&self, text: &str) -> Result<(), ExtractError> {
+        if text.len() > MAX_SEARCHED {
+            return Err(ExtractError::TooLongToSearch {
+                field: self.field.name.clone(),
+                limit: MAX_SEARCHED,
+            });
+        }
+        self.reading.budget.check_time()
+    }
+}
+
+/// The longest text that a regular expression searches, in bytes. The largest program that is allowed takes seconds for it at the worst.
+const MAX_SEARCHED: usize = 4 << 20;
+
+/// The first group that took part, or all of it when there are no groups.
+fn part<'t>(found: &Captures<'t>) -> Option<&'t str> {
+    if found.len() == 1 {
+        return found.get(0).map(|whole| whole.as_str());
+    }
+    found.iter().skip(1).flatten().next().map(|group| group.as_str())
 }

@@ -23,7 +23,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use url::Url;
 
 use super::{BrowserSnafu, ConnectionSnafu, FetchError, MAX_BYTES, Page, SchemeSnafu, WaitingSnafu, shortened};
-use crate::browser::{BrowserError, Browsers, Tab};
+use crate::{
+    browser::{BrowserError, Browsers, Tab},
+    content::Content,
+};
 use answer::Answer;
 use headers::Interception;
 
@@ -145,7 +148,7 @@ impl Load<'_> {
             page = self.navigate_and_read(url, waits, &mut answers) => page,
         }?;
         Ok(Page {
-            bytes: received(&mut ends, page.html.len()),
+            bytes: received(&mut ends, page.text.len()),
             ..page
         })
     }
@@ -177,7 +180,7 @@ impl Load<'_> {
                 }
                 _ = tick.tick() => {
                     let Some(answer) = &answer else { continue };
-                    answer.check()?;
+                    answer.check(url)?;
                     if self.is_ready(&mut waiting).await? {
                         return self.read().await;
                     }
@@ -230,11 +233,16 @@ impl Load<'_> {
             .fail();
         };
         let url = web_url(&address)?;
-        let html = match html {
+        let text = match html {
             Value::String(html) if html.len() <= MAX_BYTES => html,
             _ => return Err(FetchError::TooLarge),
         };
-        Ok(Page { url, html, bytes: 0 })
+        Ok(Page {
+            url,
+            content: Content::Html,
+            text,
+            bytes: 0,
+        })
     }
 
     /// Runs a script of ours in our own world of the main frame. `None` when the document went away meanwhile.

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::{
     ConnectionSnafu, EGRESS_HEADER, FetchError, MAX_BYTES, Page, Request, SchemeSnafu, TooManyRedirectsSnafu, charset,
-    check_answer, check_egress, retry_after, shortened, tunnel,
+    check_content, check_egress, check_status, retry_after, shortened, tunnel,
 };
 use crate::contact::Contact;
 
@@ -202,7 +202,8 @@ async fn read(url: Url, mut response: Response) -> Result<Page, FetchError> {
             .get(EGRESS_HEADER)
             .and_then(|word| word.to_str().ok()),
     )?;
-    check_answer(response.status().as_u16(), content_type.as_deref(), wait)?;
+    check_status(response.status().as_u16(), wait)?;
+    let content = check_content(content_type.as_deref(), &url, "HTML, XML, JSON or CSV", |_| true)?;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| connection(&error))? {
         // Chunks come out of the decompressor, so a bomb is stopped when it has grown to the cap.
@@ -213,7 +214,8 @@ async fn read(url: Url, mut response: Response) -> Result<Page, FetchError> {
     }
     Ok(Page {
         url,
-        html: charset::decode(&body, content_type.as_deref()),
+        content,
+        text: charset::decode(&body, content_type.as_deref(), content),
         bytes: body.len() as u64,
     })
 }

@@ -90,17 +90,17 @@ async fn what_one_run_stores_another_does_not_see() {
     let bench = Bench::new(|_| {}).await;
     let store = "/store";
     let first = bench.fetch(store, &wait_for("b", 5000)).await.unwrap();
-    assert!(first.html.contains("<b>none|none</b>"), "{}", first.html);
+    assert!(first.text.contains("<b>none|none</b>"), "{}", first.text);
     let mut session = bench.session(&[]).await;
     load(&mut session, store, &wait_for("b", 5000)).await.unwrap();
     let again = load(&mut session, store, &wait_for("b", 5000)).await.unwrap();
     assert!(
-        again.html.contains("<b>kept|kept</b>"),
+        again.text.contains("<b>kept|kept</b>"),
         "within a run it stays: {}",
-        again.html
+        again.text
     );
     let other = bench.fetch(store, &wait_for("b", 5000)).await.unwrap();
-    assert!(other.html.contains("<b>none|none</b>"), "{}", other.html);
+    assert!(other.text.contains("<b>none|none</b>"), "{}", other.text);
     drop(session);
     bench.browsers.close().await;
 }

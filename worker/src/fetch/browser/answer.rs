@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use chromiumoxide::cdp::browser_protocol::network::Response;
 
-use crate::fetch::{FetchError, check_answer, check_egress, retry_after};
+use url::Url;
+
+use crate::{
+    content::Content,
+    fetch::{FetchError, check_content, check_egress, check_status, retry_after},
+};
 
 /// What decides whether a document is read.
 #[derive(Debug)]
@@ -36,8 +41,12 @@ impl From<&Response> for Answer {
 }
 
 impl Answer {
-    pub(super) fn check(&self) -> Result<(), FetchError> {
+    pub(super) fn check(&self, url: &Url) -> Result<(), FetchError> {
         check_egress(self.egress.as_deref())?;
-        check_answer(self.status, Some(&self.content_type), self.retry_after)
+        check_status(self.status, self.retry_after)?;
+        check_content(Some(&self.content_type), url, "by the browser HTML", |content| {
+            content == Content::Html
+        })?;
+        Ok(())
     }
 }
