@@ -196,6 +196,8 @@ pub fn stateful_set(inputs: Inputs<'_>, name: &str, template: Template<'_>, more
         "metadata": labels::metadata(inputs.cluster, name, component.as_str()),
         "spec": {
             "serviceName": Names::new(inputs.cluster).with("postgres-rw"),
+            // Of one pod there is no order to keep; and in order, a pod that never becomes ready is never replaced by a mended one.
+            "podManagementPolicy": "Parallel",
             "revisionHistoryLimit": 3,
             "selector": { "matchLabels": selector },
             "template": template.build(inputs),

@@ -62,6 +62,8 @@ fn queue(inputs: Inputs<'_>) -> Child {
         "metadata": labels::metadata(inputs.cluster, &name, Component::RedisQueue.as_str()),
         "spec": {
             "serviceName": name,
+            // As with PostgreSQL: a pod that never becomes ready is replaced by a mended one.
+            "podManagementPolicy": "Parallel",
             "revisionHistoryLimit": 3,
             "selector": { "matchLabels": labels::selector(inputs.cluster, Component::RedisQueue) },
             "template": template.build(inputs),
