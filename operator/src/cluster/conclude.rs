@@ -35,6 +35,9 @@ const UNSETTLED: Duration = Duration::from_secs(15);
 /// Ready, but nodes may still get the label of the seccomp profile.
 const WITHOUT_SANDBOX: Duration = Duration::from_mins(1);
 
+/// Ready, but the Secret of an external database is the user's: it changes, and Secrets are never watched.
+const WITH_EXTERNAL_SECRET: Duration = Duration::from_mins(1);
+
 /// Computes the status, writes it if it differs, and says when to look again.
 pub async fn conclude(
     cluster: &SelextractCluster,
@@ -81,17 +84,19 @@ pub async fn conclude(
         .cluster(&namespace, &name, status::is_ready(&new));
     write_status(cluster, &old, &new, tools).await?;
     tell_summary(cluster, &old, &new, tools).await;
-    Ok(Action::requeue(next_look(&new)))
+    Ok(Action::requeue(next_look(cluster, &new)))
 }
 
 /// At rest calmly; sooner where something outside may change that no watch tells.
-fn next_look(status: &SelextractClusterStatus) -> Duration {
+fn next_look(cluster: &SelextractCluster, status: &SelextractClusterStatus) -> Duration {
     let waits_for_nodes = |reason: &str| ["ProfileMissing", "NodesNotReadable"].contains(&reason);
     let sandbox = status.conditions.iter().find(|c| c.type_ == "BrowserSandbox");
     if !status::is_ready(status) {
         UNSETTLED
     } else if sandbox.is_some_and(|condition| waits_for_nodes(&condition.reason)) {
         WITHOUT_SANDBOX
+    } else if cluster.spec.postgres.external.is_some() {
+        WITH_EXTERNAL_SECRET
     } else {
         backoff::calm_round()
     }

@@ -6,6 +6,7 @@ mod conclude;
 mod dereference;
 mod drift;
 mod external;
+mod migration;
 mod objects;
 mod pods;
 mod reconcile;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
+use jiff::Timestamp;
 use kube::{
     Resource, ResourceExt,
     runtime::{controller::Action, events::EventType},
@@ -15,7 +16,7 @@ use super::{
     apply::{ApplyError, Owner, Refused, Writer},
     conclude::{conclude, unreadable},
     dereference::{self, Observed, ReadError, SandboxNodes},
-    external,
+    external, migration,
     objects::{self, Key, Live},
     scaler::Overruled,
     secrets,
@@ -243,6 +244,7 @@ async fn apply(
         answers: &tools.answers,
         telemetry: &context.telemetry,
     };
+    run_migration_again(&writer, &owner, validated, &children, live).await?;
     let (mut refused, mut reached) = (Vec::new(), Stage::Foundation);
     for stage in [
         Stage::Foundation,
@@ -281,6 +283,37 @@ async fn apply(
         faults: Vec::new(),
         refused,
     })
+}
+
+/// Takes away a migration Job that is to run again, so that it is made anew.
+async fn run_migration_again(
+    writer: &Writer<'_>,
+    owner: &Owner<'_>,
+    validated: &ValidatedCluster,
+    children: &[(Stage, Child)],
+    live: &mut Live,
+) -> Result<(), ClusterError> {
+    let key_of = |child: &Child| Key {
+        kind: child.kind().to_owned(),
+        name: child.name().to_owned(),
+    };
+    let job = children
+        .iter()
+        .map(|(_, child)| key_of(child))
+        .find(|key| key.kind == "Job");
+    let api = Key {
+        kind: "Deployment".to_owned(),
+        name: Names::new(validated).component(Component::Api),
+    };
+    let api = live.get(&api).filter(|_| !validated.postgres.is_managed());
+    if let Some((key, job)) = job.and_then(|key| live.get_key_value(&key))
+        && migration::is_to_run_again(job, api, Timestamp::now())
+    {
+        let (key, job) = (key.clone(), job.clone());
+        writer.delete(owner.namespace, &key, &job).await?;
+        live.remove(&key);
+    }
+    Ok(())
 }
 
 /// Whether the next stage may begin: its workloads run. What the API server refused holds up nothing else, nor does a read replica
