@@ -37,6 +37,8 @@ const LEASE: Duration = Duration::from_secs(15);
 const TURN: Duration = Duration::from_secs(1);
 /// How long one refill goes on.
 const REFILL: Duration = Duration::from_secs(1);
+/// Removing runs whose time is over.
+const EXPIRY: Duration = Duration::from_mins(1);
 /// Partitions, retention and purging.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
 /// After this long without a finished turn the keeper is not well, and is restarted by its liveness probe.
@@ -57,6 +59,7 @@ struct Keeper {
 struct Due {
     refill: Instant,
     sweep: Instant,
+    expiry: Instant,
     housekeeping: Instant,
 }
 
@@ -96,6 +99,7 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
         due: Due {
             refill: now,
             sweep: now,
+            expiry: now,
             housekeeping: now,
         },
         refill_from: None,
@@ -153,6 +157,12 @@ impl Keeper {
             self.due.housekeeping = now + HOUSEKEEPING;
             tell("Partitions and retention", self.housekeeping().await);
         }
+        if now >= self.due.expiry {
+            let more = self.expire().await;
+            // A backlog of removals is worked off in steps that leave time for the rest.
+            self.due.expiry = if matches!(more, Ok(true)) { now } else { now + EXPIRY };
+            tell("Removing runs whose time is over", more.map(drop));
+        }
         let started = self.ledger.tick_schedules(Timestamp::now()).await;
         let mut some_due = started.as_ref().is_ok_and(|started| *started > 0);
         tell("Starting scheduled runs", started.map(drop).map_err(Into::into));
@@ -174,6 +184,7 @@ impl Keeper {
         let swept = self.ledger.sweep().await?;
         self.gauges.swept(swept);
         self.ledger.fold_counters().await?;
+        self.ledger.hold_owners().await?;
         self.gauges.backlog(self.ledger.backlog().await?);
         let size = self.frontier.size().await.context("measuring the frontier")?;
         self.gauges.frontier(size);
@@ -191,6 +202,12 @@ impl Keeper {
                 return Ok(());
             }
         }
+    }
+
+    /// Returns whether there is more to remove.
+    async fn expire(&self) -> Result<bool> {
+        let removed = self.ledger.expire_runs().await? + self.ledger.trim_histories().await?;
+        Ok(removed > 0)
     }
 
     async fn housekeeping(&self) -> Result<()> {

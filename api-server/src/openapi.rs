@@ -29,6 +29,7 @@ pub const PATH: &str = "/api/v1/openapi.json";
         (name = "users", description = "People and their roles; for admins"),
         (name = "api-keys", description = "Keys for programs"),
         (name = "tasks", description = "What to extract, and what became of it"),
+        (name = "dead-letters", description = "Runs that failed, and their replay"),
         (name = "insight", description = "Counts and trends"),
         (name = "health", description = "Whether the API answers"),
     ),
@@ -70,8 +71,25 @@ pub fn complete(document: &utoipa::openapi::OpenApi) -> serde_json::Result<Value
                     "type": "integer", "minimum": 0, "maximum": 9, "default": crate::routes::tasks::DEFAULT_PRIORITY,
                     "description": "0 (last) to 9 (first).",
                 },
+                "ttlAfterFinished": {
+                    "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$", "examples": ["24h"],
+                    "description": "How long the task and its results are kept once it has ended, up to 3650d; without it as long as the \
+                                    platform keeps any.",
+                },
             },
         }],
+    });
+    schemas["CreateTasks"] = json!({
+        "description": "Tasks to accept, all or none.",
+        "type": "object",
+        "required": ["tasks"],
+        "additionalProperties": false,
+        "properties": {
+            "tasks": {
+                "type": "array", "minItems": 1, "maxItems": selextract_platform::ledger::batch::MAX_BATCH,
+                "items": { "$ref": "#/components/schemas/CreateTask" },
+            },
+        },
     });
     Ok(document)
 }

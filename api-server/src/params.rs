@@ -17,6 +17,10 @@ pub struct Params<T>(pub T);
 #[derive(Clone, Copy, Debug)]
 pub struct Id(pub Uuid);
 
+/// The `{uid}` of a path.
+#[derive(Clone, Debug)]
+pub struct Uid(pub String);
+
 impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
@@ -31,10 +35,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path(path) = Path::<HashMap<String, String>>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| Problem::not_found())?;
-        let id = path.get("id").and_then(|id| Uuid::try_parse(id).ok());
-        id.map(Self).ok_or_else(Problem::not_found)
+        let id = segment(parts, state, "id").await?;
+        Uuid::try_parse(&id).map(Self).map_err(|_| Problem::not_found())
     }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Uid {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        segment(parts, state, "uid").await.map(Self)
+    }
+}
+
+async fn segment<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String, Problem> {
+    let Path(mut path) = Path::<HashMap<String, String>>::from_request_parts(parts, state)
+        .await
+        .map_err(|_| Problem::not_found())?;
+    path.remove(name).ok_or_else(Problem::not_found)
 }

@@ -34,6 +34,9 @@ pub struct Problem {
     /// Everything that is wrong with the request's fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
+    /// The quota that is used up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<Box<UsedUp>>,
     #[serde(skip)]
     retry_after: Option<u32>,
 }
@@ -48,6 +51,18 @@ pub struct FieldError {
     pub value: String,
     /// What is wrong and what to write instead.
     pub message: String,
+}
+
+/// A quota that is used up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct UsedUp {
+    /// Its name.
+    #[schema(example = "queued")]
+    name: &'static str,
+    /// What is used of it.
+    used: i64,
+    /// The most of it.
+    limit: i64,
 }
 
 macro_rules! kinds {
@@ -89,6 +104,8 @@ kinds! {
     locked_out = TOO_MANY_REQUESTS, "locked-out", "Too many failed logins";
     /// The client sends more requests than it may.
     too_many_requests = TOO_MANY_REQUESTS, "too-many-requests", "Too many requests";
+    /// The caller has used up a quota.
+    over_quota = TOO_MANY_REQUESTS, "quota-exceeded", "A quota is used up";
     /// Something broke that the client cannot mend.
     internal = INTERNAL_SERVER_ERROR, "internal", "The server failed";
     /// Something that the server needs does not answer, or it is full.
@@ -105,6 +122,7 @@ impl Problem {
             status: status.as_u16(),
             detail: None,
             errors: Vec::new(),
+            quota: None,
             retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_BUSY),
         }
     }
@@ -121,6 +139,14 @@ impl Problem {
     pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
         self.errors = errors;
         self
+    }
+
+    /// A quota is used up.
+    pub fn quota_exceeded(name: &'static str, used: i64, limit: i64) -> Self {
+        Self {
+            quota: Some(Box::new(UsedUp { name, used, limit })),
+            ..Self::over_quota().detail(format!("the quota {name} is {limit} and {used} are used"))
+        }
     }
 
     /// Says when to come back.
@@ -150,6 +176,16 @@ impl FieldError {
             value: value.into(),
             message: message.into(),
         }
+    }
+
+    /// The same field within a larger thing.
+    #[must_use]
+    pub fn within(self, path: &str) -> Self {
+        let field = match self.field.as_str() {
+            "" | "." => path.to_owned(),
+            field => format!("{path}.{field}"),
+        };
+        Self { field, ..self }
     }
 }
 

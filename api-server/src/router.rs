@@ -12,7 +12,10 @@ use http::{HeaderName, HeaderValue, header};
 use serde_json::Value;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt},
+    routes,
+};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
@@ -20,7 +23,10 @@ use crate::{
     metrics::{self, HttpMetrics},
     openapi,
     problem::Problem,
-    routes::{api_keys, auth, health, insight, results, tasks, users},
+    routes::{
+        api_keys, auth, batch, dead_letters, events, health, insight, preview, quotas, results, run_control, schedules,
+        tasks, users,
+    },
     state::AppState,
 };
 
@@ -41,9 +47,21 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::revoke))
         .routes(routes!(tasks::create, tasks::list))
+        .routes(routes!(preview::preview))
+        .routes(routes!(batch::create).layer(DefaultBodyLimit::max(batch::BODY_LIMIT)))
         .routes(routes!(tasks::get, tasks::delete))
         .routes(routes!(tasks::cancel))
+        .routes(routes!(run_control::pause))
+        .routes(routes!(run_control::resume))
+        .routes(routes!(run_control::replay))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::run))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::causes))
+        .routes(routes!(dead_letters::replay))
         .routes(routes!(results::results))
+        .routes(routes!(events::events))
+        .routes(routes!(quotas::get, quotas::set))
         .routes(routes!(insight::dashboard))
         .routes(routes!(insight::analytics))
 }

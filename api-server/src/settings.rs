@@ -67,6 +67,13 @@ pub struct Limits {
         default_value = "120/1m"
     )]
     pub login_rate: Limit,
+    /// Of each user: previews, over all replicas.
+    #[arg(
+        long = "preview-rate-limit",
+        env = "SELEXTRACT_PREVIEW_RATE_LIMIT",
+        default_value = "20/1m"
+    )]
+    pub preview_rate: Limit,
     /// How many proxies stand in front of the API that add the client's address to X-Forwarded-For.
     #[arg(long, env = "SELEXTRACT_TRUSTED_PROXIES", default_value_t = 0)]
     pub trusted_proxies: u8,

@@ -7,6 +7,7 @@ use selextract_platform::{
     cache::Cache,
     frontier::{Entry, Frontier},
     ledger::{Ledger, PoolSettings, Secret},
+    previews::Previews,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,8 @@ use crate::{
     admission::limiter::Limiter,
     auth::{lockouts::Lockouts, password::Passwords, standing::Standings, tokens::TokenKeys},
     layered::Layered,
+    presence::Presence,
+    quotas::Quotas,
     settings::{Limits, Secrets, Settings},
 };
 
@@ -25,6 +28,12 @@ const STATS_LIFETIME: Duration = Duration::from_mins(5);
 const ANALYTICS_ENTRIES: u64 = 8;
 const ANALYTICS_LIFETIME: Duration = Duration::from_hours(1);
 
+/// Previews at a time.
+const PREVIEWS: usize = 32;
+/// Batches that are taken apart and accepted at a time.
+const BATCHES: usize = 2;
+/// Event streams at a time; each reads its task once a second.
+const STREAMS: usize = 256;
 /// Offers to the frontier that are under way at a time.
 const OFFERS: usize = 256;
 
@@ -41,6 +50,20 @@ pub struct Shared {
     /// Where accepted tasks are offered.
     pub frontier: Frontier,
     offers: Arc<Semaphore>,
+    /// Whether an owner may have more tasks.
+    pub quotas: Quotas,
+    /// The way to a worker that reads previews.
+    pub previews: Previews,
+    /// Counts the previews of each user.
+    pub previews_by_user: Limiter,
+    /// Turns of previews; each holds a connection to the queue.
+    pub preview_turns: Semaphore,
+    /// Turns of batches.
+    pub batches: Semaphore,
+    /// Places of open event streams.
+    pub streams: Arc<Semaphore>,
+    /// Whether a worker is there.
+    pub presence: Presence,
     /// Checks passwords.
     pub passwords: Passwords,
     /// Signs and verifies access tokens.
@@ -71,6 +94,8 @@ pub struct Connections {
     pub replica: Ledger,
     /// The frontier.
     pub frontier: Frontier,
+    /// The way to a worker that reads previews.
+    pub previews: Previews,
     /// The cache that all replicas of the API share.
     pub cache: Cache,
 }
@@ -104,6 +129,7 @@ impl AppState {
             ledger,
             replica,
             frontier,
+            previews,
             cache,
         } = connections;
         Ok(Self(Arc::new(Shared {
@@ -111,6 +137,13 @@ impl AppState {
             by_user: Limiter::new("user", limits.rate, cache.clone()),
             by_address: Limiter::new("address", limits.login_rate, cache.clone()),
             trusted_proxies: limits.trusted_proxies,
+            previews,
+            previews_by_user: Limiter::new("preview", limits.preview_rate, cache.clone()),
+            preview_turns: Semaphore::new(PREVIEWS),
+            quotas: Quotas::new(ledger.clone()),
+            batches: Semaphore::new(BATCHES),
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            presence: Presence::new(frontier.clone()),
             ledger,
             replica,
             frontier,
@@ -145,6 +178,7 @@ impl Connections {
             ledger: Ledger::connect_lazy(&pool(&secrets.database_url))?,
             replica: Ledger::connect_lazy(&pool(&secrets.database_read_url))?,
             frontier: Frontier::connect_lazy(&Secret(secrets.redis_queue_url.clone()))?,
+            previews: Previews::connect_lazy(&Secret(secrets.redis_queue_url.clone()))?,
             cache: Cache::connect_lazy(&Secret(secrets.redis_cache_url.clone())).context("the cache's URL")?,
         })
     }

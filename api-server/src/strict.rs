@@ -21,7 +21,11 @@ pub struct Strict<T>(pub T);
 #[derive(Debug)]
 pub struct Object(pub Map<String, Value>);
 
-impl<S: Send + Sync> FromRequest<S> for Object {
+/// A body that is declared as JSON.
+#[derive(Debug)]
+pub struct JsonBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
@@ -35,6 +39,15 @@ impl<S: Send + Sync> FromRequest<S> for Object {
                 Problem::malformed().detail("the body did not arrive")
             }
         })?;
+        Ok(Self(body))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Object {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let JsonBody(body) = JsonBody::from_request(request, state).await?;
         // serde_json refuses more than 128 levels, which bounds the depth.
         match serde_json::from_slice(&body) {
             Ok(Value::Object(object)) => Ok(Self(object)),

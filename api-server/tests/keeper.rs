@@ -90,6 +90,7 @@ impl Platform {
             spec: spec(),
             host: "site.test".to_owned(),
             priority: 5,
+            ttl: None,
         };
         self.ledger.accept(UserId::new(), &task, None).await.unwrap().id
     }
@@ -242,6 +243,9 @@ async fn a_due_tick_reaches_the_frontier_once_with_two_keepers() {
             time_zone: "UTC".to_owned(),
         }),
         on_change: OnChange::Replace,
+        ttl_after_finished: None,
+        successful_runs_history_limit: None,
+        failed_runs_history_limit: None,
     };
     let checked = CheckedUpsert {
         item,

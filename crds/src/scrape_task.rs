@@ -3,8 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
-use selextract_task::TaskSpec;
 pub use selextract_task::feed::OnChange;
+use selextract_task::{Duration, TaskSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::schema::{conditions, rule};
@@ -112,6 +112,20 @@ pub struct ScrapeTaskSpec {
     /// What a changed task does to a run of the old one that is under way, with or without a schedule: Replace cancels it and starts the new one at once, Forbid refuses the change until the run has ended. While suspend is set the run goes on.
     #[serde(default)]
     pub on_change: OnChange,
+
+    /// How long a finished run and its results are kept, such as 24h. Of the newest run its state stays. Without it they are kept as long as the cluster keeps any (spec.keeper.retention).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_after_finished: Option<Duration>,
+
+    /// How many succeeded runs are kept with their results; the newest run always stays. Without it their number is not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10000))]
+    pub successful_runs_history_limit: Option<u32>,
+
+    /// How many failed and canceled runs are kept with their results; the newest run always stays. Without it their number is not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10000))]
+    pub failed_runs_history_limit: Option<u32>,
 }
 
 fn default_priority() -> u8 {

@@ -172,6 +172,18 @@ impl Frontier {
         })
     }
 
+    /// How many workers listen to its word.
+    pub async fn workers(&self) -> Result<u64, FrontierError> {
+        let mut connection = self.connection().await?;
+        let (_, listening): (String, u64) = redis::cmd("PUBSUB")
+            .arg("NUMSUB")
+            .arg(WAKE)
+            .query_async(&mut connection)
+            .await
+            .context(FrontierSnafu { doing: "asking" })?;
+        Ok(listening)
+    }
+
     /// Whether it answers.
     pub async fn ping(&self) -> Result<(), FrontierError> {
         let mut connection = self.connection().await?;

@@ -6,7 +6,9 @@ pub mod bootstrap;
 pub mod cache;
 pub mod frontier;
 pub mod ledger;
+pub mod previews;
 pub mod telemetry;
+pub mod waiting;
 
 use std::time::Duration;
 

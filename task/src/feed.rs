@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::TaskSpec;
+use crate::{Duration, TaskSpec};
 
 /// The most items in one [`Upserts`] or [`Removals`], and the most changes in one [`Changes`].
 pub const MAX_ITEMS: usize = 500;
@@ -44,6 +44,15 @@ pub struct Upsert {
     pub schedule: Option<Schedule>,
     /// What a changed spec does to a run that is under way.
     pub on_change: OnChange,
+    /// How long a finished run and its results are kept; without it as long as the platform keeps any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_after_finished: Option<Duration>,
+    /// How many succeeded runs are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successful_runs_history_limit: Option<u32>,
+    /// How many failed and canceled runs are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_runs_history_limit: Option<u32>,
 }
 
 /// When a task runs again and again.

@@ -15,6 +15,8 @@ pub use fields::{Change, CompiledField, Shape, Take};
 /// The longest time a page may ask for: the guide's critical task processing time ("Key Performance Metrics").
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest time that a run may be given: 10,000 pages of the longest time are two weeks.
+const MAX_DURATION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A spec that was checked and compiled: every selector parses, every limit holds.
 #[derive(Clone, Debug)]
@@ -49,6 +51,10 @@ pub struct Plan {
     pub retry_delay: std::time::Duration,
     /// How long one page may take.
     pub timeout: std::time::Duration,
+    /// How long the run may take from its first page on.
+    pub max_duration: Option<std::time::Duration>,
+    /// The most compute units of the run.
+    pub max_compute_units: Option<u32>,
 }
 
 /// What something is read from.
@@ -159,6 +165,12 @@ impl TaskSpec {
             Duration::from_millis(100),
             Duration::from_secs(900),
         );
+        if let Some(longest) = self.max_duration {
+            check.within("maxDuration", longest, MIN_TIMEOUT, MAX_DURATION);
+        }
+        if let Some(units) = self.max_compute_units {
+            check.range("maxComputeUnits", units.into(), 1, 1_000_000_000);
+        }
         if let Some(name) = &self.name
             && (name.trim().is_empty() || name.chars().count() > 200)
         {
@@ -185,6 +197,8 @@ impl TaskSpec {
                 max_retries: self.max_retries,
                 retry_delay: self.retry_delay.get(),
                 timeout: self.timeout.get(),
+                max_duration: self.max_duration.map(Duration::get),
+                max_compute_units: self.max_compute_units,
             }),
             _ => Err(Violations(check.violations)),
         }

@@ -88,6 +88,15 @@ pub struct TaskSpec {
     /// How long one page may take, from the request to the record, at most 120s (the guide's critical task processing time).
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
+
+    /// How long the whole run may take from its first page on, waits and pauses included, at least 1s and at most 30d. Beyond it the run fails; what was read stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<Duration>,
+
+    /// The most compute units of the run (1 is 1 CPU second, and 1 per 100 MB of egress). Beyond it the run fails; what was read stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub max_compute_units: Option<u32>,
 }
 
 /// What can be found without a selector.

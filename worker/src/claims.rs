@@ -1,6 +1,10 @@
 //! What the worker asks of the frontier and the ledger: runs to work on, and writes under their leases.
 
-use std::{collections::HashSet, future::Future, time::Duration};
+use std::{
+    collections::HashSet,
+    future::Future,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use rand::Rng;
 use selextract_platform::{
@@ -9,7 +13,7 @@ use selextract_platform::{
         hosts::{Admission, Outcome, Visit},
     },
     ledger::{
-        Ledger, LedgerError,
+        Ledger, LedgerError, TaskId,
         claims::{Claim, Ending, Fenced, Lease, NewPage, Renewed},
     },
 };
@@ -18,6 +22,9 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep},
 };
+
+/// When a task that its owner's limit kept waiting is tried again.
+const CROWDED_PAUSE: Duration = Duration::from_millis(500);
 
 /// The frontier or the ledger does not answer.
 #[derive(Debug, Snafu)]
@@ -106,11 +113,11 @@ impl Claims {
                 ..Claimed::default()
             });
         }
-        let claims = self
-            .ledger
-            .claim(&taken.ids, &self.worker, self.lease)
-            .await
-            .context(ClaimSnafu)?;
+        let claims = self.ledger.claim(&taken.ids, &self.worker, self.lease).await;
+        let claims = claims.context(ClaimSnafu)?;
+        if claims.len() < taken.ids.len() {
+            self.put_back(&taken.ids, &claims).await;
+        }
         Ok(Claimed {
             claims,
             // What somebody else had done already says nothing about the rest.
@@ -130,6 +137,30 @@ impl Claims {
     pub async fn end(&self, host: &str, claim: &Claim, outcome: Outcome) {
         if let Err(error) = self.frontier.end(host, claim.id, claim.user_id, outcome).await {
             tracing::warn!(host, %error, "A host's slot could not be given back; it expires.");
+        }
+    }
+
+    /// What its owner's limit of running tasks kept from being claimed is offered again a moment later: the refill comes too seldom for
+    /// an owner whose tasks are short. What is lost here the refill finds.
+    async fn put_back(&self, ids: &[TaskId], claims: &[Claim]) {
+        let left: Vec<TaskId> = ids
+            .iter()
+            .filter(|id| claims.iter().all(|claim| claim.id != **id))
+            .copied()
+            .collect();
+        match self.ledger.crowded_out(&left).await {
+            Ok(entries) if entries.is_empty() => {}
+            Ok(mut entries) => {
+                let wait = i64::try_from(jittered(CROWDED_PAUSE).as_millis()).unwrap_or_default();
+                let again = now_milliseconds() + wait;
+                for entry in &mut entries {
+                    entry.due_milliseconds = again;
+                }
+                if let Err(error) = self.frontier.offer(&entries).await {
+                    tracing::warn!(%error, "Tasks beyond a quota were not put back; the keeper will find them.");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "Tasks beyond a quota were not put back; the keeper will find them."),
         }
     }
 
@@ -200,6 +231,11 @@ impl Claims {
             pause = (pause * 2).min(Duration::from_secs(5));
         }
     }
+}
+
+fn now_milliseconds() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// So that what failed together does not come back together.

@@ -17,7 +17,7 @@ use url::Url;
 use crate::{
     claims::{Claims, jittered},
     failure::Failure,
-    robots::{Known, Robots, rules::Rules, unavailable},
+    robots::{Known, Robots, disallowed, rules::Rules, unavailable},
 };
 
 /// The longest wait for a host that is waited for in place.
@@ -84,8 +84,7 @@ impl<'a> Gate<'a> {
         if plan.obeys_robots {
             let (rules, has_turn) = self.rules(url, plan, stop).await?;
             if let Some(rule) = rules.objection(url) {
-                let message = format!("the site's robots.txt does not allow {} ({rule})", url.path());
-                return Err(Stopped::Failed(Failure::permanent("RobotsDisallowed", message)));
+                return Err(Stopped::Failed(disallowed(url, &rule)));
             }
             if !has_turn {
                 let delay = own.max(rules.crawl_delay.unwrap_or_default());

@@ -12,6 +12,7 @@ pub mod extract;
 pub mod failure;
 pub mod fetch;
 pub mod gate;
+pub mod preview;
 pub mod probes;
 pub mod robots;
 pub mod run;

@@ -127,6 +127,12 @@ pub fn unavailable(status: u16) -> Failure {
     )
 }
 
+/// The failure of a page that its site's robots.txt does not allow, by this rule.
+pub fn disallowed(url: &Url, rule: &str) -> Failure {
+    let message = format!("the site's robots.txt does not allow {} ({rule})", url.path());
+    Failure::permanent("RobotsDisallowed", message)
+}
+
 impl std::fmt::Debug for Robots {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Robots").finish_non_exhaustive()

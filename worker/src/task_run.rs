@@ -129,11 +129,17 @@ struct Run<'a> {
     records: u64,
     /// Attempts at the page that is next, this one included.
     attempt: u32,
+    /// When the run has taken as long as it may.
+    ends: Option<Instant>,
 }
 
 impl<'a> Run<'a> {
     fn new(engines: &'a Engines, claims: &'a Claims, claim: &'a Claim, plan: Plan, history: History) -> Self {
+        let ran = Duration::from_secs_f64(claim.running_seconds.clamp(0.0, 1e9));
         Self {
+            ends: plan
+                .max_duration
+                .map(|longest| Instant::now() + longest.saturating_sub(ran)),
             engines,
             claims,
             claim,
@@ -160,6 +166,9 @@ impl<'a> Run<'a> {
             if stop.is_cancelled() {
                 return Ok(Walk::Ended(Ending::HandedBack));
             }
+            if let Some(over) = self.over(spending) {
+                return Ok(Walk::Ended(Ending::Failed(told(&over))));
+            }
             match gate.pass(&next, &self.plan, stop).await {
                 Ok(()) => {}
                 Err(Stopped::GivenBack(ending)) => return Ok(Walk::Ended(ending)),
@@ -170,7 +179,10 @@ impl<'a> Run<'a> {
             gate.ended(read.as_ref().map_or_else(Failure::outcome, |_| Outcome::Answered));
             let (page, extracted) = match read {
                 Ok(read) => read,
-                Err(failure) => return Ok(Walk::Ended(self.failed(&failure, started))),
+                Err(failure) => {
+                    let failure = self.over(spending).unwrap_or(failure);
+                    return Ok(Walk::Ended(self.failed(&failure, started)));
+                }
             };
             let following = self.following(&next, &page.url, &extracted);
             match self.commit(&page, extracted, following.as_ref()).await? {
@@ -180,6 +192,9 @@ impl<'a> Run<'a> {
                     if renewed.cancel_requested {
                         return Ok(Walk::Ended(Ending::Canceled));
                     }
+                    if renewed.paused && following.is_some() {
+                        return Ok(Walk::Ended(Ending::HandedBack));
+                    }
                 }
             }
             match following {
@@ -187,6 +202,26 @@ impl<'a> Run<'a> {
                 None => return Ok(Walk::Ended(self.finished())),
             }
         }
+    }
+
+    /// Why the run may not go on: it has taken as long or cost as much as its spec allows.
+    fn over(&self, spending: &Spending) -> Option<Failure> {
+        if let (Some(ends), Some(longest)) = (self.ends, self.plan.max_duration)
+            && Instant::now() >= ends
+        {
+            let longest =
+                selextract_task::Duration::from_millis(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX));
+            return Some(Failure::permanent(
+                "MaxDuration",
+                format!("the run took longer than its maxDuration of {longest}"),
+            ));
+        }
+        let most = u64::from(self.plan.max_compute_units?);
+        let used = u64::try_from(self.claim.units_used).unwrap_or_default() + spending.units();
+        (used > most).then(|| {
+            let message = format!("the run used {used} compute units and its maxComputeUnits is {most}");
+            Failure::permanent("MaxComputeUnits", message)
+        })
     }
 
     /// Where this claim begins. `None` when every page was committed and only the end was not.
@@ -200,7 +235,8 @@ impl<'a> Run<'a> {
 
     /// Fetches and extracts within the page's time.
     async fn read(&mut self, url: &Url, spending: &mut Spending) -> Result<(Page, Extracted), Failure> {
-        let allowed = self.plan.timeout;
+        let left = self.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
+        let allowed = self.plan.timeout.min(left.unwrap_or(Duration::MAX));
         let deadline = Instant::now() + allowed;
         let late = |_: Elapsed| {
             let allowed =

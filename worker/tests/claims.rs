@@ -1,5 +1,9 @@
 //! Whole workers against real PostgreSQL, PgBouncer and Valkey, and a paginated site on loopback: nothing is lost, nothing doubled.
-#![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test's helper cannot do fails the test"
+)]
 
 #[path = "hostile/http.rs"]
 mod hostile;
@@ -29,6 +33,7 @@ use selextract_platform::{
         claims::{Ending, Fenced, NewPage},
         tasks::{NewTask, TaskDetail},
     },
+    previews::{Answer, Asked, Previews, Request},
 };
 use selextract_task::TaskSpec;
 use selextract_worker::{
@@ -37,6 +42,7 @@ use selextract_worker::{
     contact::Contact,
     cpu::Meter,
     fetch::http::Http,
+    preview,
     robots::Robots,
     run::{self, Ended, Pace},
     task_run::Engines,
@@ -64,6 +70,7 @@ async fn page(number: i32, hits: Arc<[AtomicU32]>) -> Response {
 struct Bench {
     ledger: Ledger,
     frontier: Frontier,
+    previews: Previews,
     proxy: ForwardProxy,
     owner: UserId,
     hits: Arc<[AtomicU32]>,
@@ -85,8 +92,8 @@ impl Bench {
             .await
             .unwrap();
         let ledger = ledger(&database.url);
-        let redis = services.redis_url().unwrap();
-        let frontier = Frontier::connect_lazy(&Secret(redis.clone())).unwrap();
+        let redis = Secret(services.redis_url().unwrap());
+        let frontier = Frontier::connect_lazy(&redis).unwrap();
         let hits: Arc<[AtomicU32]> = (0..=PAGES).map(|_| AtomicU32::new(0)).collect();
         let counted = Arc::clone(&hits);
         let asked: Arc<Mutex<Vec<(String, Instant)>>> = Arc::default();
@@ -117,12 +124,13 @@ impl Bench {
         Self {
             ledger,
             frontier,
+            previews: Previews::connect_lazy(&redis).unwrap(),
             proxy,
             owner,
             hits,
             asked,
             robots,
-            redis,
+            redis: redis.0,
             database: database.name,
             keeper,
         }
@@ -139,11 +147,18 @@ impl Bench {
             host: spec.compile().unwrap().url.host_str().unwrap().into(),
             spec,
             priority: 5,
+            ttl: None,
         };
         self.ledger.accept(self.owner, &task, None).await.unwrap().id
     }
 
     fn worker(&self, name: &str, pace: Pace, stop: &CancellationToken) -> JoinHandle<Ended> {
+        let engines = self.engines();
+        let claims = Claims::new(self.ledger.clone(), self.frontier.clone(), name.into(), pace.lease);
+        tokio::spawn(run::run(engines, Arc::new(claims), pace, stop.clone()))
+    }
+
+    fn engines(&self) -> Engines {
         let metrics = Metrics::new(&prometheus::Registry::new(), 4).unwrap();
         let browser = BrowserSettings {
             program: "/nonexistent".into(),
@@ -155,15 +170,13 @@ impl Bench {
             max_memory: 1 << 30,
         };
         let http = Http::new(&self.proxy.url).unwrap();
-        let engines = Engines {
+        Engines {
             robots: Robots::new(http.clone(), self.frontier.clone()),
             http,
             browsers: Arc::new(Browsers::new(browser, metrics.clone())),
             cpu: Meter::of_this_process(),
             metrics,
-        };
-        let claims = Claims::new(self.ledger.clone(), self.frontier.clone(), name.into(), pace.lease);
-        tokio::spawn(run::run(engines, Arc::new(claims), pace, stop.clone()))
+        }
     }
 
     async fn task(&self, id: TaskId) -> TaskDetail {
@@ -203,6 +216,18 @@ impl Bench {
 
     fn robots(&self, status: StatusCode, text: &str) {
         *self.robots.lock().unwrap() = (status, text.to_owned());
+    }
+
+    async fn preview(&self, spec: Value) -> Answer {
+        let request = Request {
+            id: uuid::Uuid::now_v7(),
+            deadline_milliseconds: jiff::Timestamp::now().as_millisecond() + 10_000,
+            spec: serde_json::from_value(spec).unwrap(),
+        };
+        match self.previews.ask(&request, Duration::from_secs(11)).await.unwrap() {
+            Asked::Answered(answer) => *answer,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn hits(&self) -> Vec<u32> {
@@ -432,6 +457,78 @@ async fn a_canceled_run_ends_at_a_page_boundary() {
     bench.ledger.cancel(None, id).await.unwrap();
     let task = bench.until(id, "the run ends", |task| task.status == "canceled").await;
     assert!(task.pages < PAGES);
+    stop.cancel();
+    worker.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_reads_one_page_at_once_and_stores_nothing() {
+    let bench = Bench::new().await;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(preview::serve(bench.engines(), bench.previews.clone(), stop.clone()));
+    let spec = |url: &str| {
+        json!({
+            "url": url, "items": "li", "fields": [{ "name": "t" }], "pagination": { "nextSelector": "a[rel=next]" },
+        })
+    };
+    let answer = bench.preview(spec("http://site.test/list/1")).await;
+    assert_eq!((answer.found, answer.records.len(), &answer.error), (3, 3, &None));
+    assert_eq!(answer.records[0]["t"], "1.0");
+    assert_eq!(answer.next_url.as_deref(), Some("http://site.test/list/2"));
+    let broken = bench.preview(spec("http://site.test/broken")).await;
+    assert_eq!(broken.error.unwrap().class, "HttpStatus", "it is not tried again");
+    assert_eq!(bench.hits()[..2], [1, 0], "one page");
+    let tasks = selextract_test_services::start().sql(&bench.database, "SELECT count(*) FROM tasks");
+    assert_eq!(tasks.unwrap(), "0");
+    stop.cancel();
+    serving.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_run_stops_at_a_page_boundary_and_goes_on_from_there() {
+    let bench = Bench::new().await;
+    let stop = CancellationToken::new();
+    let worker = bench.worker("w1", pace(), &stop);
+    let id = bench.accept(json!({})).await;
+    bench.until(id, "some pages are read", |task| task.pages >= 2).await;
+    bench.ledger.pause(None, id).await.unwrap();
+    let paused = bench
+        .until(id, "the run is let go", |task| task.status == "pending")
+        .await;
+    assert!(paused.pages < PAGES && paused.paused);
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(bench.task(id).await.pages, paused.pages, "nobody goes on with it");
+    bench.ledger.resume(None, id).await.unwrap();
+    bench.until(id, "the run ends", |task| task.status == "succeeded").await;
+    assert_eq!(bench.texts(id).await, every_record());
+    assert_eq!(bench.hits(), vec![1; 12], "no page was fetched twice");
+    stop.cancel();
+    worker.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_takes_too_long_or_costs_too_much_fails_with_its_own_class_and_keeps_what_it_read() {
+    let bench = Bench::new().await;
+    // Earlier claims of it used more than it may.
+    let dear = bench.accept(json!({ "maxComputeUnits": 1 })).await;
+    bench.sql(&format!("UPDATE tasks SET compute_units_used = 5 WHERE id = '{dear}'"));
+    let long = bench.accept(json!({ "maxDuration": "30s" })).await;
+    let stop = CancellationToken::new();
+    let worker = bench.worker("w1", pace(), &stop);
+    bench.until(long, "some pages are read", |task| task.pages >= 2).await;
+    bench.sql(&format!(
+        "UPDATE tasks SET started_at = now() - interval '10 minutes' WHERE id = '{long}'"
+    ));
+    bench.ledger.pause(None, long).await.unwrap();
+    bench
+        .until(long, "it is let go or over", |task| task.status != "running")
+        .await;
+    bench.ledger.resume(None, long).await.unwrap();
+    for (id, class) in [(long, "MaxDuration"), (dear, "MaxComputeUnits")] {
+        let task = bench.until(id, class, |task| task.status == "failed").await;
+        assert_eq!(task.error_class.as_deref(), Some(class), "{task:?}");
+    }
+    assert!(bench.task(long).await.pages >= 2);
     stop.cancel();
     worker.await.unwrap();
 }

@@ -69,12 +69,11 @@ impl Limiter {
             Step::Ask(_) if inner.rests() => meter.alone(inner.limit, Instant::now()),
             Step::Ask(tokens) => {
                 let key = format!("rate:{}:{client}", inner.name);
-                match inner.shared.take_tokens(&key, inner.limit, tokens).await {
-                    Some(grant) => meter.granted(grant, Instant::now()),
-                    None => {
-                        inner.rest();
-                        meter.alone(inner.limit, Instant::now())
-                    }
+                if let Some(grant) = inner.shared.take_tokens(&key, inner.limit, tokens).await {
+                    meter.granted(grant, Instant::now())
+                } else {
+                    inner.rest();
+                    meter.alone(inner.limit, Instant::now())
                 }
             }
         }

@@ -2,8 +2,15 @@
 
 pub mod api_keys;
 pub mod auth;
+pub mod batch;
+pub mod dead_letters;
+pub mod events;
 pub mod health;
 pub mod insight;
+pub mod preview;
+pub mod quotas;
 pub mod results;
+pub mod run_control;
+pub mod schedules;
 pub mod tasks;
 pub mod users;

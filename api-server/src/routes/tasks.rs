@@ -6,14 +6,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode, header};
+use jiff::Timestamp;
 use selextract_platform::{
     frontier::Entry,
     ledger::{
         LedgerError, TaskId, UserId,
         tasks::{self, Idempotency, NewTask, PAGE_ROWS},
     },
+    waiting::{self, Facts, HostState, Reason},
 };
-use selextract_task::{Plan, TaskSpec, feed::RunState};
+use selextract_task::{
+    Duration, Plan, TaskSpec,
+    feed::{RunError, RunState},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -32,6 +37,7 @@ use crate::{
 pub const DEFAULT_PRIORITY: u8 = 5;
 const MAX_PRIORITY: u8 = 9;
 const MAX_IDEMPOTENCY_KEY: usize = 255;
+const MAX_TTL: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
 /// Which tasks are listed.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -86,6 +92,8 @@ pub struct TaskView {
     waiting: Option<Waiting>,
     /// Somebody asked to end it, and the worker has not yet.
     cancel_requested: bool,
+    /// It is held until it is resumed; a worker that has it still lets go at its next page boundary.
+    paused: bool,
     /// Why it failed, or why it waits for a retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<RunErrorView>,
@@ -98,8 +106,10 @@ pub struct TaskView {
     pub(super) warnings: i64,
     /// 1 unit is 1 CPU second of worker and browser, and 1 per 100 MB of egress, rounded up.
     pub(super) compute_units_used: i64,
-    /// How often a worker took it up.
+    /// How often a worker took up the page that is next.
     attempts: i32,
+    /// How often it was replayed.
+    replays: i32,
     /// RFC 3339.
     created_at: String,
     /// RFC 3339.
@@ -108,6 +118,9 @@ pub struct TaskView {
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     finished_at: Option<String>,
+    /// RFC 3339; when it is removed with its results.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
     /// What is extracted.
     #[schema(schema_with = spec_schema)]
     pub(super) spec: Value,
@@ -116,12 +129,33 @@ pub struct TaskView {
 /// Why a pending task does not run yet.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Waiting {
-    /// `worker`: it waits for a free worker, or for its turn. `retry`: it failed and is tried again.
-    #[schema(example = "worker")]
-    reason: &'static str,
-    /// RFC 3339; when the retry is due.
+    /// Why.
+    #[schema(inline)]
+    reason: WaitingReason,
+    /// RFC 3339; about when it goes on, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
+}
+
+/// Why a pending task does not run yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub enum WaitingReason {
+    /// It may run now and waits for its turn.
+    Queued,
+    /// Its host was asked as often as politeness allows for the moment.
+    DomainLimited,
+    /// Its host does not answer, or asked to be left alone.
+    HostUnavailable,
+    /// Its owner has used up a quota.
+    QuotaExceeded,
+    /// No worker is there.
+    NoWorker,
+    /// Somebody paused it.
+    Paused,
+    /// Its time has not come.
+    Scheduled,
+    /// It failed, and is tried again after a while.
+    RetryBackoff,
 }
 
 /// Why a task failed.
@@ -153,10 +187,7 @@ pub async fn list(
     caller: Caller,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Tasks>, Problem> {
-    let owner = match params.owner {
-        None => caller.owner(),
-        Some(name) => named_owner(&state, &caller, &name).await?,
-    };
+    let owner = named_owner(&state, &caller, params.owner.as_deref()).await?;
     let status = params.status.map(RunState::from);
     let rows = state.ledger.list(owner, params.cursor.map(TaskId), status).await?;
     let full = i64::try_from(rows.len()) == Ok(PAGE_ROWS);
@@ -176,6 +207,7 @@ pub async fn list(
         (status = 400, body = Problem),
         (status = 413, body = Problem),
         (status = 422, body = Problem, description = "Everything that is wrong, at once"),
+        (status = 429, body = Problem, description = "A quota is used up, or too many requests"),
     ),
 )]
 pub async fn create(
@@ -184,8 +216,9 @@ pub async fn create(
     headers: HeaderMap,
     Object(body): Object,
 ) -> Result<Response, Problem> {
-    let idempotency = idempotency(&headers, &body)?;
+    let idempotency = idempotency_key(&headers, Value::Object(body.clone()).to_string().as_bytes())?;
     let task = read_new(body)?;
+    state.quotas.admit(caller.owner(), 1).await?;
     let accepted = match state.ledger.accept(caller.owner(), &task, idempotency.as_ref()).await {
         Err(LedgerError::IdempotencyConflict) => return Err(Problem::idempotency_mismatch()),
         accepted => accepted?,
@@ -252,14 +285,33 @@ pub async fn delete(State(state): State<AppState>, caller: Caller, Id(id): Id) -
 /// The task, when the caller may see it. Whoever may not is told that there is none.
 pub(super) async fn visible_task(state: &AppState, caller: &Caller, id: Uuid) -> Result<TaskView, Problem> {
     let task = state.ledger.task(caller.reach(), TaskId(id)).await?;
-    TaskView::read(task.ok_or_else(Problem::not_found)?)
+    let task = task.ok_or_else(Problem::not_found)?;
+    let waiting = fetch_waiting(state, &task).await?;
+    TaskView::read(task, waiting)
 }
 
-/// Whose tasks are listed when somebody is named. Only an admin may name somebody else.
-async fn named_owner(state: &AppState, caller: &Caller, name: &str) -> Result<UserId, Problem> {
-    if name == caller.name {
-        return Ok(caller.owner());
+/// Why a pending task does not run yet.
+async fn fetch_waiting(state: &AppState, task: &tasks::TaskDetail) -> Result<Option<Waiting>, Problem> {
+    if task.state()? != RunState::Pending {
+        return Ok(None);
     }
+    let now = Timestamp::now();
+    let facts = Facts {
+        paused: task.paused,
+        due: task.due_at.parse().unwrap_or(now),
+        attempts: task.attempts,
+        quota: state.quotas.holds(task.user_id).await?,
+        worker: state.presence.any_worker().await,
+        host: HostState::Open,
+    };
+    Ok(Some(waiting::explain(&facts, now).into()))
+}
+
+/// Whose things are meant: the caller's, or of whom he names. Only an admin may name somebody else.
+pub(super) async fn named_owner(state: &AppState, caller: &Caller, name: Option<&str>) -> Result<UserId, Problem> {
+    let Some(name) = name.filter(|name| *name != caller.name) else {
+        return Ok(caller.owner());
+    };
     if caller.role != Role::Admin {
         return Err(Problem::not_found());
     }
@@ -268,24 +320,32 @@ async fn named_owner(state: &AppState, caller: &Caller, name: &str) -> Result<Us
 }
 
 impl TaskView {
-    fn read(task: tasks::TaskDetail) -> Result<Self, Problem> {
+    /// Whether it can still change.
+    pub(super) fn has_ended(&self) -> bool {
+        !RunState::from(self.status).is_open()
+    }
+
+    fn read(task: tasks::TaskDetail, waiting: Option<Waiting>) -> Result<Self, Problem> {
         let state = task.state()?;
         let error = task.error_class.zip(task.error_message);
         Ok(Self {
             id: task.id.0,
             status: state.into(),
-            waiting: waiting(state, task.attempts, task.due_at),
+            waiting,
             cancel_requested: task.cancel_requested && state.is_open(),
-            error: error.map(|(class, message)| RunErrorView { class, message }),
+            paused: task.paused && state.is_open(),
+            error: error.map(|(class, message)| RunError { class, message }.into()),
             priority: task.priority,
             pages: task.pages,
             records: task.records,
             warnings: task.warnings,
             compute_units_used: task.compute_units_used,
             attempts: task.attempts,
+            replays: task.replays,
             created_at: task.created_at,
             started_at: task.started_at,
             finished_at: task.finished_at,
+            expires_at: task.expires_at,
             spec: task.spec.0,
         })
     }
@@ -331,12 +391,34 @@ impl From<Status> for RunState {
     }
 }
 
-fn waiting(state: RunState, attempts: i32, due_at: String) -> Option<Waiting> {
-    let retries = attempts > 0;
-    (state == RunState::Pending).then(|| Waiting {
-        reason: if retries { "retry" } else { "worker" },
-        until: retries.then_some(due_at),
-    })
+impl From<RunError> for RunErrorView {
+    fn from(RunError { class, message }: RunError) -> Self {
+        Self { class, message }
+    }
+}
+
+impl From<waiting::Waiting> for Waiting {
+    fn from(waiting: waiting::Waiting) -> Self {
+        Self {
+            reason: waiting.reason.into(),
+            until: waiting.until.map(|until| until.to_string()),
+        }
+    }
+}
+
+impl From<Reason> for WaitingReason {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Queued => Self::Queued,
+            Reason::DomainLimited => Self::DomainLimited,
+            Reason::HostUnavailable => Self::HostUnavailable,
+            Reason::QuotaExceeded => Self::QuotaExceeded,
+            Reason::NoWorker => Self::NoWorker,
+            Reason::Paused => Self::Paused,
+            Reason::Scheduled => Self::Scheduled,
+            Reason::RetryBackoff => Self::RetryBackoff,
+        }
+    }
 }
 
 /// The schema that [`crate::openapi::complete`] adds.
@@ -345,8 +427,22 @@ fn spec_schema() -> Ref {
 }
 
 /// The new task, or everything that is wrong with it.
-fn read_new(mut body: Map<String, Value>) -> Result<NewTask, Problem> {
+fn read_new(body: Map<String, Value>) -> Result<NewTask, Problem> {
     let mut errors = Vec::new();
+    parse(body, &mut errors).ok_or_else(|| Problem::invalid().errors(errors))
+}
+
+/// The spec, which compiles, or everything that is wrong with it.
+pub(super) fn read_spec(body: Map<String, Value>) -> Result<TaskSpec, Problem> {
+    let mut errors = Vec::new();
+    let spec: Option<TaskSpec> = strict::decode(Value::Object(body), &mut errors);
+    let plan = spec.as_ref().and_then(|spec| compile(spec, &mut errors));
+    let checked = spec.filter(|_| plan.is_some() && errors.is_empty());
+    checked.ok_or_else(|| Problem::invalid().errors(errors))
+}
+
+/// The new task; everything that is wrong with it goes to `errors`.
+pub(super) fn parse(mut body: Map<String, Value>, errors: &mut Vec<FieldError>) -> Option<NewTask> {
     let priority = match body.shift_remove("priority") {
         None => DEFAULT_PRIORITY,
         Some(value) => read_priority(&value).unwrap_or_else(|| {
@@ -355,15 +451,23 @@ fn read_new(mut body: Map<String, Value>) -> Result<NewTask, Problem> {
             DEFAULT_PRIORITY
         }),
     };
-    let spec: Option<TaskSpec> = strict::decode(Value::Object(body), &mut errors);
-    let plan = spec.as_ref().and_then(|spec| compile(spec, &mut errors));
-    match (spec, plan) {
-        (Some(spec), Some(plan)) if errors.is_empty() => {
-            let host = plan.url.host_str().unwrap_or_default().to_owned();
-            Ok(NewTask { spec, host, priority })
+    let ttl = body.shift_remove("ttlAfterFinished").and_then(|value| {
+        let ttl = read_ttl(&value);
+        if ttl.is_none() {
+            let cure = "must be a duration of at most 3650d, such as 24h";
+            errors.push(FieldError::new("ttlAfterFinished", strict::echo(&value), cure));
         }
-        _ => Err(Problem::invalid().errors(errors)),
-    }
+        ttl
+    });
+    let spec: Option<TaskSpec> = strict::decode(Value::Object(body), errors);
+    let plan = spec.as_ref().and_then(|spec| compile(spec, errors));
+    let (spec, plan) = spec.zip(plan).filter(|_| errors.is_empty())?;
+    Some(NewTask {
+        spec,
+        host: plan.url.host_str().unwrap_or_default().to_owned(),
+        priority,
+        ttl: ttl.map(Duration::get),
+    })
 }
 
 fn compile(spec: &TaskSpec, errors: &mut Vec<FieldError>) -> Option<Plan> {
@@ -385,7 +489,13 @@ fn read_priority(value: &Value) -> Option<u8> {
     (number <= MAX_PRIORITY).then_some(number)
 }
 
-fn idempotency(headers: &HeaderMap, body: &Map<String, Value>) -> Result<Option<Idempotency>, Problem> {
+fn read_ttl(value: &Value) -> Option<Duration> {
+    let ttl: Duration = value.as_str()?.parse().ok()?;
+    (ttl <= MAX_TTL).then_some(ttl)
+}
+
+/// The idempotency key of a request with this body, when it has one.
+pub(super) fn idempotency_key(headers: &HeaderMap, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
     let Some(value) = headers.get("idempotency-key") else {
         return Ok(None);
     };
@@ -395,10 +505,9 @@ fn idempotency(headers: &HeaderMap, body: &Map<String, Value>) -> Result<Option<
         .filter(|key| (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()));
     let key = key
         .ok_or_else(|| Problem::malformed().detail("Idempotency-Key must have 1 to 255 printable ASCII characters"))?;
-    let text = Value::Object(body.clone()).to_string();
     Ok(Some(Idempotency {
         key: key.to_owned(),
-        body_hash: Sha256::digest(text).into(),
+        body_hash: Sha256::digest(body).into(),
     }))
 }
 

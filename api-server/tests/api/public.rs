@@ -124,6 +124,255 @@ async fn a_task_is_canceled_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_is_paused_and_resumed_and_says_why_it_waits() {
+    let api = Api::start().await;
+    let admin = api.login("admin", support::ADMIN_PASSWORD).await;
+    let ann = api.user(&admin, "ann").await;
+    let body = json!({ "url": "https://example.com/", "fields": [{ "name": "t" }], "ttlAfterFinished": "24h" });
+    let created = api.post("/api/v1/tasks", Some(&ann), &body).await.json();
+    assert_eq!(created["waiting"], json!({ "reason": "NoWorker" }), "{created}");
+    let path = format!("/api/v1/tasks/{}", created["id"].as_str().unwrap());
+    let paused = api.post(&format!("{path}/pause"), Some(&ann), &json!({})).await.json();
+    assert_eq!(
+        (&paused["paused"], &paused["waiting"]["reason"]),
+        (&json!(true), &json!("Paused"))
+    );
+    let resumed = api.post(&format!("{path}/resume"), Some(&ann), &json!({})).await;
+    assert_eq!(resumed.json()["paused"], false, "{}", resumed.text);
+    assert_eq!(
+        api.post(&format!("{path}/replay"), Some(&ann), &json!({})).await.status,
+        StatusCode::CONFLICT,
+        "it has not failed"
+    );
+    api.post(&format!("{path}/cancel"), Some(&ann), &json!({})).await;
+    let ended = api.post(&format!("{path}/pause"), Some(&ann), &json!({})).await;
+    assert_eq!(ended.status, StatusCode::CONFLICT, "{}", ended.text);
+    let task = api.get(&path, Some(&ann)).await.json();
+    assert!(task["expires_at"].is_string() && task["waiting"].is_null(), "{task}");
+    let wrong = json!({ "url": "https://example.com/", "fields": [{ "name": "t" }], "ttlAfterFinished": "soon" });
+    let refused = api.post("/api/v1/tasks", Some(&ann), &wrong).await;
+    assert_eq!(
+        refused.json()["errors"][0]["field"],
+        "ttlAfterFinished",
+        "{}",
+        refused.text
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preview_is_read_by_a_worker_stored_nowhere_and_limited() {
+    let api = Api::start_with_previews("2/1h").await;
+    let admin = api.login("admin", support::ADMIN_PASSWORD).await;
+    let mut body = spec("https://example.com/");
+    let nobody = api.post("/api/v1/tasks:preview", Some(&admin), &body).await;
+    assert_eq!(nobody.status, StatusCode::SERVICE_UNAVAILABLE, "{}", nobody.text);
+    assert!(nobody.text.contains("no worker is there"), "{}", nobody.text);
+    let other = api.another_replica();
+    let worker = api.state.previews.clone();
+    let frontier = api.state.frontier.clone();
+    let listening = tokio::spawn(async move { frontier.listen(&tokio::sync::Notify::new()).await });
+    while !matches!(api.state.frontier.workers().await, Ok(1)) {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let work = async {
+        let request = worker.listen().await.unwrap().next().await.unwrap().unwrap();
+        let answer = json!({ "url": request.spec.url, "records": [{ "title": "one" }], "found": 1, "warnings": 0 });
+        worker
+            .answer(request.id, &serde_json::from_value(answer).unwrap())
+            .await
+            .unwrap();
+    };
+    let (preview, ()) = tokio::join!(other.post("/api/v1/tasks:preview", Some(&admin), &body), work);
+    assert_eq!(preview.status, StatusCode::OK, "{}", preview.text);
+    assert_eq!(preview.json()["records"], json!([{ "title": "one" }]));
+    let limited = other.post("/api/v1/tasks:preview", Some(&admin), &body).await;
+    assert_eq!(limited.status, StatusCode::TOO_MANY_REQUESTS, "{}", limited.text);
+    body["colour"] = json!("red");
+    let wrong = other.post("/api/v1/tasks:preview", Some(&admin), &body).await;
+    assert_eq!(wrong.json()["errors"][0]["field"], "colour", "{}", wrong.text);
+    let listed = api.get("/api/v1/tasks", Some(&admin)).await.json();
+    assert_eq!(listed["tasks"], json!([]));
+    listening.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_accepted_whole_or_not_at_all_and_once_for_its_key() {
+    let api = Api::start().await;
+    let admin = api.login("admin", support::ADMIN_PASSWORD).await;
+    let tasks: Vec<_> = (0..600).map(|n| spec(&format!("https://example.com/{n}"))).collect();
+    let batch = json!({ "tasks": tasks });
+    let first = api.post_once("/api/v1/tasks:batch", &admin, "all", &batch).await;
+    assert_eq!(first.status, StatusCode::CREATED, "{}", first.text);
+    let ids = first.json()["ids"].as_array().unwrap().clone();
+    assert_eq!(ids.len(), 600);
+    let again = api.post_once("/api/v1/tasks:batch", &admin, "all", &batch).await;
+    assert_eq!(again.json(), first.json(), "the same tasks in the same order");
+    let other = api
+        .post_once(
+            "/api/v1/tasks:batch",
+            &admin,
+            "all",
+            &json!({ "tasks": [spec("https://e.com")] }),
+        )
+        .await;
+    assert_eq!(other.json()["type"], "urn:selextract:problem:idempotency-mismatch");
+    let task = api
+        .get(&format!("/api/v1/tasks/{}", ids[599].as_str().unwrap()), Some(&admin))
+        .await
+        .json();
+    assert_eq!(task["spec"]["url"], "https://example.com/599");
+    let mut wrong = tasks[..10].to_vec();
+    wrong[7] = json!({ "url": "ftp://example.com", "fields": [{ "name": "a" }] });
+    let refused = api
+        .post("/api/v1/tasks:batch", Some(&admin), &json!({ "tasks": wrong }))
+        .await;
+    assert_eq!(refused.json()["errors"][0]["field"], "tasks[7].url", "{}", refused.text);
+    let large = json!({ "tasks": [{ "url": "x".repeat(2_000_000) }] });
+    let refused = api.post("/api/v1/tasks:batch", Some(&admin), &large).await;
+    assert_eq!(
+        refused.status,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "a batch may be larger than a task"
+    );
+    let used = api.get("/api/v1/quotas", Some(&admin)).await.json();
+    assert_eq!(used["queued"]["used"], 600, "{used}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_that_is_used_up_is_named_with_what_is_used_and_its_limit() {
+    let api = Api::start().await;
+    let admin = api.login("admin", support::ADMIN_PASSWORD).await;
+    let ann = api.user(&admin, "ann").await;
+    let limits = json!({ "queued": 3, "running": 0 });
+    assert_eq!(
+        api.put("/api/v1/quotas?owner=ann", &ann, &limits).await.status,
+        StatusCode::FORBIDDEN
+    );
+    let set = api.put("/api/v1/quotas?owner=ann", &admin, &limits).await;
+    assert_eq!(set.json()["queued"], json!({ "used": 0, "limit": 3 }), "{}", set.text);
+    let batch = |n| json!({ "tasks": vec![spec("https://example.com/"); n] });
+    let refused = api.post("/api/v1/tasks:batch", Some(&ann), &batch(4)).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{}", refused.text);
+    let problem = refused.json();
+    assert_eq!(
+        (&problem["type"], &problem["quota"]),
+        (
+            &json!("urn:selextract:problem:quota-exceeded"),
+            &json!({ "name": "queued", "used": 0, "limit": 3 })
+        )
+    );
+    let accepted = api.post("/api/v1/tasks:batch", Some(&ann), &batch(3)).await;
+    assert_eq!(accepted.status, StatusCode::CREATED, "{}", accepted.text);
+    let single = api
+        .post("/api/v1/tasks", Some(&ann), &spec("https://example.com/"))
+        .await;
+    assert_eq!(
+        (single.status, single.json()["quota"]["used"].clone()),
+        (StatusCode::TOO_MANY_REQUESTS, json!(3))
+    );
+    let id = accepted.json()["ids"][0].as_str().unwrap().to_owned();
+    let task = api
+        .another_replica()
+        .get(&format!("/api/v1/tasks/{id}"), Some(&ann))
+        .await
+        .json();
+    assert_eq!(
+        task["waiting"]["reason"], "QuotaExceeded",
+        "none of his may run: {task}"
+    );
+    let wrong = api
+        .put("/api/v1/quotas?owner=ann", &admin, &json!({ "queued": -1 }))
+        .await;
+    assert_eq!(wrong.json()["errors"][0]["field"], "queued", "{}", wrong.text);
+    assert_eq!(
+        api.put("/api/v1/quotas?owner=nobody", &admin, &limits).await.status,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_is_followed_by_events_to_its_end() {
+    let api = Api::start().await;
+    let admin = api.login("admin", support::ADMIN_PASSWORD).await;
+    let created = api
+        .post("/api/v1/tasks", Some(&admin), &spec("https://example.com/"))
+        .await
+        .json();
+    let id = created["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/tasks/{id}/events");
+    let run = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        api.run(&id, &[json!({ "title": "one" })]).await;
+    };
+    let (events, ()) = tokio::join!(api.get(&path, Some(&admin)), run);
+    assert_eq!(events.header("content-type"), "text/event-stream");
+    let first = events.text.split("\n\n").next().unwrap();
+    assert!(
+        first.starts_with("event: task\ndata: {") && first.contains("\"status\":\"pending\""),
+        "{first}"
+    );
+    let last = events.text.trim_end().rsplit("\n\n").next().unwrap();
+    assert!(
+        last.starts_with("event: end\n") && last.contains("\"status\":\"succeeded\""),
+        "{last}"
+    );
+    let stranger = api.user(&admin, "ann").await;
+    assert_eq!(api.get(&path, Some(&stranger)).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_are_listed_with_their_cause_and_replayed() {
+    let api = Api::start().await;
+    let admin = api.login("admin", support::ADMIN_PASSWORD).await;
+    let ann = api.user(&admin, "ann").await;
+    for class in ["Timeout", "NoRecords", "Timeout"] {
+        let created = api
+            .post("/api/v1/tasks", Some(&ann), &spec("https://example.com/a"))
+            .await
+            .json();
+        api.fail(created["id"].as_str().unwrap(), class).await;
+    }
+    let letters = api.get("/api/v1/dead-letters?cause=Timeout", Some(&ann)).await.json();
+    assert_eq!(letters["dead_letters"].as_array().unwrap().len(), 2, "{letters}");
+    let one = &letters["dead_letters"][0];
+    assert_eq!(
+        (&one["cause"], &one["url"]),
+        (&json!("Timeout"), &json!("https://example.com/a"))
+    );
+    let causes = api
+        .get("/api/v1/dead-letters/causes?owner=ann", Some(&admin))
+        .await
+        .json();
+    assert_eq!(causes["causes"][0], json!({ "cause": "Timeout", "count": 2 }));
+    let path = format!("/api/v1/tasks/{}/replay", one["id"].as_str().unwrap());
+    let replayed = api.post(&path, Some(&ann), &json!({})).await.json();
+    assert_eq!(
+        (&replayed["status"], &replayed["replays"]),
+        (&json!("pending"), &json!(1))
+    );
+    let by_cause = json!({ "cause": "Timeout" });
+    let answer = api
+        .post("/api/v1/dead-letters/replay", Some(&ann), &by_cause)
+        .await
+        .json();
+    assert_eq!(answer, json!({ "replayed": 1, "more": false }));
+    let all = api
+        .post("/api/v1/dead-letters/replay", Some(&ann), &json!({}))
+        .await
+        .json();
+    assert_eq!(all["replayed"], 1, "{all}");
+    let none = api
+        .post("/api/v1/dead-letters/replay", Some(&admin), &json!({}))
+        .await
+        .json();
+    assert_eq!(none["replayed"], 0, "an admin's are his own unless he names an owner");
+    let unknown = api
+        .post("/api/v1/dead-letters/replay", Some(&ann), &json!({ "couse": "x" }))
+        .await;
+    assert_eq!(unknown.status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_api_key_is_refused_at_once() {
     let api = Api::start().await;
     let admin = api.login("admin", support::ADMIN_PASSWORD).await;

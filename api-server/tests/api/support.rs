@@ -20,6 +20,7 @@ use selextract_platform::{
         claims::{Ending, NewPage},
     },
 };
+use selextract_task::feed::RunError;
 use selextract_test_services::{Database, start};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -82,6 +83,11 @@ impl Api {
     /// With these limits of users and of addresses.
     pub async fn start_with_limits(users: &str, addresses: &str) -> Self {
         Self::with(|settings, _| limit(settings, users, addresses)).await
+    }
+
+    /// With this limit of previews.
+    pub async fn start_with_previews(previews: &str) -> Self {
+        Self::with(|settings, _| settings.limits.preview_rate = previews.parse().unwrap()).await
     }
 
     /// With these limits, and a Redis that nobody listens on.
@@ -164,6 +170,10 @@ impl Api {
         self.send(request(Method::POST, path, token), Some(body)).await
     }
 
+    pub async fn put(&self, path: &str, token: &str, body: &Value) -> Answer {
+        self.send(request(Method::PUT, path, Some(token)), Some(body)).await
+    }
+
     pub async fn post_once(&self, path: &str, token: &str, key: &str, body: &Value) -> Answer {
         let request = request(Method::POST, path, Some(token)).header("idempotency-key", key);
         self.send(request, Some(body)).await
@@ -206,6 +216,19 @@ impl Api {
             .await
             .unwrap()
             .unwrap();
+    }
+
+    /// Fails a task as a worker does.
+    pub async fn fail(&self, id: &str, class: &str) {
+        let ledger = &self.state.ledger;
+        let lease = Duration::from_secs(30);
+        let claims = ledger.claim(&[id.parse().unwrap()], "a-worker", lease).await.unwrap();
+        let error = RunError {
+            class: class.to_owned(),
+            message: "it failed".to_owned(),
+        };
+        let ended = ledger.finish(claims[0].lease(), &Ending::Failed(error), 1).await;
+        ended.unwrap().unwrap();
     }
 
     /// Holds every statement on tasks up for a while.

@@ -88,6 +88,9 @@ pub fn compile(task: &ScrapeTask) -> Result<Upsert, Fault> {
         suspend: spec.suspend,
         schedule,
         on_change: spec.on_change,
+        ttl_after_finished: spec.ttl_after_finished,
+        successful_runs_history_limit: spec.successful_runs_history_limit,
+        failed_runs_history_limit: spec.failed_runs_history_limit,
     })
 }
 

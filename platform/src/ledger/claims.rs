@@ -40,6 +40,10 @@ pub struct Claim {
     pub next_url: Option<String>,
     /// Seconds from when it was due to this claim.
     pub waited_seconds: f64,
+    /// Seconds since it was first claimed, or first claimed after its last replay.
+    pub running_seconds: f64,
+    /// Compute units that earlier claims used, since its last replay.
+    pub units_used: i64,
 }
 
 /// The proof of a lease, to renew it.
@@ -58,6 +62,8 @@ pub struct Renewed {
     pub id: TaskId,
     /// Somebody asked to end it.
     pub cancel_requested: bool,
+    /// Somebody paused it: hand it back.
+    pub paused: bool,
 }
 
 /// A page to commit.
@@ -125,10 +131,18 @@ impl Ledger {
     pub async fn claim(&self, ids: &[TaskId], worker: &str, lease: Duration) -> Result<Vec<Claim>, LedgerError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         sqlx::query_as(
-            "WITH due AS (
-                 SELECT id, started_at IS NULL AS first FROM tasks
-                 WHERE id = ANY($1) AND status = 'pending' AND due_at <= now() + interval '100 milliseconds'
+            "WITH found AS (
+                 SELECT id, user_id, priority, started_at IS NULL AS first FROM tasks
+                 WHERE id = ANY($1) AND status = 'pending' AND NOT paused AND due_at <= now() + interval '100 milliseconds'
+                     AND NOT EXISTS (SELECT FROM owner_holds h WHERE h.user_id = tasks.user_id AND h.until > now())
                  FOR UPDATE SKIP LOCKED
+             ), room AS (
+                 SELECT q.user_id, q.running - (SELECT count(*) FROM tasks r WHERE r.status = 'running' AND r.user_id = q.user_id) AS free
+                 FROM owner_quotas q WHERE q.running IS NOT NULL AND q.user_id IN (SELECT user_id FROM found)
+             ), due AS (
+                 SELECT id, first FROM (
+                     SELECT found.*, row_number() OVER (PARTITION BY user_id ORDER BY priority DESC, id) AS place FROM found
+                 ) placed LEFT JOIN room USING (user_id) WHERE room.free IS NULL OR place <= room.free
              ), claimed AS (
                  UPDATE tasks SET status = 'running', worker = $2, lease_token = gen_random_uuid(),
                      lease_until = now() + make_interval(secs => $3), attempts = attempts + 1,
@@ -140,7 +154,9 @@ impl Ledger {
              )
              SELECT id, user_id, lease_token, spec, attempts, max_attempts, pages,
                     (SELECT p.next_url FROM pages p WHERE p.task_id = claimed.id AND p.number = claimed.pages) AS next_url,
-                    extract(epoch FROM now() - due_at)::double precision AS waited_seconds
+                    extract(epoch FROM now() - due_at)::double precision AS waited_seconds,
+                    extract(epoch FROM now() - started_at)::double precision AS running_seconds,
+                    compute_units_used - compute_units_before AS units_used
              FROM claimed ORDER BY priority DESC, id",
         )
         .bind(&ids)
@@ -159,7 +175,7 @@ impl Ledger {
             "UPDATE tasks SET lease_until = now() + make_interval(secs => $3)
              FROM unnest($1::uuid[], $2::uuid[]) AS held (id, token)
              WHERE tasks.id = held.id AND tasks.lease_token = held.token AND tasks.status = 'running'
-             RETURNING tasks.id, tasks.cancel_requested",
+             RETURNING tasks.id, tasks.cancel_requested, tasks.paused",
         )
         .bind(&ids)
         .bind(&tokens)
@@ -184,12 +200,12 @@ impl Ledger {
                  UPDATE tasks SET pages = pages + 1, records = records + $6, warnings = warnings + $7, attempts = 1,
                      lease_until = now() + make_interval(secs => $10)
                  WHERE id = $1 AND lease_token = $2 AND status = 'running' AND pages = $3 - 1
-                 RETURNING id, cancel_requested
+                 RETURNING id, cancel_requested, paused
              ), kept AS (
                  INSERT INTO pages (task_id, number, url, next_url, record_count, warnings, compressed, records)
                  SELECT id, $3, $4, $5, $6, $7, $8, $9 FROM held
              )
-             SELECT id, cancel_requested FROM held",
+             SELECT id, cancel_requested, paused FROM held",
         )
         .bind(held.id)
         .bind(held.token)
@@ -234,7 +250,7 @@ impl Ledger {
                      compute_units_used = compute_units_used + $8,
                      lease_token = NULL, lease_until = NULL, worker = NULL
                  WHERE id = $1 AND lease_token = $2 AND status = 'running'
-                 RETURNING id, user_id, source_uid, status, host, priority, due_at, pages, records, compute_units_used
+                 RETURNING id, user_id, source_uid, status, paused, host, priority, due_at, pages, records, compute_units_used
              ), counted AS (
                  INSERT INTO owner_counter_deltas (user_id, succeeded, failed, canceled, pages, records, compute_units)
                  SELECT user_id, (status = 'succeeded')::int, (status = 'failed')::int, (status = 'canceled')::int,
@@ -244,7 +260,7 @@ impl Ledger {
                  INSERT INTO changes (uid, task_id)
                  SELECT source_uid, id FROM ended WHERE status <> 'pending' AND source_uid IS NOT NULL
              )
-             SELECT status = 'pending' AS waits, id, user_id, host, priority,
+             SELECT status = 'pending' AND NOT paused AS waits, id, user_id, host, priority,
                     ceil(extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds
              FROM ended",
         )

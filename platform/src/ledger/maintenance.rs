@@ -53,6 +53,7 @@ struct Due {
     cron: String,
     time_zone: String,
     tick_milliseconds: i64,
+    ttl_seconds: Option<i64>,
 }
 
 impl Ledger {
@@ -122,7 +123,9 @@ impl Ledger {
     pub async fn refill(&self, after: Option<TaskId>) -> Result<(Vec<Entry>, Option<TaskId>), LedgerError> {
         let rows: Vec<EntryRow> = sqlx::query_as(
             "SELECT id, user_id, host, priority, ceil(extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds FROM tasks
-             WHERE status = 'pending' AND ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2",
+             WHERE status = 'pending' AND NOT paused AND ($1::uuid IS NULL OR id > $1)
+                 AND NOT EXISTS (SELECT FROM owner_holds h WHERE h.user_id = tasks.user_id AND h.until > now())
+             ORDER BY id LIMIT $2",
         )
         .bind(after)
         .bind(BATCH)
@@ -138,7 +141,7 @@ impl Ledger {
     /// Starts the runs of schedules that are due, each tick once, whoever else does the same. Returns how many started.
     pub async fn tick_schedules(&self, now: Timestamp) -> Result<u64, LedgerError> {
         let due: Vec<Due> = sqlx::query_as(
-            "SELECT uid, user_id, name, spec, spec_hash, priority, cron, time_zone,
+            "SELECT uid, user_id, name, spec, spec_hash, priority, cron, time_zone, ttl_seconds,
                     (extract(epoch FROM next_run_at) * 1000)::bigint AS tick_milliseconds
              FROM scrape_tasks WHERE NOT suspend AND cron IS NOT NULL AND next_run_at <= to_timestamp($1::double precision / 1000)
              ORDER BY next_run_at LIMIT 500",
@@ -212,6 +215,10 @@ impl Ledger {
                  ON CONFLICT (user_id) DO UPDATE SET total = c.total + excluded.total, succeeded = c.succeeded + excluded.succeeded,
                      failed = c.failed + excluded.failed, canceled = c.canceled + excluded.canceled, records = c.records + excluded.records,
                      pages = c.pages + excluded.pages, compute_units = c.compute_units + excluded.compute_units
+             ), days AS (
+                 INSERT INTO owner_days AS d (user_id, day, pages)
+                 SELECT user_id, (now() AT TIME ZONE 'UTC')::date, sum(pages) FROM taken GROUP BY user_id HAVING sum(pages) <> 0
+                 ON CONFLICT (user_id, day) DO UPDATE SET pages = d.pages + excluded.pages
              )
              SELECT count(*) FROM taken",
         )
@@ -221,13 +228,14 @@ impl Ledger {
         .context(DatabaseSnafu { doing: "folding counters" })
     }
 
-    /// Removes what has expired: idempotency keys, refresh tokens, changes and ticks older than a week.
+    /// Removes what has expired: idempotency keys, refresh tokens, changes, ticks and days' counts older than a week.
     pub async fn purge(&self) -> Result<(), LedgerError> {
         for sql in [
             "DELETE FROM idempotency_keys WHERE expires_at < now()",
             "DELETE FROM refresh_tokens WHERE expires_at < now()",
             "DELETE FROM changes WHERE changed_at < now() - interval '7 days'",
             "DELETE FROM schedule_ticks WHERE tick < now() - interval '7 days'",
+            "DELETE FROM owner_days WHERE day < now() - interval '7 days'",
         ] {
             sqlx::query(sql).execute(&self.pool).await.context(DatabaseSnafu {
                 doing: "removing what has expired",
@@ -240,9 +248,9 @@ impl Ledger {
     pub async fn backlog(&self) -> Result<Backlog, LedgerError> {
         sqlx::query_as(
             "SELECT count(*) FILTER (WHERE status = 'pending') AS pending,
-                    count(*) FILTER (WHERE status = 'pending' AND due_at <= now()) AS due,
+                    count(*) FILTER (WHERE status = 'pending' AND NOT paused AND due_at <= now()) AS due,
                     count(*) FILTER (WHERE status = 'running') AS running,
-                    coalesce(extract(epoch FROM now() - min(due_at) FILTER (WHERE status = 'pending' AND due_at <= now())), 0)::double precision
+                    coalesce(extract(epoch FROM now() - min(due_at) FILTER (WHERE status = 'pending' AND NOT paused AND due_at <= now())), 0)::double precision
                         AS oldest_due_seconds
              FROM tasks WHERE status IN ('pending', 'running')",
         )
@@ -259,10 +267,12 @@ async fn insert_tick(transaction: &mut sqlx::PgConnection, due: &Due, host: &str
              INSERT INTO schedule_ticks (uid, tick, task_id) VALUES ($1, to_timestamp($2::double precision / 1000), $3)
              ON CONFLICT DO NOTHING RETURNING task_id
          ), accepted AS (
-             INSERT INTO tasks (id, user_id, name, priority, created_at, due_at, spec, spec_version, host, max_attempts, source_uid, spec_hash)
+             INSERT INTO tasks (id, user_id, name, priority, created_at, due_at, spec, spec_version, host, max_attempts, source_uid, spec_hash, ttl_seconds)
              SELECT task_id, $4, $5, $6, to_timestamp($2::double precision / 1000),
-                    least(to_timestamp($2::double precision / 1000), now()), $7, $8, $9, $10, $1, $11
+                    least(to_timestamp($2::double precision / 1000), now()), $7, $8, $9, $10, $1, $11, $12
              FROM ticked RETURNING id
+         ), remembered AS (
+             UPDATE scrape_tasks SET ran_spec_hash = $11 FROM accepted WHERE uid = $1
          ), counted AS (
              INSERT INTO owner_counter_deltas (user_id, total) SELECT $4, 1 FROM accepted
          ), told AS (
@@ -281,6 +291,7 @@ async fn insert_tick(transaction: &mut sqlx::PgConnection, due: &Due, host: &str
     .bind(host)
     .bind(i16::from(due.spec.max_retries) + 1)
     .bind(&due.spec_hash)
+    .bind(due.ttl_seconds)
     .fetch_optional(transaction)
     .await
     .context(DatabaseSnafu { doing: "starting a scheduled run" })?;

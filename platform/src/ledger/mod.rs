@@ -3,13 +3,19 @@
 //! Statements go through `PgBouncer` in transaction mode: they are named (sqlx's default), one statement or one transaction each, and
 //! set no session state. A [`Ledger`] on a direct connection is needed for [`maintenance`] and partitions alone.
 
+pub mod batch;
 pub mod changes;
 pub mod claims;
 pub(crate) mod error;
+mod expiry;
 mod id;
+pub mod idempotency;
 pub mod maintenance;
 pub mod pages;
 mod partitions;
+pub mod quotas;
+pub mod run_control;
+pub mod schedules;
 pub mod scrape_tasks;
 pub mod stats;
 pub mod tasks;

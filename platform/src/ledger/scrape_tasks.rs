@@ -5,7 +5,7 @@ use std::str::FromStr;
 use croner::Cron;
 use jiff::{Timestamp, tz::TimeZone};
 use selextract_task::{
-    SPEC_VERSION,
+    SPEC_VERSION, TaskSpec,
     feed::{KnownTask, MAX_ITEMS, OnChange, Run, Schedule, Upsert, UpsertAnswer},
 };
 use snafu::ResultExt;
@@ -76,9 +76,19 @@ impl Clock {
 }
 
 #[derive(FromRow)]
-struct Newest {
-    id: TaskId,
+pub(crate) struct Newest {
+    pub(crate) id: TaskId,
     spec_hash: Option<String>,
+    pub(crate) open: bool,
+}
+
+/// A run of a `ScrapeTask` to accept.
+pub(crate) struct NewRun<'a> {
+    pub(crate) uid: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) spec: &'a TaskSpec,
+    pub(crate) spec_hash: &'a str,
+    pub(crate) ttl_seconds: Option<i64>,
 }
 
 impl Ledger {
@@ -99,7 +109,11 @@ impl Ledger {
         // The row first: from now on no tick starts a run of the old spec, and the runs that one started are seen below.
         write(&mut transaction, item, owner, next).await?;
         let outdated = outdated_runs(&mut transaction, item).await?;
-        let changed = newest.as_ref().and_then(|n| n.spec_hash.as_deref()) != Some(item.spec_hash.as_str());
+        let ran = match &newest {
+            Some(newest) => newest.spec_hash.clone(),
+            None => ran_before(&mut transaction, &item.uid).await?,
+        };
+        let changed = ran.as_deref() != Some(item.spec_hash.as_str());
         // A schedule's changed spec waits for the next tick, unless a run of the old one has to make room for it now.
         let wants_run = !item.suspend && changed && (item.schedule.is_none() || !outdated.is_empty());
         if wants_run && !outdated.is_empty() && item.on_change == OnChange::Forbid {
@@ -113,10 +127,17 @@ impl Ledger {
             for old in outdated {
                 cancel(&mut transaction, old).await?;
             }
-            let id = TaskId::new();
-            insert_run(&mut transaction, id, owner, item, &checked.host).await?;
-            run = Some(id);
-            started = Some(entry(id, owner, checked));
+            let entry = entry(TaskId::new(), owner, checked);
+            let new = NewRun {
+                uid: &item.uid,
+                name: &item.name,
+                spec: &item.task,
+                spec_hash: &item.spec_hash,
+                ttl_seconds: ttl(item),
+            };
+            insert_run(&mut transaction, &entry, &new).await?;
+            run = Some(entry.id);
+            started = Some(entry);
         }
         transaction.commit().await.context(doing)?;
         let answer = self.answer(item.uid.clone(), run, item).await?;
@@ -222,7 +243,7 @@ fn entry(id: TaskId, owner: UserId, checked: &CheckedUpsert) -> Entry {
 
 /// The newest run. Two upserts of one uid wait for each other: the advisory lock ends with the transaction, so it may go through the
 /// pooler.
-async fn lock(connection: &mut PgConnection, uid: &str) -> Result<Option<Newest>, LedgerError> {
+pub(crate) async fn lock(connection: &mut PgConnection, uid: &str) -> Result<Option<Newest>, LedgerError> {
     let doing = DatabaseSnafu {
         doing: "reading a ScrapeTask",
     };
@@ -231,11 +252,13 @@ async fn lock(connection: &mut PgConnection, uid: &str) -> Result<Option<Newest>
         .execute(&mut *connection)
         .await
         .context(doing)?;
-    sqlx::query_as("SELECT id, spec_hash FROM tasks WHERE source_uid = $1 ORDER BY id DESC LIMIT 1")
-        .bind(uid)
-        .fetch_optional(connection)
-        .await
-        .context(doing)
+    sqlx::query_as(
+        "SELECT id, spec_hash, status IN ('pending', 'running') AS open FROM tasks WHERE source_uid = $1 ORDER BY id DESC LIMIT 1",
+    )
+    .bind(uid)
+    .fetch_optional(connection)
+    .await
+    .context(doing)
 }
 
 /// The runs of another spec that are under way. One that was told to end is none of them: it makes room already.
@@ -261,12 +284,14 @@ async fn write(
 ) -> Result<(), LedgerError> {
     // A schedule that did not change keeps its next tick: a re-apply must not skip one that is due.
     sqlx::query(
-        "INSERT INTO scrape_tasks AS s (uid, user_id, name, spec, spec_hash, priority, suspend, cron, time_zone, next_run_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::double precision / 1000))
+        "INSERT INTO scrape_tasks AS s (uid, user_id, name, spec, spec_hash, priority, suspend, cron, time_zone, next_run_at,
+             ttl_seconds, keep_succeeded, keep_failed)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::double precision / 1000), $11, $12, $13)
          ON CONFLICT (uid) DO UPDATE SET name = excluded.name, spec = excluded.spec, spec_hash = excluded.spec_hash,
              priority = excluded.priority, suspend = excluded.suspend, cron = excluded.cron, time_zone = excluded.time_zone,
              next_run_at = CASE WHEN (s.cron, s.time_zone, s.suspend) IS NOT DISTINCT FROM (excluded.cron, excluded.time_zone, excluded.suspend)
                                 THEN s.next_run_at ELSE excluded.next_run_at END,
+             ttl_seconds = excluded.ttl_seconds, keep_succeeded = excluded.keep_succeeded, keep_failed = excluded.keep_failed,
              updated_at = now()",
     )
     .bind(&item.uid)
@@ -279,9 +304,22 @@ async fn write(
     .bind(item.schedule.as_ref().map(|s| s.cron.as_str()))
     .bind(item.schedule.as_ref().map(|s| s.time_zone.as_str()))
     .bind(next.map(Timestamp::as_millisecond))
+    .bind(ttl(item))
+    .bind(item.successful_runs_history_limit.map(|n| i32::try_from(n).unwrap_or(i32::MAX)))
+    .bind(item.failed_runs_history_limit.map(|n| i32::try_from(n).unwrap_or(i32::MAX)))
     .execute(&mut *connection)
     .await
     .context(DatabaseSnafu { doing: "writing a ScrapeTask" })?;
+    sqlx::query(
+        "UPDATE tasks SET ttl_seconds = $2, expires_at = NULL WHERE source_uid = $1 AND ttl_seconds IS DISTINCT FROM $2",
+    )
+    .bind(&item.uid)
+    .bind(ttl(item))
+    .execute(&mut *connection)
+    .await
+    .context(DatabaseSnafu {
+        doing: "writing how long runs are kept",
+    })?;
     sqlx::query("UPDATE tasks SET priority = $2 WHERE source_uid = $1 AND status = 'pending' AND priority <> $2")
         .bind(&item.uid)
         .bind(i16::from(item.priority))
@@ -293,37 +331,58 @@ async fn write(
     Ok(())
 }
 
-async fn insert_run(
+/// Accepts a run. The entry says when and where, and is offered to the frontier after the commit.
+pub(crate) async fn insert_run(
     connection: &mut PgConnection,
-    id: TaskId,
-    owner: UserId,
-    item: &Upsert,
-    host: &str,
+    entry: &Entry,
+    run: &NewRun<'_>,
 ) -> Result<(), LedgerError> {
     sqlx::query(
         "WITH accepted AS (
-             INSERT INTO tasks (id, user_id, name, priority, created_at, due_at, spec, spec_version, host, max_attempts, source_uid, spec_hash)
-             VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000), least(to_timestamp($5::double precision / 1000), now()), $6, $7, $8, $9, $10, $11)
+             INSERT INTO tasks (id, user_id, name, priority, created_at, due_at, spec, spec_version, host, max_attempts, source_uid, spec_hash,
+                 ttl_seconds)
+             VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000), least(to_timestamp($5::double precision / 1000), now()), $6, $7,
+                 $8, $9, $10, $11, $12)
+         ), remembered AS (
+             UPDATE scrape_tasks SET ran_spec_hash = $11 WHERE uid = $10
          ), counted AS (
              INSERT INTO owner_counter_deltas (user_id, total) VALUES ($2, 1)
          )
          INSERT INTO changes (uid, task_id) VALUES ($10, $1)",
     )
-    .bind(id)
-    .bind(owner)
-    .bind(item.task.name.as_deref().unwrap_or(&item.name))
-    .bind(i16::from(item.priority))
-    .bind(id.unix_milliseconds())
-    .bind(Json(&item.task))
+    .bind(entry.id)
+    .bind(entry.owner)
+    .bind(run.spec.name.as_deref().unwrap_or(run.name))
+    .bind(i16::from(entry.priority))
+    .bind(entry.id.unix_milliseconds())
+    .bind(Json(run.spec))
     .bind(SPEC_VERSION)
-    .bind(host)
-    .bind(i16::from(item.task.max_retries) + 1)
-    .bind(&item.uid)
-    .bind(&item.spec_hash)
+    .bind(&entry.host)
+    .bind(i16::from(run.spec.max_retries) + 1)
+    .bind(run.uid)
+    .bind(run.spec_hash)
+    .bind(run.ttl_seconds)
     .execute(connection)
     .await
     .context(DatabaseSnafu { doing: "accepting a run" })?;
     Ok(())
+}
+
+/// The spec that ran last, when no run of it is left.
+async fn ran_before(connection: &mut PgConnection, uid: &str) -> Result<Option<String>, LedgerError> {
+    let found: Option<Option<String>> = sqlx::query_scalar("SELECT ran_spec_hash FROM scrape_tasks WHERE uid = $1")
+        .bind(uid)
+        .fetch_optional(connection)
+        .await
+        .context(DatabaseSnafu {
+            doing: "reading a ScrapeTask",
+        })?;
+    Ok(found.flatten())
+}
+
+fn ttl(item: &Upsert) -> Option<i64> {
+    let ttl = item.ttl_after_finished?;
+    Some(i64::try_from(ttl.get().as_secs()).unwrap_or(i64::MAX))
 }
 
 async fn cancel(connection: &mut PgConnection, id: TaskId) -> Result<(), LedgerError> {

@@ -4,8 +4,11 @@ use selextract_task::{SPEC_VERSION, TaskSpec, feed::RunState};
 use snafu::ResultExt;
 use sqlx::{FromRow, types::Json};
 
+pub use super::idempotency::Idempotency;
 use super::{
-    Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, error::IdempotencyConflictSnafu, error::StoredSnafu,
+    Ledger, LedgerError, TaskId, UserId,
+    error::{DatabaseSnafu, StoredSnafu},
+    idempotency::{self, Taken},
 };
 
 /// The guide's list has twenty rows ("Query Optimization").
@@ -20,15 +23,8 @@ pub struct NewTask {
     pub host: String,
     /// 0 (last) to 9 (first).
     pub priority: u8,
-}
-
-/// What makes a repeated request the same one.
-#[derive(Clone, Debug)]
-pub struct Idempotency {
-    /// The header `Idempotency-Key`.
-    pub key: String,
-    /// SHA-256 of the body.
-    pub body_hash: [u8; 32],
+    /// How long it is kept once it has ended; `None` for as long as the platform keeps any.
+    pub ttl: Option<std::time::Duration>,
 }
 
 /// A task that was accepted; it is committed.
@@ -92,10 +88,22 @@ pub struct TaskDetail {
     pub compute_units_used: i64,
     /// Somebody asked to end it and the worker has not yet.
     pub cancel_requested: bool,
+    /// Somebody paused it.
+    pub paused: bool,
+    /// How often it was replayed.
+    pub replays: i32,
+    /// When it is removed. RFC 3339.
+    pub expires_at: Option<String>,
     /// A stable word for why it failed.
     pub error_class: Option<String>,
     /// One sentence.
     pub error_message: Option<String>,
+}
+
+impl NewTask {
+    pub(crate) fn ttl_seconds(&self) -> Option<i64> {
+        self.ttl.map(|ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX))
+    }
 }
 
 impl TaskDetail {
@@ -113,8 +121,9 @@ impl TaskDetail {
 
 const ACCEPT: &str = "
     WITH accepted AS (
-        INSERT INTO tasks (id, user_id, name, priority, created_at, due_at, spec, spec_version, host, max_attempts)
-        VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000), least(to_timestamp($5::double precision / 1000), now()), $6, $7, $8, $9)
+        INSERT INTO tasks (id, user_id, name, priority, created_at, due_at, spec, spec_version, host, max_attempts, ttl_seconds)
+        VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000), least(to_timestamp($5::double precision / 1000), now()), $6, $7, $8,
+            $9, $10)
     )
     INSERT INTO owner_counter_deltas (user_id, total) VALUES ($2, 1)";
 
@@ -164,38 +173,11 @@ impl Ledger {
             return Ok(Accepted { id, replayed: false });
         };
         let mut transaction = self.pool.begin().await.context(doing)?;
-        let taken: Option<(TaskId, Vec<u8>)> = sqlx::query_as(
-            "INSERT INTO idempotency_keys AS k (user_id, key, body_hash, task_id, expires_at)
-             VALUES ($1, $2, $3, $4, now() + interval '24 hours')
-             ON CONFLICT (user_id, key) DO UPDATE SET
-                 body_hash = CASE WHEN k.expires_at < now() THEN excluded.body_hash ELSE k.body_hash END,
-                 task_id = CASE WHEN k.expires_at < now() THEN excluded.task_id ELSE k.task_id END,
-                 expires_at = CASE WHEN k.expires_at < now() THEN excluded.expires_at ELSE k.expires_at END
-             RETURNING task_id, body_hash",
-        )
-        .bind(owner)
-        .bind(&idempotency.key)
-        .bind(idempotency.body_hash.as_slice())
-        .bind(id)
-        .fetch_optional(&mut *transaction)
-        .await
-        .context(doing)?;
-        match taken {
-            Some((earlier, _)) if earlier == id => {}
-            Some((_, hash)) if hash != idempotency.body_hash => return IdempotencyConflictSnafu.fail(),
-            Some((earlier, _)) => {
-                return Ok(Accepted {
-                    id: earlier,
-                    replayed: true,
-                });
-            }
-            None => {
-                return StoredSnafu {
-                    what: "an idempotency key",
-                    message: "no row",
-                }
-                .fail();
-            }
+        if let Taken::Earlier(ids) = idempotency::take(&mut transaction, owner, idempotency, &[id]).await? {
+            return Ok(Accepted {
+                id: ids.first().copied().unwrap_or(id),
+                replayed: true,
+            });
         }
         accept_query(id, owner, task)
             .execute(&mut *transaction)
@@ -229,7 +211,8 @@ impl Ledger {
         sqlx::query_as(
             "SELECT id, user_id, name, status, priority, rfc3339(created_at) AS created_at, rfc3339(due_at) AS due_at,
                     rfc3339(started_at) AS started_at, rfc3339(finished_at) AS finished_at, spec, attempts, max_attempts, pages,
-                    records, warnings, compute_units_used, cancel_requested, error_class, error_message
+                    records, warnings, compute_units_used, cancel_requested, paused, replays, rfc3339(expires_at) AS expires_at,
+                    error_class, error_message
              FROM tasks WHERE id = $1 AND ($2::uuid IS NULL OR user_id = $2)",
         )
         .bind(id)
@@ -290,4 +273,5 @@ fn accept_query(
         .bind(SPEC_VERSION)
         .bind(&task.host)
         .bind(i16::from(task.spec.max_retries) + 1)
+        .bind(task.ttl_seconds())
 }

@@ -150,6 +150,7 @@ pub fn new_task() -> NewTask {
         spec: spec(),
         host: "site.test".to_owned(),
         priority: 5,
+        ttl: None,
     }
 }
 
@@ -184,6 +185,9 @@ pub fn upsert(uid: &str, spec_hash: &str) -> CheckedUpsert {
             suspend: false,
             schedule: None,
             on_change: OnChange::Replace,
+            ttl_after_finished: None,
+            successful_runs_history_limit: None,
+            failed_runs_history_limit: None,
         },
         host: "site.test".to_owned(),
     }

@@ -8,6 +8,7 @@ use prometheus::Registry;
 use selextract_platform::{
     frontier::Frontier,
     ledger::{Ledger, PoolSettings, Secret},
+    previews::Previews,
     telemetry::start_logs,
 };
 use selextract_worker::{
@@ -15,6 +16,7 @@ use selextract_worker::{
     claims::Claims,
     cpu::Meter,
     fetch::http::Http,
+    preview,
     probes::Probes,
     robots::Robots,
     run::{self, Ended},
@@ -69,6 +71,9 @@ async fn work(settings: Settings) -> Result<ExitCode> {
         let claims = Arc::clone(&claims);
         async move { claims.listen().await }
     });
+    let previews = Previews::connect_lazy(&Secret(settings.redis_queue_url.expose().to_owned()))
+        .context("reading the queue's URL")?;
+    tokio::spawn(preview::serve(engines.clone(), previews, stop.clone()));
     tracing::info!(worker = settings.worker_name, "The worker is up.");
     let ended = run::run(engines, claims, settings.pace(), stop).await;
     listening.abort();

@@ -191,6 +191,7 @@ async fn ten_tasks_of_one_owner_run_beside_the_long_runs_of_another() {
             spec: serde_json::from_value(spec).unwrap(),
             host: "site.test".into(),
             priority: 5,
+            ttl: None,
         };
         let id = bench.ledger.accept(small, &task, None).await.unwrap().id;
         bench.until(id, "the small one ends", |task| task.status == "succeeded").await;

@@ -1,0 +1,127 @@
+//! `ScrapeTask`s as the API shows them, and their runs out of turn.
+
+use selextract_task::TaskSpec;
+use snafu::ResultExt;
+use sqlx::{FromRow, types::Json};
+
+use super::{
+    Ledger, LedgerError, TaskId, UserId,
+    error::DatabaseSnafu,
+    scrape_tasks::{NewRun, insert_run, lock},
+};
+use crate::frontier::Entry;
+
+/// The most that are listed at once.
+pub const LISTED: i64 = 100;
+
+/// A `ScrapeTask`.
+#[derive(Clone, Debug, FromRow)]
+pub struct Scheduled {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// A cron expression; `None` for one that runs once.
+    pub cron: Option<String>,
+    /// An IANA time zone.
+    pub time_zone: Option<String>,
+    /// No new run starts by itself.
+    pub suspend: bool,
+    /// RFC 3339.
+    pub next_run_at: Option<String>,
+    /// The newest run.
+    pub task_id: Option<TaskId>,
+    /// Where that stands.
+    pub status: Option<String>,
+}
+
+/// What became of a run out of turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunNow {
+    /// There is no such `ScrapeTask`.
+    Missing,
+    /// A run of it is under way.
+    UnderWay(TaskId),
+    /// It was accepted; to be offered to the frontier.
+    Started(Entry),
+}
+
+#[derive(FromRow)]
+struct Row {
+    user_id: UserId,
+    name: String,
+    spec: Json<TaskSpec>,
+    spec_hash: String,
+    priority: i16,
+    ttl_seconds: Option<i64>,
+}
+
+impl Ledger {
+    /// An owner's `ScrapeTask`s by their uid, [`LISTED`] at most after `after`.
+    pub async fn schedules(&self, owner: UserId, after: Option<&str>) -> Result<Vec<Scheduled>, LedgerError> {
+        sqlx::query_as(
+            "SELECT s.uid, s.name, s.cron, s.time_zone, s.suspend, CASE WHEN NOT s.suspend THEN rfc3339(s.next_run_at) END AS next_run_at,
+                    newest.id AS task_id, newest.status
+             FROM scrape_tasks s LEFT JOIN LATERAL (
+                 SELECT id, status FROM tasks WHERE source_uid = s.uid ORDER BY id DESC LIMIT 1
+             ) newest ON true
+             WHERE s.user_id = $1 AND ($2::text IS NULL OR s.uid > $2) ORDER BY s.uid LIMIT $3",
+        )
+        .bind(owner)
+        .bind(after)
+        .bind(LISTED)
+        .fetch_all(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "listing ScrapeTasks" })
+    }
+
+    /// Starts a run of a `ScrapeTask` now, whatever its schedule says and also while it is suspended. One at a time.
+    pub async fn run_now(&self, owner: Option<UserId>, uid: &str) -> Result<RunNow, LedgerError> {
+        let doing = DatabaseSnafu {
+            doing: "starting a run out of turn",
+        };
+        let mut transaction = self.pool.begin().await.context(doing)?;
+        let newest = lock(&mut transaction, uid).await?;
+        let found: Option<Row> = sqlx::query_as(
+            "SELECT user_id, name, spec, spec_hash, priority, ttl_seconds FROM scrape_tasks
+             WHERE uid = $1 AND ($2::uuid IS NULL OR user_id = $2)",
+        )
+        .bind(uid)
+        .bind(owner)
+        .fetch_optional(&mut *transaction)
+        .await
+        .context(doing)?;
+        let Some(row) = found else {
+            return Ok(RunNow::Missing);
+        };
+        if let Some(open) = newest.filter(|newest| newest.open) {
+            return Ok(RunNow::UnderWay(open.id));
+        }
+        // It was accepted by a version that understood it.
+        let host = row
+            .spec
+            .compile()
+            .ok()
+            .and_then(|plan| plan.url.host_str().map(str::to_owned));
+        let Some(host) = host else {
+            return Ok(RunNow::Missing);
+        };
+        let entry = Entry {
+            id: TaskId::new(),
+            owner: row.user_id,
+            host,
+            priority: u8::try_from(row.priority).unwrap_or_default(),
+            due_milliseconds: jiff::Timestamp::now().as_millisecond(),
+        };
+        let run = NewRun {
+            uid,
+            name: &row.name,
+            spec: &row.spec.0,
+            spec_hash: &row.spec_hash,
+            ttl_seconds: row.ttl_seconds,
+        };
+        insert_run(&mut transaction, &entry, &run).await?;
+        transaction.commit().await.context(doing)?;
+        Ok(RunNow::Started(entry))
+    }
+}

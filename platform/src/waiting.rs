@@ -1,0 +1,191 @@
+//! Why a task waits, and about how long. Pure: facts and the time are passed in.
+//!
+//! The ledger knows its own reasons; what the frontier knows of the task's host comes as a [`HostState`].
+
+use jiff::Timestamp;
+
+/// Why a task waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It may run now and waits for its turn.
+    Queued,
+    /// Its host was asked as often as politeness allows for the moment.
+    DomainLimited,
+    /// Its host does not answer, or asked to be left alone.
+    HostUnavailable,
+    /// Its owner has used up a quota.
+    QuotaExceeded,
+    /// No worker is there.
+    NoWorker,
+    /// Somebody paused it.
+    Paused,
+    /// Its time has not come.
+    Scheduled,
+    /// It failed, and is tried again after a while.
+    RetryBackoff,
+}
+
+/// What the frontier knows of a host that may not be asked now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostState {
+    /// It may be asked.
+    Open,
+    /// Politeness: its rate or its concurrency is used up until then.
+    Limited {
+        /// About when it may be asked again.
+        until: Option<Timestamp>,
+    },
+    /// It failed too often or sent 429 or 503: nobody asks it until then.
+    Unavailable {
+        /// When it is asked again.
+        until: Option<Timestamp>,
+    },
+}
+
+/// What is known about a task that waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Somebody paused it.
+    pub paused: bool,
+    /// Not before this moment.
+    pub due: Timestamp,
+    /// Claims of its next page so far.
+    pub attempts: i32,
+    /// Until when its owner has used up a quota, if one is used up.
+    pub quota: Option<Option<Timestamp>>,
+    /// Whether a worker is there; `None` when nobody knows.
+    pub worker: Option<bool>,
+    /// What the frontier says about its host.
+    pub host: HostState,
+}
+
+/// Why a task waits, and until when as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Why.
+    pub reason: Reason,
+    /// About when it goes on; `None` when nobody knows.
+    pub until: Option<Timestamp>,
+}
+
+impl Reason {
+    /// As the API and conditions write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "Queued",
+            Self::DomainLimited => "DomainLimited",
+            Self::HostUnavailable => "HostUnavailable",
+            Self::QuotaExceeded => "QuotaExceeded",
+            Self::NoWorker => "NoWorker",
+            Self::Paused => "Paused",
+            Self::Scheduled => "Scheduled",
+            Self::RetryBackoff => "RetryBackoff",
+        }
+    }
+}
+
+/// The reason that holds longest where several do: what a person decided, then the clock, then what is used up, then who is missing.
+pub fn explain(facts: &Facts, now: Timestamp) -> Waiting {
+    let of = |reason, until| Waiting { reason, until };
+    if facts.paused {
+        return of(Reason::Paused, None);
+    }
+    if facts.due > now {
+        let reason = if facts.attempts > 0 {
+            Reason::RetryBackoff
+        } else {
+            Reason::Scheduled
+        };
+        return of(reason, Some(facts.due));
+    }
+    if let Some(until) = facts.quota {
+        return of(Reason::QuotaExceeded, until);
+    }
+    if facts.worker == Some(false) {
+        return of(Reason::NoWorker, None);
+    }
+    match facts.host {
+        HostState::Unavailable { until } => of(Reason::HostUnavailable, until),
+        HostState::Limited { until } => of(Reason::DomainLimited, until),
+        HostState::Open => of(Reason::Queued, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    fn facts(now: Timestamp) -> Facts {
+        Facts {
+            paused: false,
+            due: now,
+            attempts: 0,
+            quota: None,
+            worker: Some(true),
+            host: HostState::Open,
+        }
+    }
+
+    #[test]
+    fn every_waiting_task_says_why_it_waits_and_until_when() {
+        let now: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+        let later = now + SignedDuration::from_mins(5);
+        let calm = facts(now);
+        let limited = HostState::Limited { until: Some(later) };
+        let table = [
+            (calm, Reason::Queued, None),
+            (Facts { worker: None, ..calm }, Reason::Queued, None),
+            (
+                Facts {
+                    paused: true,
+                    due: later,
+                    ..calm
+                },
+                Reason::Paused,
+                None,
+            ),
+            (Facts { due: later, ..calm }, Reason::Scheduled, Some(later)),
+            (
+                Facts {
+                    due: later,
+                    attempts: 2,
+                    ..calm
+                },
+                Reason::RetryBackoff,
+                Some(later),
+            ),
+            (
+                Facts {
+                    quota: Some(Some(later)),
+                    worker: Some(false),
+                    ..calm
+                },
+                Reason::QuotaExceeded,
+                Some(later),
+            ),
+            (
+                Facts {
+                    worker: Some(false),
+                    host: limited,
+                    ..calm
+                },
+                Reason::NoWorker,
+                None,
+            ),
+            (Facts { host: limited, ..calm }, Reason::DomainLimited, Some(later)),
+            (
+                Facts {
+                    host: HostState::Unavailable { until: None },
+                    ..calm
+                },
+                Reason::HostUnavailable,
+                None,
+            ),
+        ];
+        for (facts, reason, until) in table {
+            assert_eq!(explain(&facts, now), Waiting { reason, until }, "{facts:?}");
+        }
+    }
+}

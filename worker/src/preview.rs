@@ -1,0 +1,171 @@
+//! Previews: one page, read at once for a caller who waits, and stored nowhere. One at a time, beside the runs.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use selextract_platform::previews::{Answer, LONGEST, PreviewError, Previews, Request};
+use selextract_task::{Plan, Render, feed::RunError};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::{
+    claims::jittered,
+    extract::{Document, Extracted, extract},
+    failure::Failure,
+    fetch::{self, Page, browser::Session},
+    robots::{Known, disallowed, unavailable},
+    task_run::Engines,
+};
+
+/// Records of an answer.
+const RECORDS: usize = 100;
+/// Bytes of an answer's records; the caller sees that there are more.
+const BYTES: usize = 1 << 20;
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Answers previews until `stop`.
+pub async fn serve(engines: Engines, previews: Previews, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = forever(&engines, &previews) => {}
+    }
+}
+
+async fn forever(engines: &Engines, previews: &Previews) {
+    loop {
+        if let Err(error) = listen(engines, previews).await {
+            tracing::warn!(%error, "Previews are not served; it is tried again.");
+            sleep(jittered(PAUSE)).await;
+        }
+    }
+}
+
+async fn listen(engines: &Engines, previews: &Previews) -> Result<(), PreviewError> {
+    let mut listener = previews.listen().await?;
+    loop {
+        let Some(request) = listener.next().await? else {
+            continue;
+        };
+        let left = left(&request);
+        // Nobody waits for it any more.
+        if left.is_zero() {
+            continue;
+        }
+        let answer = read(engines, &request, left).await;
+        previews.answer(request.id, &answer).await?;
+    }
+}
+
+fn left(request: &Request) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let deadline = Duration::from_millis(u64::try_from(request.deadline_milliseconds).unwrap_or_default());
+    deadline.saturating_sub(now).min(LONGEST)
+}
+
+async fn read(engines: &Engines, request: &Request, left: Duration) -> Answer {
+    let mut answer = Answer {
+        url: request.spec.url.clone(),
+        records: Vec::new(),
+        found: 0,
+        warnings: 0,
+        next_url: None,
+        error: None,
+    };
+    match page(engines, request, left).await {
+        Ok((url, extracted)) => {
+            answer.url = url.into();
+            answer.found = extracted.records.len() as u64;
+            answer.warnings = extracted.left_out;
+            answer.next_url = extracted.next.map(Url::into);
+            answer.records = shortened(extracted.records);
+        }
+        Err(failure) => {
+            answer.error = Some(RunError {
+                class: failure.class.into(),
+                message: failure.message,
+            });
+        }
+    }
+    answer
+}
+
+async fn page(engines: &Engines, request: &Request, left: Duration) -> Result<(Url, Extracted), Failure> {
+    let plan = request.spec.compile();
+    let plan = plan.map_err(|violations| Failure::permanent("InvalidSpec", violations.to_string()))?;
+    let allowed = plan.timeout.min(left);
+    let deadline = Instant::now() + allowed;
+    let fetched = timeout(allowed, fetch(engines, &plan, allowed)).await;
+    let late = |_| {
+        let allowed = selextract_task::Duration::from_millis(u64::try_from(allowed.as_millis()).unwrap_or(u64::MAX));
+        Failure::retryable("Timeout", format!("the page took longer than {allowed}"))
+    };
+    let page = fetched.map_err(late)??;
+    let url = page.url.clone();
+    let extraction = tokio::task::spawn_blocking(move || {
+        let document = Document {
+            url: &page.url,
+            content: page.content,
+            text: &page.text,
+        };
+        extract(&plan, document, deadline)
+    });
+    let extracted = extraction
+        .await
+        .map_err(|_| Failure::permanent("Extraction", "the page cannot be read"))??;
+    Ok((url, extracted))
+}
+
+async fn fetch(engines: &Engines, plan: &Plan, allowed: Duration) -> Result<Page, Failure> {
+    let url = &plan.url;
+    ask_robots(engines, plan).await?;
+    if plan.render == Render::Http {
+        let request = fetch::Request {
+            url,
+            home: url,
+            headers: &plan.headers,
+        };
+        return Ok(engines.http.fetch(request).await?);
+    }
+    let mut session = Session::open(&engines.browsers, url, &plan.headers).await?;
+    match session.fetch(url, &plan.wait_conditions, allowed).await {
+        Ok(page) => Ok(page),
+        Err(error) => Err(engines.http.explain(url, error).await.into()),
+    }
+}
+
+/// A preview obeys robots.txt like a run. It takes no turn at the host: it is one page for a caller who waits, and callers are limited.
+async fn ask_robots(engines: &Engines, plan: &Plan) -> Result<(), Failure> {
+    if !plan.obeys_robots {
+        return Ok(());
+    }
+    let rules = match engines.robots.known(&plan.url).await {
+        Some(Known::Rules(rules)) => rules,
+        Some(Known::Unavailable(status)) => return Err(unavailable(status)),
+        None => engines.robots.ask(&plan.url).await?,
+    };
+    match rules.objection(&plan.url) {
+        Some(rule) => Err(disallowed(&plan.url, &rule)),
+        None => Ok(()),
+    }
+}
+
+/// The first records, as many as an answer holds.
+fn shortened<T: serde::Serialize>(records: Vec<T>) -> Vec<T> {
+    let mut bytes = 0;
+    let fits = |record: &T| {
+        bytes += serde_json::to_string(record).map_or(usize::MAX / 2, |text| text.len());
+        bytes <= BYTES
+    };
+    records.into_iter().take(RECORDS).take_while(fits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_bounded_in_records_and_in_bytes() {
+        assert_eq!(shortened(vec!["x"; 500]).len(), RECORDS);
+        assert_eq!(shortened(vec!["x".repeat(BYTES / 3); 5]).len(), 2);
+    }
+}
