@@ -30,7 +30,7 @@ pub const POLL: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(2);
 const WAKE: &str = "sx:wake";
 /// The most hosts that are looked at to tell how much may run now.
-const SIZE_HOSTS: usize = 2_000;
+const SIZE_HOSTS: usize = 500;
 
 /// Something that waits to run.
 #[derive(Clone, Debug, PartialEq, Eq)]

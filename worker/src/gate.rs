@@ -45,6 +45,12 @@ pub enum Stopped {
     Failed(Failure),
 }
 
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 /// One run's way to its pages.
 pub struct Gate<'a> {
     claims: &'a Claims,

@@ -12,7 +12,7 @@ use crate::{
     claims::jittered,
     extract::{Document, Extracted, extract},
     failure::Failure,
-    fetch::{self, Page, browser::Session},
+    fetch::{self, Page, browser::Session, http::Trip},
     robots::{Known, disallowed, unavailable},
     task_run::Engines,
 };
@@ -117,15 +117,21 @@ async fn page(engines: &Engines, request: &Request, left: Duration) -> Result<(U
 
 async fn fetch(engines: &Engines, plan: &Plan, allowed: Duration) -> Result<Page, Failure> {
     let url = &plan.url;
-    ask_robots(engines, plan).await?;
     if plan.render == Render::Http {
         let request = fetch::Request {
             url,
             home: url,
             headers: &plan.headers,
         };
-        return Ok(engines.http.fetch(request).await?);
+        let mut trip = Trip::to(url);
+        loop {
+            ask_robots(engines, plan, trip.next()).await?;
+            if let Some(page) = engines.http.go_on(&mut trip, request).await? {
+                return Ok(page);
+            }
+        }
     }
+    ask_robots(engines, plan, url).await?;
     let mut session = Session::open(&engines.browsers, url, &plan.headers).await?;
     match session.fetch(url, &plan.wait_conditions, allowed).await {
         Ok(page) => Ok(page),
@@ -134,17 +140,17 @@ async fn fetch(engines: &Engines, plan: &Plan, allowed: Duration) -> Result<Page
 }
 
 /// A preview obeys robots.txt like a run. It takes no turn at the host: it is one page for a caller who waits, and callers are limited.
-async fn ask_robots(engines: &Engines, plan: &Plan) -> Result<(), Failure> {
+async fn ask_robots(engines: &Engines, plan: &Plan, url: &Url) -> Result<(), Failure> {
     if !plan.obeys_robots {
         return Ok(());
     }
-    let rules = match engines.robots.known(&plan.url).await {
+    let rules = match engines.robots.known(url).await {
         Some(Known::Rules(rules)) => rules,
         Some(Known::Unavailable(status)) => return Err(unavailable(status)),
-        None => engines.robots.ask(&plan.url).await?,
+        None => engines.robots.ask(url).await?,
     };
-    match rules.objection(&plan.url) {
-        Some(rule) => Err(disallowed(&plan.url, &rule)),
+    match rules.objection(url) {
+        Some(rule) => Err(disallowed(url, &rule)),
         None => Ok(()),
     }
 }

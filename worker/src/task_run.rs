@@ -24,7 +24,11 @@ use crate::{
     cpu::{Meter, Share},
     extract::{Document, Extracted, extract},
     failure::{Blame, Failure, backoff},
-    fetch::{Page, Request, browser::Session, http::Http},
+    fetch::{
+        Page, Request,
+        browser::Session,
+        http::{Http, Trip},
+    },
     gate::{Gate, Stopped},
     robots::Robots,
     telemetry::{Metrics, PageOutcome, RunOutcome},
@@ -175,15 +179,16 @@ impl<'a> Run<'a> {
                 Err(Stopped::Failed(failure)) => return Ok(Walk::Ended(self.failed(&failure, Instant::now()))),
             }
             let started = Instant::now();
-            let read = self.read(&next, spending).await;
-            gate.ended(read.as_ref().map_or_else(Failure::outcome, |_| Outcome::Answered));
-            let (page, extracted) = match read {
+            let (page, extracted) = match self.read(&next, gate, stop, spending).await {
                 Ok(read) => read,
-                Err(failure) => {
+                Err(Stopped::GivenBack(ending)) => return Ok(Walk::Ended(ending)),
+                Err(Stopped::Failed(failure)) => {
+                    gate.ended(failure.outcome());
                     let failure = self.over(spending).unwrap_or(failure);
                     return Ok(Walk::Ended(self.failed(&failure, started)));
                 }
             };
+            gate.ended(Outcome::Answered);
             let following = self.following(&next, &page.url, &extracted);
             match self.commit(&page, extracted, following.as_ref()).await? {
                 Err(Fenced) => return Ok(Walk::Fenced),
@@ -234,7 +239,13 @@ impl<'a> Run<'a> {
     }
 
     /// Fetches and extracts within the page's time.
-    async fn read(&mut self, url: &Url, spending: &mut Spending) -> Result<(Page, Extracted), Failure> {
+    async fn read(
+        &mut self,
+        url: &Url,
+        gate: &mut Gate<'_>,
+        stop: &CancellationToken,
+        spending: &mut Spending,
+    ) -> Result<(Page, Extracted), Stopped> {
         let left = self.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
         let allowed = self.plan.timeout.min(left.unwrap_or(Duration::MAX));
         let deadline = Instant::now() + allowed;
@@ -243,7 +254,7 @@ impl<'a> Run<'a> {
                 selextract_task::Duration::from_millis(u64::try_from(allowed.as_millis()).unwrap_or(u64::MAX));
             Failure::retryable("Timeout", format!("the page took longer than {allowed}")).blaming(Blame::Host)
         };
-        let fetched = timeout(allowed, self.fetch(url, spending)).await;
+        let fetched = timeout(allowed, self.fetch(url, gate, stop, spending)).await;
         if let Some(session) = &self.session {
             spending.charge_browser(session.cpu());
         }
@@ -261,7 +272,8 @@ impl<'a> Run<'a> {
         });
         let extracted = extraction
             .await
-            .map_err(|_| Failure::permanent("Extraction", "the page cannot be read"))??;
+            .map_err(|_| Failure::permanent("Extraction", "the page cannot be read"))?
+            .map_err(Failure::from)?;
         Ok((
             Page {
                 text: String::new(),
@@ -271,27 +283,49 @@ impl<'a> Run<'a> {
         ))
     }
 
-    async fn fetch(&mut self, url: &Url, spending: &mut Spending) -> Result<Page, Failure> {
-        let plan = &self.plan;
-        if plan.render == Render::Http {
-            let request = Request {
-                url,
-                home: &plan.url,
-                headers: &plan.headers,
-            };
-            return Ok(self.engines.http.fetch(request).await?);
+    async fn fetch(
+        &mut self,
+        url: &Url,
+        gate: &mut Gate<'_>,
+        stop: &CancellationToken,
+        spending: &mut Spending,
+    ) -> Result<Page, Stopped> {
+        if self.plan.render == Render::Http {
+            return self.fetch_by_http(url, gate, stop).await;
         }
+        let plan = &self.plan;
         // A tab that cannot be used again goes before the next one comes.
         let session = if let Some(session) = self.session.take().filter(Session::is_usable) {
             session
         } else {
             spending.browser_before = Duration::ZERO;
-            Session::open(&self.engines.browsers, &plan.url, &plan.headers).await?
+            Session::open(&self.engines.browsers, &plan.url, &plan.headers)
+                .await
+                .map_err(Failure::from)?
         };
         let session = self.session.insert(session);
         match session.fetch(url, &plan.wait_conditions, plan.timeout).await {
             Ok(page) => Ok(page),
-            Err(error) => Err(self.engines.http.explain(url, error).await.into()),
+            Err(error) => Err(Failure::from(self.engines.http.explain(url, error).await).into()),
+        }
+    }
+
+    /// Each host on the way has its turn.
+    async fn fetch_by_http(&self, url: &Url, gate: &mut Gate<'_>, stop: &CancellationToken) -> Result<Page, Stopped> {
+        let plan = &self.plan;
+        let request = Request {
+            url,
+            home: &plan.url,
+            headers: &plan.headers,
+        };
+        let mut trip = Trip::to(url);
+        loop {
+            let arrived = self.engines.http.go_on(&mut trip, request).await;
+            if let Some(page) = arrived.map_err(Failure::from)? {
+                return Ok(page);
+            }
+            gate.ended(Outcome::Answered);
+            gate.pass(trip.next(), plan, stop).await?;
         }
     }
 

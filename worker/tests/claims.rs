@@ -5,6 +5,8 @@
     reason = "what a test's helper cannot do fails the test"
 )]
 
+#[path = "hostile/crash.rs"]
+mod crash;
 #[path = "hostile/http.rs"]
 mod hostile;
 mod politeness;
@@ -110,6 +112,14 @@ impl Bench {
                 "/busy",
                 get(async || (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "3")])),
             )
+            .route(
+                "/elsewhere",
+                get(async || axum::response::Redirect::temporary("http://other.test/list/1")),
+            )
+            .route(
+                "/third",
+                get(async || axum::response::Redirect::temporary("http://third.test/list/1")),
+            )
             .merge(hostile::routes())
             .route("/robots.txt", get(async move || says.lock().unwrap().clone()))
             .layer(axum::middleware::map_request(move |request: axum::extract::Request| {
@@ -161,8 +171,9 @@ impl Bench {
     fn engines(&self) -> Engines {
         let metrics = Metrics::new(&prometheus::Registry::new(), 4).unwrap();
         let browser = BrowserSettings {
-            program: "/nonexistent".into(),
-            sandbox: true,
+            // Only tests with render Browser need it; Chromium refuses its sandbox to root.
+            program: std::env::var_os("SELEXTRACT_TEST_CHROMIUM").unwrap_or_default().into(),
+            sandbox: !rustix::process::getuid().is_root(),
             proxy: self.proxy.url.clone(),
             contact: Contact::default(),
             max_pages: 100,

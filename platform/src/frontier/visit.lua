@@ -79,13 +79,14 @@ local function begin()
     return { 'full', LOOK_AGAIN }
   end
   h.n = at + delay
+  -- What was taken has begun, so its rest is the page's from now on.
+  if redis.call('ZREM', slots, '~' .. id) == 1 then h.t = 0 end
   local ends = at + takes
   if h.o > 0 then
-    keep(host, h, now, 'n', h.n, 'd', own, 'c', most, 'p', id, 'e', ends)
+    keep(host, h, now, 'n', h.n, 't', h.t, 'd', own, 'c', most, 'p', id, 'e', ends)
   else
-    keep(host, h, now, 'n', h.n, 'd', own, 'c', most)
+    keep(host, h, now, 'n', h.n, 't', h.t, 'd', own, 'c', most)
   end
-  redis.call('ZREM', slots, '~' .. id)
   occupy(host, id, now, ends)
   return { 'go', at - now }
 end

@@ -65,13 +65,29 @@ impl Http {
     /// # Errors
     /// See [`FetchError`].
     pub async fn fetch(&self, request: Request<'_>) -> Result<Page, FetchError> {
-        let mut url = request.url.clone();
+        let mut trip = Trip::to(request.url);
+        loop {
+            if let Some(page) = self.go_on(&mut trip, request).await? {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// Goes on with a trip: to the page, or `None` when a redirect leads to another host, which is not asked yet: it has rules of its own.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn go_on(&self, trip: &mut Trip, request: Request<'_>) -> Result<Option<Page>, FetchError> {
         // Redirects are followed by hand: each hop's scheme is looked at, and the task's headers stay at home.
-        for _ in 0..=MAX_REDIRECTS {
-            let response = self.get(&url, request).await?;
-            match redirect_target(&url, &response)? {
-                Some(target) => url = target,
-                None => return read(url, response).await,
+        while trip.hops <= MAX_REDIRECTS {
+            trip.hops += 1;
+            let response = self.get(&trip.url, request).await?;
+            let Some(target) = redirect_target(&trip.url, &response)? else {
+                return read(trip.url.clone(), response).await.map(Some);
+            };
+            let left = std::mem::replace(&mut trip.url, target);
+            if left.host() != trip.url.host() {
+                return Ok(None);
             }
         }
         TooManyRedirectsSnafu { limit: MAX_REDIRECTS }.fail()
@@ -128,6 +144,28 @@ impl Http {
             return tunnel::absence(&self.proxy).await.unwrap_or(failure);
         }
         tunnel::objection(&self.proxy, url).await.unwrap_or(failure)
+    }
+}
+
+/// The way to a page, by all of its redirects.
+#[derive(Clone, Debug)]
+pub struct Trip {
+    url: Url,
+    hops: usize,
+}
+
+impl Trip {
+    /// A trip that has not begun.
+    pub fn to(url: &Url) -> Self {
+        Self {
+            url: url.clone(),
+            hops: 0,
+        }
+    }
+
+    /// What is asked for next.
+    pub fn next(&self) -> &Url {
+        &self.url
     }
 }
 

@@ -62,8 +62,17 @@ impl Siege {
     }
 
     async fn fetch(&self, url: &Url) -> Result<Page, FetchError> {
+        self.stay(url, &[]).await
+    }
+
+    /// Loads a page and stays on it until it has something, or the time for that is over.
+    async fn stay(&self, url: &Url, waits: &[(String, Duration)]) -> Result<Page, FetchError> {
         let mut session = Session::open(&self.browsers, url, &[]).await.unwrap();
-        let page = timeout(Duration::from_secs(30), session.fetch(url, &[], Duration::from_secs(6))).await;
+        let page = timeout(
+            Duration::from_secs(30),
+            session.fetch(url, waits, Duration::from_secs(6)),
+        )
+        .await;
         page.expect("the engine keeps its own time")
     }
 
@@ -229,7 +238,8 @@ async fn no_way_out_of_a_page_leads_to_a_forbidden_address() {
     for (way, _) in WAYS {
         let before = siege.refused();
         // What becomes of the page differs; that it tried and was refused does not.
-        let _ = siege.fetch(&siege.url(&format!("/{way}"))).await;
+        let url = siege.url(&format!("/{way}"));
+        let _ = siege.stay(&url, &wait_for(".never", 1500)).await;
         siege.assert_nobody_entered(way);
         let started = Instant::now();
         while siege.refused() == before {

@@ -175,7 +175,7 @@ async fn while_a_hosts_breaker_is_open_its_runs_wait_and_do_not_fail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_tasks_of_one_owner_run_beside_the_long_runs_of_another() {
+async fn a_small_task_of_one_owner_does_not_wait_for_the_end_of_anothers_long_runs() {
     let bench = Bench::new().await;
     let small = bench.ledger.namespace_owner("green").await.unwrap();
     let alone = Pace {
@@ -200,6 +200,29 @@ async fn ten_tasks_of_one_owner_run_beside_the_long_runs_of_another() {
             bench.until(id, "the long ones end too", |task| task.status == "succeeded").await;
             assert_eq!(bench.texts(id).await, every_record());
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_to_another_host_obeys_that_hosts_robots_txt() {
+    let bench = Bench::new().await;
+    with_worker(&bench, pace(), async {
+        let task = json!({ "url": "http://site.test/elsewhere", "pagination": null, "maxRetries": 0 });
+        let id = bench.accept(task).await;
+        bench.until(id, "it ends", |task| task.status == "succeeded").await;
+        assert_eq!(
+            bench.asked("other.test/robots.txt").len(),
+            1,
+            "the other host was asked first"
+        );
+        assert_eq!(bench.texts(id).await, every_record()[..3]);
+        bench.robots(StatusCode::OK, "User-agent: *\nDisallow: /\n");
+        let third = json!({ "url": "http://site.test/third", "pagination": null, "maxRetries": 0 });
+        let id = bench.accept(third).await;
+        let task = bench.until(id, "it fails", |task| task.status == "failed").await;
+        assert_eq!(task.error_class.as_deref(), Some("RobotsDisallowed"));
+        assert!(bench.asked("third.test/list").is_empty());
     })
     .await;
 }
