@@ -54,6 +54,8 @@ local function another_waits(mode)
   local found = redis.call('ZRANGE', 'sx:w:' .. host, now - LOOK_AGAIN, '+inf', 'BYSCORE', 'LIMIT', 0, 2)
   if mode == 2 then
     for _, other in ipairs(redis.call('ZRANGE', 'sx:owners', 0, 1)) do found[#found + 1] = other end
+    -- While all workers are busy nobody takes, and so nobody brings these back among the owners.
+    for _, other in ipairs(redis.call('ZRANGE', 'sx:waiting', '-inf', now, 'BYSCORE', 'LIMIT', 0, 2)) do found[#found + 1] = other end
   end
   for _, other in ipairs(found) do
     if other ~= owner then return true end

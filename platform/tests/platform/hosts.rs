@@ -382,6 +382,27 @@ async fn after_its_slice_a_run_gives_way_to_owners_of_other_hosts() {
 }
 
 #[tokio::test]
+async fn after_its_slice_a_run_gives_way_to_an_owner_whose_host_has_rested_although_nobody_takes() {
+    let frontier = frontier().await;
+    let mut visit = run().visit(0);
+    visit.host = "long.test";
+    visit.gives_way = GivesWay::Everywhere;
+    frontier.begin(&visit, None).await.unwrap();
+    starts_after(&frontier, run(), 300).await;
+    frontier.offer(&[run().entry()]).await.unwrap();
+    assert!(frontier.take(1).await.unwrap().ids.is_empty(), "its host rests");
+    assert!(matches!(
+        frontier.begin(&visit, Some(Outcome::Answered)).await.unwrap(),
+        Admission::Start(_)
+    ));
+    sleep(Duration::from_millis(350)).await;
+    assert_eq!(
+        frontier.begin(&visit, Some(Outcome::Answered)).await.unwrap(),
+        Admission::GiveWay
+    );
+}
+
+#[tokio::test]
 async fn owners_share_a_host_in_turns() {
     let (frontier, url) = open_frontier().await;
     let (many, few) = (UserId::new(), UserId::new());
