@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use crate::{
-    failure::Failure,
+    failure::{Blame, Failure},
     fetch::http::{Http, RobotsAnswer},
 };
 use rules::Rules;
@@ -85,7 +85,7 @@ impl Robots {
     pub async fn ask(&self, url: &Url) -> Result<Arc<Rules>, Failure> {
         let answer = timeout(TIMEOUT, self.http.robots(url))
             .await
-            .map_err(|_| Failure::retryable("Timeout", "robots.txt took longer than 15s"))?
+            .map_err(|_| Failure::retryable("Timeout", "robots.txt took longer than 15s").blaming(Blame::Host))?
             .map_err(|error| {
                 let failure = Failure::from(error);
                 Failure {
@@ -98,9 +98,10 @@ impl Robots {
             RobotsAnswer::Absent => Arc::default(),
             RobotsAnswer::Unavailable { status, retry_after } => {
                 self.remember(url, Known::Unavailable(status), UNAVAILABLE_LIVES).await;
+                let blames = if status == 429 { Blame::Haste } else { Blame::Host };
                 return Err(Failure {
                     retry_after,
-                    ..unavailable(status)
+                    ..unavailable(status).blaming(blames)
                 });
             }
         };
