@@ -28,7 +28,7 @@ pub struct Field {
     #[schemars(length(min = 1, max = 1024))]
     pub selector: Option<String>,
 
-    /// The attribute to read instead of the text. Required with type Attribute, refused with Html, Link, Image and Object.
+    /// The attribute to read instead of the text. Required with type Attribute, and read with Url, Number, Boolean, Date and Json too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub attribute: Option<String>,

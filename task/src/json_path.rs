@@ -122,8 +122,6 @@ fn knows_function(function: &TestFunction) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
 
     #[test]
@@ -151,8 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_cannot_make_the_parser_slow() {
-        let started = Instant::now();
+    fn nesting_that_would_make_the_parser_slow_is_refused() {
         for (open, inner, close) in [
             ("[?count(@", "", ")]"),
             ("[?(", "1==1", ")]"),
@@ -160,9 +157,10 @@ mod tests {
             ("[?@", "", "]"),
         ] {
             for depth in 1..60 {
-                let _ = JsonPath::parse(&format!("${}{inner}{}", open.repeat(depth), close.repeat(depth)));
+                let path = format!("${}{inner}{}", open.repeat(depth), close.repeat(depth));
+                let parsed = JsonPath::parse(&path);
+                assert!(depth <= MAX_DEPTH || parsed.is_err(), "{path}");
             }
         }
-        assert!(started.elapsed() < Duration::from_secs(10));
     }
 }

@@ -300,13 +300,11 @@ impl Check {
     }
 
     fn json_path(&mut self, field: &str, text: &str) -> Option<JsonPath> {
-        match self.locator(field, text)? {
-            Locator::JsonPath(path) => Some(path),
-            _ => {
-                self.refuse(field, text, "is not a JSONPath; it begins with $");
-                None
-            }
+        if let Locator::JsonPath(path) = self.locator(field, text)? {
+            return Some(path);
         }
+        self.refuse(field, text, "is not a JSONPath; it begins with $");
+        None
     }
 
     /// A selector in the language of what it is read in.

@@ -364,7 +364,11 @@ impl<'a> Run<'a> {
         match &self.claim.spec.items {
             Some(items) if self.records == 0 => Ending::Failed(RunError {
                 class: "NoRecords".into(),
-                message: format!("no page has an element that items (selector {items:?}) matches"),
+                message: format!("no page has anything that items (selector {items:?}) matches"),
+            }),
+            None if self.records == 0 && !self.plan.automatic.is_empty() => Ending::Failed(RunError {
+                class: "NoRecords".into(),
+                message: format!("no page offers any of automatic {:?}", self.plan.automatic),
             }),
             _ => Ending::Succeeded,
         }

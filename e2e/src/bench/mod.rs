@@ -2,6 +2,7 @@
 //! only for what must be true on any machine.
 
 mod clusters;
+mod extract;
 mod played;
 mod processes;
 mod report;
@@ -34,6 +35,8 @@ struct Arguments {
 enum Command {
     /// What the operator costs, and how fast a cluster is Ready.
     Bench(Options),
+    /// Extraction alone, beside selectolax and lxml.
+    Extract(extract::Options),
     /// Load for minutes while parts are killed in turn; nothing may be lost or doubled.
     Soak(soak::Options),
 }
@@ -108,6 +111,7 @@ fn run(command: Command) -> Result<()> {
     runtime.block_on(async {
         match command {
             Command::Bench(options) => measure(&options.sized()).await,
+            Command::Extract(options) => extract::run(&options),
             Command::Soak(options) => soak::run(&options).await,
         }
     })

@@ -41,16 +41,12 @@ impl Budget {
 
     /// Counts work, in nodes looked at or their like, and fails when the time is over; cheap enough for the innermost loops.
     pub(super) fn work(&self, amount: usize) -> Result<(), ExtractError> {
-        match self.until_clock.get().checked_sub(amount) {
-            Some(left) => {
-                self.until_clock.set(left);
-                Ok(())
-            }
-            None => {
-                self.until_clock.set(CLOCK_EVERY);
-                self.check_time()
-            }
+        if let Some(left) = self.until_clock.get().checked_sub(amount) {
+            self.until_clock.set(left);
+            return Ok(());
         }
+        self.until_clock.set(CLOCK_EVERY);
+        self.check_time()
     }
 
     /// Counts work on so many bytes of text.

@@ -322,13 +322,11 @@ mod tests {
             "$..[?@..[?@..[?@..*]]]",
             "$..[?count($..*) > count($..*)]",
         ] {
-            let started = Instant::now();
             let error = found(path, &wide).unwrap_err();
             assert!(
                 matches!(error, ExtractError::Late | ExtractError::TooManyNodes { .. }),
                 "{path}: {error:?}"
             );
-            assert!(started.elapsed() < Duration::from_secs(20), "{path}");
         }
     }
 }

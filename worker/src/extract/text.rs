@@ -37,16 +37,20 @@ struct Folded {
 
 impl Folded {
     fn push(&mut self, piece: &str) {
-        for c in piece.chars() {
-            if c.is_whitespace() {
-                self.gap = true;
-                continue;
+        let mut rest = piece;
+        loop {
+            let word = rest.trim_start();
+            self.gap |= word.len() < rest.len();
+            if word.is_empty() {
+                return;
             }
+            let (word, after) = word.split_at(word.find(char::is_whitespace).unwrap_or(word.len()));
             if self.gap && !self.out.is_empty() {
                 self.out.push(' ');
             }
             self.gap = false;
-            self.out.push(c);
+            self.out.push_str(word);
+            rest = after;
         }
     }
 }

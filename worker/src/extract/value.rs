@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use html5ever::ns;
 use regex::{Captures, Regex};
 use selextract_task::{Change, CompiledField, Conversion, Shape, Take};
 use serde_json::Value;
@@ -42,7 +43,7 @@ pub(super) fn record<'p>(
 
 /// What the field's selector finds in an item.
 fn read(field: &CompiledField, item: Scope<'_>, reading: &Reading) -> Result<Option<Value>, ExtractError> {
-    reading.budget.check_time()?;
+    reading.budget.work(1)?;
     let mut values = Values {
         field,
         reading,
@@ -67,8 +68,7 @@ fn read(field: &CompiledField, item: Scope<'_>, reading: &Reading) -> Result<Opt
 pub(super) fn plain<'f>(found: &'f Found<'_>) -> Cow<'f, str> {
     match found {
         Found::Element(element) => Cow::Owned(text::folded(*element)),
-        Found::Text(text) => Cow::Borrowed(text),
-        Found::Json(Value::String(text)) => Cow::Borrowed(text),
+        Found::Text(text) | Found::Json(Value::String(text)) => Cow::Borrowed(text),
         Found::Json(value) => Cow::Owned(value.to_string()),
     }
 }
@@ -153,10 +153,14 @@ impl Values<'_> {
         match (found, &self.field.take) {
             (Found::Element(element), Take::Html) => Some(element.inner_html()),
             // HTML's names are in small letters, whatever the page and the user wrote; XML's are as they are written.
-            (Found::Element(element), Take::Attribute(name)) => element
-                .attr(name)
-                .or_else(|| element.attr(&name.to_ascii_lowercase()))
-                .map(str::to_owned),
+            (Found::Element(element), Take::Attribute(name)) => {
+                let is_html = element.value().name.ns == ns!(html);
+                let is_it = |found: &str| found == name || (is_html && found.eq_ignore_ascii_case(name));
+                let mut attributes = element.value().attrs();
+                attributes
+                    .find(|(name, _)| is_it(name))
+                    .map(|(_, value)| value.to_owned())
+            }
             _ => Some(plain(found).into_owned()),
         }
     }
@@ -170,7 +174,7 @@ impl Values<'_> {
         for change in &self.field.changes {
             let mut changed = Vec::with_capacity(parts.len());
             for part in parts {
-                self.change(change, part, &mut changed)?;
+                self.change(change, &part, &mut changed)?;
             }
             check_set(changed.len())?;
             parts = changed;
@@ -178,13 +182,13 @@ impl Values<'_> {
         Ok(parts)
     }
 
-    fn change(&self, change: &Change, text: String, changed: &mut Vec<String>) -> Result<(), ExtractError> {
+    fn change(&self, change: &Change, text: &str, changed: &mut Vec<String>) -> Result<(), ExtractError> {
         self.reading.budget.read(text.len())?;
         match change {
             Change::Trim => changed.push(text.trim().to_owned()),
             Change::Lower => changed.push(text.to_lowercase()),
             Change::Upper => changed.push(text.to_uppercase()),
-            Change::Part(regex) => changed.extend(self.matches(regex, &text)?),
+            Change::Part(regex) => changed.extend(self.matches(regex, text)?),
             Change::Split(separator) => {
                 changed.extend(
                     text.split(separator.as_str())
@@ -192,7 +196,7 @@ impl Values<'_> {
                         .map(str::to_owned),
                 );
             }
-            Change::Replace(regex, with) => changed.push(self.replaced(regex, with, &text)?),
+            Change::Replace(regex, with) => changed.push(self.replaced(regex, with, text)?),
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! HTML tables that have a header: each row a record by the names of the columns. Cells that span rows or columns stand in each of them.
 
 use scraper::ElementRef;
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::{Head, Page};
 use crate::extract::{ExtractError, Reading, budget::check_set, text};
