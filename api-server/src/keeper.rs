@@ -1,8 +1,9 @@
 //! The keeper: what has to be done once for the whole platform, by whoever holds the ledger's keeper lease.
 //!
-//! Refill of the frontier, taking back expired leases, schedules, partitions and retention, counters, and the platform-wide gauges. Two
+//! Refill of the frontier, taking back expired leases, schedules, partitions and retention, counters, webhooks, and the platform-wide gauges. Two
 //! keepers are correct: one is active, the other waits for the lease, and every step is safe to be done twice.
 
+mod deliveries;
 mod gauges;
 mod migrate;
 mod settings;
@@ -17,6 +18,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use axum::{Router, extract::State, http::StatusCode, routing::get};
+use deliveries::Deliveries;
 use gauges::Gauges;
 use jiff::Timestamp;
 pub use migrate::run as migrate;
@@ -27,9 +29,14 @@ use selextract_platform::{
     telemetry,
 };
 pub use settings::{KeeperSettings, MigrateSettings};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+
+use crate::sealed::Seal;
 
 /// How long the lease lives without being renewed; it is renewed with each turn.
 const LEASE: Duration = Duration::from_secs(15);
@@ -53,6 +60,9 @@ struct Keeper {
     health: Arc<Health>,
     due: Due,
     refill_from: Option<TaskId>,
+    deliveries: Option<Arc<Deliveries>>,
+    /// Goes on beside the turns: a receiver may be slow.
+    sending: Option<JoinHandle<()>>,
 }
 
 /// When each loop is due next.
@@ -86,7 +96,7 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
     let server = tokio::spawn(server.into_future());
     let ledger = Ledger::connect_lazy(&PoolSettings {
         url: Secret(settings.database_direct_url.clone()),
-        max_connections: 2,
+        max_connections: 4,
         min_connections: 0,
         acquire_timeout: Duration::from_secs(5),
         max_lifetime: Duration::from_hours(1),
@@ -103,6 +113,8 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
             housekeeping: now,
         },
         refill_from: None,
+        deliveries: deliveries(&settings)?,
+        sending: None,
         settings,
         ledger,
         health,
@@ -122,6 +134,10 @@ impl Keeper {
                 () = end.cancelled() => break,
                 _ = turns.tick() => epoch = self.turn(epoch).await,
             }
+        }
+        if let Some(sending) = self.sending.take() {
+            // What it was sending is taken again when its lease ends.
+            sending.abort();
         }
         if let Some(epoch) = epoch
             && let Err(error) = self.ledger.drop_keeper_lease(epoch).await
@@ -163,6 +179,7 @@ impl Keeper {
             self.due.expiry = if matches!(more, Ok(true)) { now } else { now + EXPIRY };
             tell("Removing runs whose time is over", more.map(drop));
         }
+        self.send_deliveries();
         let started = self.ledger.tick_schedules(Timestamp::now()).await;
         let mut some_due = started.as_ref().is_ok_and(|started| *started > 0);
         tell("Starting scheduled runs", started.map(drop).map_err(Into::into));
@@ -177,6 +194,21 @@ impl Keeper {
             self.due.refill = now + self.settings.refill_interval.get();
             tell("Refilling the frontier", self.refill().await);
         }
+    }
+
+    /// Sends what webhooks are to be told, unless the round before still does.
+    fn send_deliveries(&mut self) {
+        let Some(deliveries) = &self.deliveries else { return };
+        if self.sending.as_ref().is_some_and(|sending| !sending.is_finished()) {
+            return;
+        }
+        let (deliveries, ledger) = (Arc::clone(deliveries), self.ledger.clone());
+        self.sending = Some(tokio::spawn(async move {
+            tell(
+                "Telling webhooks",
+                deliveries.send_due(&ledger).await.map(drop).map_err(Into::into),
+            );
+        }));
     }
 
     /// Returns whether something waits again.
@@ -221,6 +253,15 @@ impl Keeper {
         self.ledger.purge().await?;
         Ok(())
     }
+}
+
+fn deliveries(settings: &KeeperSettings) -> Result<Option<Arc<Deliveries>>> {
+    let (Some(keys), Some(proxy)) = (&settings.data_key, &settings.egress_proxy) else {
+        warn!("Webhooks are not told: SELEXTRACT_DATA_KEY or SELEXTRACT_EGRESS_PROXY is missing.");
+        return Ok(None);
+    };
+    let deliveries = Deliveries::new(proxy, Seal::parse(keys)?).context("making the webhooks' client")?;
+    Ok(Some(Arc::new(deliveries)))
 }
 
 impl Health {

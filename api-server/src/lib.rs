@@ -15,6 +15,7 @@ pub mod program;
 pub mod quotas;
 pub mod router;
 pub mod routes;
+pub mod sealed;
 pub mod server;
 pub mod settings;
 pub mod state;

@@ -30,6 +30,7 @@ pub const PATH: &str = "/api/v1/openapi.json";
         (name = "api-keys", description = "Keys for programs"),
         (name = "tasks", description = "What to extract, and what became of it"),
         (name = "dead-letters", description = "Runs that failed, and their replay"),
+        (name = "webhooks", description = "Hearing of the end of tasks: signed as standard-webhooks says, sent again for a day"),
         (name = "insight", description = "Counts and trends"),
         (name = "health", description = "Whether the API answers"),
     ),
@@ -68,7 +69,7 @@ pub fn complete(document: &utoipa::openapi::OpenApi) -> serde_json::Result<Value
             "type": "object",
             "properties": {
                 "priority": {
-                    "type": "integer", "minimum": 0, "maximum": 9, "default": crate::routes::tasks::DEFAULT_PRIORITY,
+                    "type": "integer", "minimum": 0, "maximum": 9, "default": crate::routes::new_task::DEFAULT_PRIORITY,
                     "description": "0 (last) to 9 (first).",
                 },
                 "ttlAfterFinished": {

@@ -25,7 +25,7 @@ use crate::{
     problem::Problem,
     routes::{
         api_keys, auth, batch, dead_letters, events, health, insight, preview, quotas, results, run_control, schedules,
-        tasks, users,
+        tasks, users, webhooks,
     },
     state::AppState,
 };
@@ -62,6 +62,10 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(results::results))
         .routes(routes!(events::events))
         .routes(routes!(quotas::get, quotas::set))
+        .routes(routes!(webhooks::create, webhooks::list))
+        .routes(routes!(webhooks::delete))
+        .routes(routes!(webhooks::deliveries))
+        .routes(routes!(webhooks::resend))
         .routes(routes!(insight::dashboard))
         .routes(routes!(insight::analytics))
 }

@@ -128,6 +128,8 @@ pub struct Secrets {
     pub redis_cache_url: String,
     /// The keys of the access tokens.
     pub token_keys: String,
+    /// The keys that seal users' secrets; without them there are no webhooks.
+    pub data_key: Option<String>,
 }
 
 /// Why the settings cannot be used.
@@ -164,6 +166,7 @@ impl Secrets {
             redis_queue_url: need("SELEXTRACT_REDIS_QUEUE_URL")?,
             redis_cache_url: need("SELEXTRACT_REDIS_CACHE_URL")?,
             token_keys: need("SELEXTRACT_TOKEN_KEYS")?,
+            data_key: need("SELEXTRACT_DATA_KEY").ok(),
         })
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     layered::Layered,
     presence::Presence,
     quotas::Quotas,
+    sealed::Seal,
     settings::{Limits, Secrets, Settings},
 };
 
@@ -68,6 +69,8 @@ pub struct Shared {
     pub passwords: Passwords,
     /// Signs and verifies access tokens.
     pub tokens: TokenKeys,
+    /// Seals users' secrets; not there while the cluster has no key for them.
+    pub seal: Option<Seal>,
     /// Who is locked out.
     pub lockouts: Lockouts,
     /// Whose access tokens are still good.
@@ -120,7 +123,7 @@ impl AppState {
     /// The state over these connections.
     pub fn new(
         connections: Connections,
-        tokens: TokenKeys,
+        (tokens, seal): (TokenKeys, Option<Seal>),
         limits: &Limits,
         ending: CancellationToken,
     ) -> anyhow::Result<Self> {
@@ -150,6 +153,7 @@ impl AppState {
             offers: Arc::new(Semaphore::new(OFFERS)),
             passwords: Passwords::new(cores)?,
             tokens,
+            seal,
             lockouts: Lockouts::new(cache.clone()),
             stats: Layered::new(cache.clone(), STATS_ENTRIES, STATS_LIFETIME),
             analytics: Layered::new(cache, ANALYTICS_ENTRIES, ANALYTICS_LIFETIME),
@@ -160,7 +164,13 @@ impl AppState {
     /// Connects as the settings say. Nothing is waited for: what does not answer yet is not ready yet.
     pub fn connect(settings: &Settings, secrets: &Secrets, ending: CancellationToken) -> anyhow::Result<Self> {
         let tokens = TokenKeys::parse(&secrets.token_keys)?;
-        Self::new(Connections::open(settings, secrets)?, tokens, &settings.limits, ending)
+        let seal = secrets.data_key.as_deref().map(Seal::parse).transpose()?;
+        Self::new(
+            Connections::open(settings, secrets)?,
+            (tokens, seal),
+            &settings.limits,
+            ending,
+        )
     }
 }
 

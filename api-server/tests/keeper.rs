@@ -1,23 +1,42 @@
 //! Two keepers against a real PostgreSQL and a real Valkey: one works, the other takes over.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{collections::HashSet, net::TcpListener, time::Duration};
+use std::{
+    collections::HashSet,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Result;
+use axum::Router;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
-use selextract_api_server::keeper::{self, KeeperSettings};
+use selextract_api_server::{
+    keeper::{self, KeeperSettings},
+    routes::webhooks,
+    sealed::Seal,
+};
 use selextract_platform::{
     bootstrap,
     frontier::Frontier,
-    ledger::{Ledger, PoolSettings, Secret, TaskId, UserId, scrape_tasks::CheckedUpsert, tasks::NewTask},
+    ledger::{
+        Ledger, PoolSettings, Secret, TaskId, UserId, claims::Ending, scrape_tasks::CheckedUpsert, tasks::NewTask,
+    },
 };
 use selextract_task::{
     TaskSpec,
-    feed::{OnChange, Schedule, Upsert},
+    feed::{OnChange, RunError, Schedule, Upsert},
 };
 use selextract_test_services::{Database, start};
-use tokio::task::JoinHandle;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use url::Url;
+use uuid::Uuid;
 
 const LEASE: Duration = Duration::from_mins(1);
 
@@ -66,10 +85,16 @@ impl Platform {
     }
 
     fn keeper_with_redis(&self, name: &str, redis: &str) -> Keeper {
+        self.keeper_with(name, |settings| redis.clone_into(&mut settings.redis_queue_url))
+    }
+
+    fn keeper_with(&self, name: &str, change: impl FnOnce(&mut KeeperSettings)) -> Keeper {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let settings = KeeperSettings {
+        let mut settings = KeeperSettings {
             database_direct_url: self.database.direct_url.clone(),
-            redis_queue_url: redis.to_owned(),
+            redis_queue_url: self.redis.clone(),
+            data_key: None,
+            egress_proxy: None,
             name: name.to_owned(),
             telemetry_addr: ([127, 0, 0, 1], port).into(),
             refill_interval: "1s".parse().unwrap(),
@@ -77,6 +102,7 @@ impl Platform {
             retention: "90d".parse().unwrap(),
             partitions_ahead: 3,
         };
+        change(&mut settings);
         let end = CancellationToken::new();
         Keeper {
             metrics: format!("http://127.0.0.1:{port}"),
@@ -264,6 +290,91 @@ async fn a_due_tick_reaches_the_frontier_once_with_two_keepers() {
     for keeper in keepers {
         keeper.end().await;
     }
+}
+
+/// What stands behind the egress proxy: it refuses the first time and takes the second.
+async fn receiver() -> (Url, mpsc::UnboundedReceiver<(HeaderMap, String)>) {
+    let (sender, received) = mpsc::unbounded_channel();
+    let refused = Arc::new(AtomicBool::new(false));
+    let take = move |headers: HeaderMap, body: String| {
+        sender.send((headers, body)).unwrap();
+        let status = if refused.swap(true, Ordering::Relaxed) {
+            StatusCode::NO_CONTENT
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
+        };
+        async move { status }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(axum::serve(listener, Router::new().fallback(take)).into_future());
+    (format!("http://{address}").parse().unwrap(), received)
+}
+
+#[tokio::test]
+async fn a_webhook_hears_of_a_failed_run_through_the_proxy_again_until_it_takes_it() {
+    let platform = Platform::new().await;
+    let (proxy, mut received) = receiver().await;
+    let keys = r#"{"current":"d","keys":{"d":"bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3IG5ldyE="}}"#;
+    let (owner, hook) = (UserId::new(), Uuid::now_v7());
+    let secret = Seal::parse(keys)
+        .unwrap()
+        .seal(&webhooks::place(hook), "whsec_a2V5")
+        .unwrap();
+    let events = ["task.finished".to_owned(), "task.failed".to_owned()];
+    let ledger = &platform.ledger;
+    ledger
+        .create_webhook(owner, hook, "http://hook.test/in", &events, &secret)
+        .await
+        .unwrap();
+    let task = NewTask {
+        spec: spec(),
+        host: "site.test".to_owned(),
+        priority: 5,
+        ttl: None,
+    };
+    let id = ledger.accept(owner, &task, None).await.unwrap().id;
+    let claim = ledger.claim(&[id], "a-worker", LEASE).await.unwrap().remove(0);
+    let error = RunError {
+        class: "Timeout".to_owned(),
+        message: "it took too long".to_owned(),
+    };
+    ledger
+        .finish(claim.lease(), &Ending::Failed(error), 0)
+        .await
+        .unwrap()
+        .unwrap();
+    let keeper = platform.keeper_with("keeper", |settings| {
+        settings.data_key = Some(keys.to_owned());
+        settings.egress_proxy = Some(proxy);
+    });
+    let mut ids = HashSet::new();
+    for _ in 0..2 {
+        let told = tokio::time::timeout(Duration::from_secs(30), received.recv()).await;
+        let (headers, body) = told.unwrap().unwrap();
+        let header = |name: &str| headers[name].to_str().unwrap().to_owned();
+        assert_eq!(header("host"), "hook.test");
+        ids.insert(header("webhook-id"));
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"key");
+        let signed = format!("{}.{}.{body}", header("webhook-id"), header("webhook-timestamp"));
+        let tag = BASE64_STANDARD
+            .decode(header("webhook-signature").strip_prefix("v1,").unwrap())
+            .unwrap();
+        assert!(ring::hmac::verify(&key, signed.as_bytes(), &tag).is_ok());
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(
+            (&body["type"], &body["data"]["id"]),
+            (&"task.failed".into(), &id.to_string().into())
+        );
+        assert_eq!(body["data"]["error"]["class"], "Timeout");
+    }
+    assert_eq!(ids.len(), 1, "every attempt has the same id");
+    wait_for("the delivery to be noted", async || {
+        let told = platform.ledger.deliveries(owner, hook).await.unwrap().unwrap();
+        told[0].status == "delivered" && told[0].attempts == 2 && told[0].answer.as_deref() == Some("204")
+    })
+    .await;
+    keeper.end().await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use selextract_task::Duration;
+use url::Url;
 
 /// What the keeper needs to know.
 #[derive(Args)]
@@ -14,6 +15,12 @@ pub struct KeeperSettings {
     /// The queue: redis://:password@host:port/0
     #[arg(long, env = "SELEXTRACT_REDIS_QUEUE_URL", hide_env_values = true)]
     pub redis_queue_url: String,
+    /// The keys that seal users' secrets, as the API has them; without them no webhook is told
+    #[arg(long, env = "SELEXTRACT_DATA_KEY", hide_env_values = true)]
+    pub data_key: Option<String>,
+    /// The only way out, for webhooks: http://host:3128
+    #[arg(long, env = "SELEXTRACT_EGRESS_PROXY")]
+    pub egress_proxy: Option<Url>,
     /// The name that stands in the lease: the pod's
     #[arg(long, env = "HOSTNAME", default_value = "keeper")]
     pub name: String,

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, value::RawValue};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::tasks::{idempotency_key, parse};
+use super::new_task::{admit, idempotency_key, parse};
 use crate::{
     auth::caller::Caller,
     problem::{FieldError, Problem},
@@ -74,7 +74,7 @@ pub async fn create(
             Problem::internal()
         })??;
     let owner = caller.owner();
-    state.quotas.admit(owner, tasks.len()).await?;
+    admit(&state, &caller, tasks.len(), idempotency.as_ref()).await?;
     let accepted = match state.ledger.accept_batch(owner, &tasks, idempotency.as_ref()).await {
         Err(LedgerError::IdempotencyConflict) => return Err(Problem::idempotency_mismatch()),
         accepted => accepted?,

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::tasks::{RunErrorView, read_spec};
+use super::{new_task::read_spec, tasks::RunErrorView};
 use crate::{admission, auth::caller::Caller, problem::Problem, state::AppState, strict::Object};
 
 /// What an answer needs beside the page's own time.

@@ -6,38 +6,30 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode, header};
-use jiff::Timestamp;
 use selextract_platform::{
     frontier::Entry,
     ledger::{
         LedgerError, TaskId, UserId,
-        tasks::{self, Idempotency, NewTask, PAGE_ROWS},
+        tasks::{self, PAGE_ROWS},
     },
-    waiting::{self, Facts, HostState, Reason},
 };
-use selextract_task::{
-    Duration, Plan, TaskSpec,
-    feed::{RunError, RunState},
-};
+use selextract_task::feed::{RunError, RunState};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema, openapi::Ref};
 use uuid::Uuid;
 
+use super::{
+    new_task::{admit, idempotency_key, read_new},
+    waiting::{Waiting, fetch_waiting},
+};
 use crate::{
     auth::{Role, caller::Caller},
     params::{Id, Params},
-    problem::{FieldError, Problem},
+    problem::Problem,
     state::AppState,
-    strict::{self, Object},
+    strict::Object,
 };
-
-/// The priority of a task that names none, in the middle.
-pub const DEFAULT_PRIORITY: u8 = 5;
-const MAX_PRIORITY: u8 = 9;
-const MAX_IDEMPOTENCY_KEY: usize = 255;
-const MAX_TTL: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
 /// Which tasks are listed.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -126,38 +118,6 @@ pub struct TaskView {
     pub(super) spec: Value,
 }
 
-/// Why a pending task does not run yet.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Waiting {
-    /// Why.
-    #[schema(inline)]
-    reason: WaitingReason,
-    /// RFC 3339; about when it goes on, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<String>,
-}
-
-/// Why a pending task does not run yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub enum WaitingReason {
-    /// It may run now and waits for its turn.
-    Queued,
-    /// Its host was asked as often as politeness allows for the moment.
-    DomainLimited,
-    /// Its host does not answer, or asked to be left alone.
-    HostUnavailable,
-    /// Its owner has used up a quota.
-    QuotaExceeded,
-    /// No worker is there.
-    NoWorker,
-    /// Somebody paused it.
-    Paused,
-    /// Its time has not come.
-    Scheduled,
-    /// It failed, and is tried again after a while.
-    RetryBackoff,
-}
-
 /// Why a task failed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RunErrorView {
@@ -218,7 +178,7 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     let idempotency = idempotency_key(&headers, Value::Object(body.clone()).to_string().as_bytes())?;
     let task = read_new(body)?;
-    state.quotas.admit(caller.owner(), 1).await?;
+    admit(&state, &caller, 1, idempotency.as_ref()).await?;
     let accepted = match state.ledger.accept(caller.owner(), &task, idempotency.as_ref()).await {
         Err(LedgerError::IdempotencyConflict) => return Err(Problem::idempotency_mismatch()),
         accepted => accepted?,
@@ -288,23 +248,6 @@ pub(super) async fn visible_task(state: &AppState, caller: &Caller, id: Uuid) ->
     let task = task.ok_or_else(Problem::not_found)?;
     let waiting = fetch_waiting(state, &task).await?;
     TaskView::read(task, waiting)
-}
-
-/// Why a pending task does not run yet.
-async fn fetch_waiting(state: &AppState, task: &tasks::TaskDetail) -> Result<Option<Waiting>, Problem> {
-    if task.state()? != RunState::Pending {
-        return Ok(None);
-    }
-    let now = Timestamp::now();
-    let facts = Facts {
-        paused: task.paused,
-        due: task.due_at.parse().unwrap_or(now),
-        attempts: task.attempts,
-        quota: state.quotas.holds(task.user_id).await?,
-        worker: state.presence.any_worker().await,
-        host: HostState::Open,
-    };
-    Ok(Some(waiting::explain(&facts, now).into()))
 }
 
 /// Whose things are meant: the caller's, or of whom he names. Only an admin may name somebody else.
@@ -397,158 +340,7 @@ impl From<RunError> for RunErrorView {
     }
 }
 
-impl From<waiting::Waiting> for Waiting {
-    fn from(waiting: waiting::Waiting) -> Self {
-        Self {
-            reason: waiting.reason.into(),
-            until: waiting.until.map(|until| until.to_string()),
-        }
-    }
-}
-
-impl From<Reason> for WaitingReason {
-    fn from(reason: Reason) -> Self {
-        match reason {
-            Reason::Queued => Self::Queued,
-            Reason::DomainLimited => Self::DomainLimited,
-            Reason::HostUnavailable => Self::HostUnavailable,
-            Reason::QuotaExceeded => Self::QuotaExceeded,
-            Reason::NoWorker => Self::NoWorker,
-            Reason::Paused => Self::Paused,
-            Reason::Scheduled => Self::Scheduled,
-            Reason::RetryBackoff => Self::RetryBackoff,
-        }
-    }
-}
-
 /// The schema that [`crate::openapi::complete`] adds.
 fn spec_schema() -> Ref {
     Ref::from_schema_name("TaskSpec")
-}
-
-/// The new task, or everything that is wrong with it.
-fn read_new(body: Map<String, Value>) -> Result<NewTask, Problem> {
-    let mut errors = Vec::new();
-    parse(body, &mut errors).ok_or_else(|| Problem::invalid().errors(errors))
-}
-
-/// The spec, which compiles, or everything that is wrong with it.
-pub(super) fn read_spec(body: Map<String, Value>) -> Result<TaskSpec, Problem> {
-    let mut errors = Vec::new();
-    let spec: Option<TaskSpec> = strict::decode(Value::Object(body), &mut errors);
-    let plan = spec.as_ref().and_then(|spec| compile(spec, &mut errors));
-    let checked = spec.filter(|_| plan.is_some() && errors.is_empty());
-    checked.ok_or_else(|| Problem::invalid().errors(errors))
-}
-
-/// The new task; everything that is wrong with it goes to `errors`.
-pub(super) fn parse(mut body: Map<String, Value>, errors: &mut Vec<FieldError>) -> Option<NewTask> {
-    let priority = match body.shift_remove("priority") {
-        None => DEFAULT_PRIORITY,
-        Some(value) => read_priority(&value).unwrap_or_else(|| {
-            let cure = "must be a whole number from 0 (last) to 9 (first)";
-            errors.push(FieldError::new("priority", strict::echo(&value), cure));
-            DEFAULT_PRIORITY
-        }),
-    };
-    let ttl = body.shift_remove("ttlAfterFinished").and_then(|value| {
-        let ttl = read_ttl(&value);
-        if ttl.is_none() {
-            let cure = "must be a duration of at most 3650d, such as 24h";
-            errors.push(FieldError::new("ttlAfterFinished", strict::echo(&value), cure));
-        }
-        ttl
-    });
-    let spec: Option<TaskSpec> = strict::decode(Value::Object(body), errors);
-    let plan = spec.as_ref().and_then(|spec| compile(spec, errors));
-    let (spec, plan) = spec.zip(plan).filter(|_| errors.is_empty())?;
-    Some(NewTask {
-        spec,
-        host: plan.url.host_str().unwrap_or_default().to_owned(),
-        priority,
-        ttl: ttl.map(Duration::get),
-    })
-}
-
-fn compile(spec: &TaskSpec, errors: &mut Vec<FieldError>) -> Option<Plan> {
-    match spec.compile() {
-        Ok(plan) => Some(plan),
-        Err(violations) => {
-            errors.extend(
-                violations
-                    .iter()
-                    .map(|v| FieldError::new(&v.field, &v.value, &v.message)),
-            );
-            None
-        }
-    }
-}
-
-fn read_priority(value: &Value) -> Option<u8> {
-    let number = u8::try_from(value.as_u64()?).ok()?;
-    (number <= MAX_PRIORITY).then_some(number)
-}
-
-fn read_ttl(value: &Value) -> Option<Duration> {
-    let ttl: Duration = value.as_str()?.parse().ok()?;
-    (ttl <= MAX_TTL).then_some(ttl)
-}
-
-/// The idempotency key of a request with this body, when it has one.
-pub(super) fn idempotency_key(headers: &HeaderMap, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else {
-        return Ok(None);
-    };
-    let key = value
-        .to_str()
-        .ok()
-        .filter(|key| (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()));
-    let key = key
-        .ok_or_else(|| Problem::malformed().detail("Idempotency-Key must have 1 to 255 printable ASCII characters"))?;
-    Ok(Some(Idempotency {
-        key: key.to_owned(),
-        body_hash: Sha256::digest(body).into(),
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn problems(body: Value) -> Vec<String> {
-        let Value::Object(body) = body else { panic!("an object") };
-        let problem = serde_json::to_value(read_new(body).unwrap_err()).unwrap();
-        let errors = problem["errors"].as_array().unwrap().iter();
-        errors
-            .map(|error| error["field"].as_str().unwrap().to_owned())
-            .collect()
-    }
-
-    #[test]
-    fn unknown_fields_and_violations_come_in_one_answer() {
-        let body = json!({ "url": "ftp://e.com", "colour": "red", "priority": 11, "fields": [{ "name": "1st", "selektor": "a" }] });
-        assert_eq!(
-            problems(body),
-            ["priority", "colour", "fields[0].selektor", "url", "fields[0].name"]
-        );
-    }
-
-    #[test]
-    fn a_missing_field_is_told_beside_unknown_ones() {
-        let fields = problems(json!({ "feilds": [], "url": "https://e.com" }));
-        assert_eq!(fields[0], "feilds");
-        assert_eq!(fields.len(), 2);
-    }
-
-    #[test]
-    fn the_priority_is_not_a_part_of_the_spec() {
-        let body = json!({ "url": "https://e.com", "priority": 9, "fields": [{ "name": "a" }] });
-        let task = read_new(body.as_object().unwrap().clone()).unwrap();
-        assert_eq!(
-            (task.spec.url.as_str(), task.host.as_str(), task.priority),
-            ("https://e.com", "e.com", 9)
-        );
-    }
 }

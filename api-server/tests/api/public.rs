@@ -261,8 +261,14 @@ async fn a_quota_that_is_used_up_is_named_with_what_is_used_and_its_limit() {
             &json!({ "name": "queued", "used": 0, "limit": 3 })
         )
     );
-    let accepted = api.post("/api/v1/tasks:batch", Some(&ann), &batch(3)).await;
+    let accepted = api.post_once("/api/v1/tasks:batch", &ann, "three", &batch(3)).await;
     assert_eq!(accepted.status, StatusCode::CREATED, "{}", accepted.text);
+    let repeated = api.post_once("/api/v1/tasks:batch", &ann, "three", &batch(3)).await;
+    assert_eq!(
+        repeated.json(),
+        accepted.json(),
+        "a repeated request makes no new tasks"
+    );
     let single = api
         .post("/api/v1/tasks", Some(&ann), &spec("https://example.com/"))
         .await;
@@ -318,6 +324,64 @@ async fn a_task_is_followed_by_events_to_its_end() {
     );
     let stranger = api.user(&admin, "ann").await;
     assert_eq!(api.get(&path, Some(&stranger)).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_shows_its_secret_once_and_lists_what_it_was_told() {
+    let api = Api::start().await;
+    let admin = api.login("admin", support::ADMIN_PASSWORD).await;
+    let ann = api.user(&admin, "ann").await;
+    let hook = json!({ "url": "https://hook.example.com/in", "events": ["task.failed"] });
+    let made = api.post("/api/v1/webhooks", Some(&ann), &hook).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    let secret = made.json()["secret"].as_str().unwrap().to_owned();
+    assert!(secret.starts_with("whsec_"));
+    let listed = api.get("/api/v1/webhooks", Some(&ann)).await;
+    assert_eq!(listed.json()["webhooks"][0]["events"], json!(["task.failed"]));
+    assert!(!listed.text.contains(&secret));
+    for _ in 0..2 {
+        let created = api
+            .post("/api/v1/tasks", Some(&ann), &spec("https://example.com/a"))
+            .await
+            .json();
+        api.fail(created["id"].as_str().unwrap(), "Timeout").await;
+    }
+    let done = api
+        .post("/api/v1/tasks", Some(&ann), &spec("https://example.com/a"))
+        .await
+        .json();
+    api.run(done["id"].as_str().unwrap(), &[json!({ "title": "x" })]).await;
+    let path = format!("/api/v1/webhooks/{}", made.json()["id"].as_str().unwrap());
+    let told = api.get(&format!("{path}/deliveries"), Some(&ann)).await.json();
+    assert_eq!(told["deliveries"].as_array().unwrap().len(), 2, "{told}");
+    assert_eq!(told["deliveries"][0]["status"], "pending");
+    let again = format!(
+        "/api/v1/deliveries/{}/resend",
+        told["deliveries"][0]["id"].as_str().unwrap()
+    );
+    assert_eq!(
+        api.post(&again, Some(&ann), &json!({})).await.status,
+        StatusCode::NO_CONTENT
+    );
+    for (path, token) in [(format!("{path}/deliveries"), &admin), (again, &admin)] {
+        let answer = if path.ends_with("resend") {
+            api.post(&path, Some(token), &json!({})).await
+        } else {
+            api.get(&path, Some(token)).await
+        };
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    for url in ["ftp://e.com", "https://u:p@e.com", "nowhere"] {
+        let refused = api.post("/api/v1/webhooks", Some(&ann), &json!({ "url": url })).await;
+        assert_eq!(refused.json()["errors"][0]["field"], "url", "{}", refused.text);
+        assert!(!refused.text.contains("u:p"));
+    }
+    assert_eq!(api.delete(&path, &admin).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(api.delete(&path, &ann).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        api.get(&format!("{path}/deliveries"), Some(&ann)).await.status,
+        StatusCode::NOT_FOUND
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -115,6 +115,9 @@ impl Api {
             redis_cache_url: services.redis_url().unwrap(),
             token_keys: json!({ "current": "a", "keys": { "a": "bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3IG5ldyE=" } })
                 .to_string(),
+            data_key: Some(
+                json!({ "current": "d", "keys": { "d": "bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3IG5ldyE=" } }).to_string(),
+            ),
         };
         change(&mut settings, &mut secrets);
         Self::over(database, settings, secrets)

@@ -80,6 +80,7 @@ fn environment(inputs: Inputs<'_>) -> Vec<Value> {
         secret_env("SELEXTRACT_REDIS_QUEUE_URL", &names.with("redis"), "queue-url"),
         secret_env("SELEXTRACT_REDIS_CACHE_URL", &names.with("redis"), "cache-url"),
         secret_env("SELEXTRACT_TOKEN_KEYS", &names.with("api"), "token-keys"),
+        secret_env("SELEXTRACT_DATA_KEY", &names.with("api"), "data-key"),
         env(
             "SELEXTRACT_INTERNAL_AUDIENCE",
             audience(&cluster.namespace, &cluster.name, &cluster.uid),

@@ -19,6 +19,8 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
             secret_env("SELEXTRACT_DATABASE_DIRECT_URL", &names.with("database"), "direct-url"),
             secret_env("SELEXTRACT_REDIS_QUEUE_URL", &names.with("redis"), "queue-url"),
             secret_env("SELEXTRACT_REDIS_CACHE_URL", &names.with("redis"), "cache-url"),
+            secret_env("SELEXTRACT_DATA_KEY", &names.with("api"), "data-key"),
+            env("SELEXTRACT_EGRESS_PROXY", format!("http://{}:3128", names.with("egress"))),
             env("SELEXTRACT_REFILL_INTERVAL", keeper.spec.refill_interval.to_string()),
             env("SELEXTRACT_SWEEP_INTERVAL", keeper.spec.sweep_interval.to_string()),
             env("SELEXTRACT_RETENTION", keeper.spec.retention.to_string()),
@@ -30,6 +32,10 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
     program::probes(&mut container);
     let mut template = Template::new(Component::Keeper, &keeper.pod, container);
     template.volumes = volumes;
-    template.secrets = [program::database_secrets(inputs), vec![names.with("redis")]].concat();
+    template.secrets = [
+        program::database_secrets(inputs),
+        vec![names.with("redis"), names.with("api")],
+    ]
+    .concat();
     vec![program::deployment(inputs, template, 1)]
 }

@@ -6,7 +6,7 @@ use super::{Child, Component, Inputs, Names, identity, labels};
 use crate::validated::{Allowed, Destination};
 
 /// Who speaks to whom at which port; everything else is denied. Every component also asks DNS.
-const EDGES: [(Component, Component, u16); 16] = {
+const EDGES: [(Component, Component, u16); 17] = {
     use Component as C;
     [
         (C::Api, C::PgBouncerRw, 6432),
@@ -17,6 +17,7 @@ const EDGES: [(Component, Component, u16); 16] = {
         (C::Keeper, C::Postgres, 5432),
         (C::Keeper, C::RedisQueue, 6379),
         (C::Keeper, C::RedisCache, 6379),
+        (C::Keeper, C::Egress, 3128),
         (C::Worker, C::PgBouncerRw, 6432),
         (C::Worker, C::RedisQueue, 6379),
         (C::Worker, C::Egress, 3128),

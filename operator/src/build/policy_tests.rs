@@ -116,6 +116,7 @@ fn expected(replicas: bool) -> BTreeSet<(String, String, u16)> {
         ("keeper", "postgres", 5432),
         ("keeper", "redis-queue", 6379),
         ("keeper", "redis-cache", 6379),
+        ("keeper", "egress", 3128),
         ("worker", "pgbouncer-rw", 6432),
         ("worker", "redis-queue", 6379),
         ("worker", "egress", 3128),

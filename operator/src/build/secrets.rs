@@ -105,8 +105,8 @@ pub fn redis(cluster: &ValidatedCluster, password: &str) -> Child {
 
 /// `N-api`: the first administrator's password and the keys that sign tokens (JSON as `SELEXTRACT_TOKEN_KEYS`). The password lies
 /// in the database too, so the Secret stays with the volume.
-pub fn api(cluster: &ValidatedCluster, admin_password: &str, token_keys: &str) -> Child {
-    let data = json!({ "admin-password": admin_password, "token-keys": token_keys });
+pub fn api(cluster: &ValidatedCluster, admin_password: &str, token_keys: &str, data_key: &str) -> Child {
+    let data = json!({ "admin-password": admin_password, "token-keys": token_keys, "data-key": data_key });
     Child {
         retained: cluster.deletion_policy == DeletionPolicy::Retain,
         ..secret(cluster, "api", &data, None)

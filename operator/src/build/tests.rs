@@ -206,7 +206,7 @@ fn secrets_of(cluster: &ValidatedCluster, facts: &Facts) -> Vec<Child> {
         secrets::postgres(cluster, &passwords),
         secrets::database(cluster, database),
         secrets::redis(cluster, "redis-secret"),
-        secrets::api(cluster, "admin-secret", "token-secret"),
+        secrets::api(cluster, "admin-secret", "token-secret", "data-secret"),
         secrets::pgbouncer(cluster, database),
     ];
     let tls = Server::ALL.map(|server| secrets::tls(cluster, server, ("certificate", "key-secret", "ca"), json!({})));

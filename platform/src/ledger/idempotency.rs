@@ -4,7 +4,7 @@ use snafu::ResultExt;
 use sqlx::{FromRow, PgConnection};
 
 use super::{
-    LedgerError, TaskId, UserId,
+    Ledger, LedgerError, TaskId, UserId,
     error::{DatabaseSnafu, IdempotencyConflictSnafu},
 };
 
@@ -30,6 +30,23 @@ struct Row {
     task_id: TaskId,
     body_hash: Vec<u8>,
     task_ids: Option<Vec<TaskId>>,
+}
+
+impl Ledger {
+    /// Whether an earlier request with the same body has taken the key.
+    pub async fn was_used(&self, owner: UserId, idempotency: &Idempotency) -> Result<bool, LedgerError> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM idempotency_keys WHERE user_id = $1 AND key = $2 AND body_hash = $3 AND expires_at > now())",
+        )
+        .bind(owner)
+        .bind(&idempotency.key)
+        .bind(idempotency.body_hash.as_slice())
+        .fetch_one(&self.pool)
+        .await
+        .context(DatabaseSnafu {
+            doing: "looking for an idempotency key",
+        })
+    }
 }
 
 /// Takes a key for the tasks that this transaction makes. A concurrent request with the same key waits for its end.

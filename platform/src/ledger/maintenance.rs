@@ -228,13 +228,14 @@ impl Ledger {
         .context(DatabaseSnafu { doing: "folding counters" })
     }
 
-    /// Removes what has expired: idempotency keys, refresh tokens, changes, ticks and days' counts older than a week.
+    /// Removes what has expired: idempotency keys, refresh tokens, changes, ticks, deliveries and days' counts older than a week.
     pub async fn purge(&self) -> Result<(), LedgerError> {
         for sql in [
             "DELETE FROM idempotency_keys WHERE expires_at < now()",
             "DELETE FROM refresh_tokens WHERE expires_at < now()",
             "DELETE FROM changes WHERE changed_at < now() - interval '7 days'",
             "DELETE FROM schedule_ticks WHERE tick < now() - interval '7 days'",
+            "DELETE FROM webhook_deliveries WHERE created_at < now() - interval '7 days'",
             "DELETE FROM owner_days WHERE day < now() - interval '7 days'",
         ] {
             sqlx::query(sql).execute(&self.pool).await.context(DatabaseSnafu {

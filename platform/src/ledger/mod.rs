@@ -21,6 +21,7 @@ pub mod stats;
 pub mod tasks;
 pub mod users;
 mod waiting;
+pub mod webhooks;
 
 use std::{str::FromStr, time::Duration};
 

@@ -4,11 +4,10 @@ use selextract_task::{SPEC_VERSION, TaskSpec, feed::RunState};
 use snafu::ResultExt;
 use sqlx::{FromRow, types::Json};
 
-pub use super::idempotency::Idempotency;
 use super::{
     Ledger, LedgerError, TaskId, UserId,
     error::{DatabaseSnafu, StoredSnafu},
-    idempotency::{self, Taken},
+    idempotency::{self, Idempotency, Taken},
 };
 
 /// The guide's list has twenty rows ("Query Optimization").

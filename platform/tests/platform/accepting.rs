@@ -1,11 +1,11 @@
 //! Accepting, listing, canceling and deleting tasks.
 
-use selextract_platform::ledger::{LedgerError, TaskId, UserId, tasks};
+use selextract_platform::ledger::{LedgerError, TaskId, UserId, idempotency::Idempotency};
 
 use crate::support::{Room, new_task, page};
 
-fn key(body: u8) -> tasks::Idempotency {
-    tasks::Idempotency {
+fn key(body: u8) -> Idempotency {
+    Idempotency {
         key: "once".to_owned(),
         body_hash: [body; 32],
     }

@@ -1,10 +1,7 @@
 //! Batches, and what an owner may use.
 
 use selextract_platform::ledger::{
-    TaskId, UserId,
-    claims::Ending,
-    quotas::Quotas,
-    tasks::{Idempotency, NewTask},
+    TaskId, UserId, claims::Ending, idempotency::Idempotency, quotas::Quotas, tasks::NewTask,
 };
 
 use crate::support::{LEASE, Room, new_task, page};

@@ -43,14 +43,14 @@ pub fn contents_of(
     let admin = existing
         .text(&names.with("api"), "admin-password")
         .unwrap_or_else(password);
-    let keys = existing
-        .text(&names.with("api"), "token-keys")
-        .unwrap_or_else(token_keys);
+    let token_keys = existing.text(&names.with("api"), "token-keys").unwrap_or_else(keys);
+    // A Secret of an older version lacks it, and gets it beside what it has.
+    let data_key = existing.text(&names.with("api"), "data-key").unwrap_or_else(keys);
     let mut children = vec![
         contents::authority(cluster, &authority.certificate, &authority.key),
         contents::database(cluster, database),
         contents::redis(cluster, &redis),
-        contents::api(cluster, &admin, &keys),
+        contents::api(cluster, &admin, &token_keys, &data_key),
         contents::pgbouncer(cluster, database),
     ];
     if external.is_none() {
@@ -129,7 +129,8 @@ fn password() -> String {
         .collect()
 }
 
-fn token_keys() -> String {
+/// One key with its id, as the API reads its token keys and data keys.
+fn keys() -> String {
     let key: [u8; 32] = rand::rng().random();
     let id: String = rand::rng().sample_iter(Alphanumeric).take(8).map(char::from).collect();
     json!({"current": id, "keys": {id.clone(): STANDARD.encode(key)}}).to_string()
@@ -164,6 +165,22 @@ pub(super) mod tests {
         let now = Timestamp::now();
         let first = made(&BTreeMap::new(), now);
         assert_eq!(made(&stored(&first), now), first);
+    }
+
+    #[test]
+    fn a_secret_of_an_older_version_gets_the_key_that_it_lacks_and_keeps_the_others() {
+        let now = Timestamp::now();
+        let first = made(&BTreeMap::new(), now);
+        let mut older = stored(&first);
+        let data = older.get_mut("shop-api").unwrap().data.as_mut().unwrap();
+        data.remove("data-key").unwrap();
+        let second = made(&older, now);
+        let second = &named(&second, "shop-api").object["stringData"];
+        let first = &named(&first, "shop-api").object["stringData"];
+        assert_eq!(second["token-keys"], first["token-keys"]);
+        assert_eq!(second["admin-password"], first["admin-password"]);
+        assert!(second["data-key"].as_str().unwrap().contains("current"));
+        assert_ne!(second["data-key"], second["token-keys"]);
     }
 
     #[test]

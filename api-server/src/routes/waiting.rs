@@ -1,0 +1,85 @@
+//! Why a task waits, as the API says it.
+
+use jiff::Timestamp;
+use selextract_platform::{
+    ledger::tasks::TaskDetail,
+    waiting::{self, Facts, HostState, Reason},
+};
+use selextract_task::feed::RunState;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{problem::Problem, state::AppState};
+
+/// Why a pending task does not run yet.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Waiting {
+    /// Why.
+    #[schema(inline)]
+    reason: WaitingReason,
+    /// RFC 3339; about when it goes on, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+}
+
+/// Why a pending task does not run yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub enum WaitingReason {
+    /// It may run now and waits for its turn.
+    Queued,
+    /// Its host was asked as often as politeness allows for the moment.
+    DomainLimited,
+    /// Its host does not answer, or asked to be left alone.
+    HostUnavailable,
+    /// Its owner has used up a quota.
+    QuotaExceeded,
+    /// No worker is there.
+    NoWorker,
+    /// Somebody paused it.
+    Paused,
+    /// Its time has not come.
+    Scheduled,
+    /// It failed, and is tried again after a while.
+    RetryBackoff,
+}
+
+/// Why a pending task does not run yet.
+pub(super) async fn fetch_waiting(state: &AppState, task: &TaskDetail) -> Result<Option<Waiting>, Problem> {
+    if task.state()? != RunState::Pending {
+        return Ok(None);
+    }
+    let now = Timestamp::now();
+    let facts = Facts {
+        paused: task.paused,
+        due: task.due_at.parse().unwrap_or(now),
+        attempts: task.attempts,
+        quota: state.quotas.holds(task.user_id).await?,
+        worker: state.presence.any_worker().await,
+        host: HostState::Open,
+    };
+    Ok(Some(waiting::explain(&facts, now).into()))
+}
+
+impl From<waiting::Waiting> for Waiting {
+    fn from(waiting: waiting::Waiting) -> Self {
+        Self {
+            reason: waiting.reason.into(),
+            until: waiting.until.map(|until| until.to_string()),
+        }
+    }
+}
+
+impl From<Reason> for WaitingReason {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Queued => Self::Queued,
+            Reason::DomainLimited => Self::DomainLimited,
+            Reason::HostUnavailable => Self::HostUnavailable,
+            Reason::QuotaExceeded => Self::QuotaExceeded,
+            Reason::NoWorker => Self::NoWorker,
+            Reason::Paused => Self::Paused,
+            Reason::Scheduled => Self::Scheduled,
+            Reason::RetryBackoff => Self::RetryBackoff,
+        }
+    }
+}
