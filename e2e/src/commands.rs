@@ -20,7 +20,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Starts the local cluster, or finds that it runs.
+    /// Starts the local cluster, adds the nodes that it lacks, or finds that it has all.
     Up {
         /// How many nodes it has, 1 to 9.
         #[arg(long, default_value_t = 1)]

@@ -9,7 +9,10 @@ use rcgen::{
 };
 use serde_json::json;
 
-use super::layout::{CONTROL_PLANE, KUBERNETES_SERVICE, Layout, node_name};
+use super::{
+    MOST_NODES,
+    layout::{CONTROL_PLANE, KUBERNETES_SERVICE, Layout, node_name},
+};
 
 /// Who may do what: component, user, groups.
 const COMPONENTS: [(&str, &str, &str); 6] = [
@@ -21,8 +24,8 @@ const COMPONENTS: [(&str, &str, &str); 6] = [
     ("provisioner", "selextract-local:provisioner", ""),
 ];
 
-/// Makes all of them.
-pub fn create(layout: &Layout, nodes: u8) -> Result<()> {
+/// Makes all of them, also those of nodes that may come later: the API server reads the tokens once, at its start.
+pub fn create(layout: &Layout) -> Result<()> {
     let authority = create_authority()?;
     write(&layout.pki("ca.crt"), &authority.pem())?;
     create_server_certificate(layout, &authority)?;
@@ -30,7 +33,7 @@ pub fn create(layout: &Layout, nodes: u8) -> Result<()> {
     let accounts = KeyPair::generate()?;
     write(&layout.pki("accounts.key"), &accounts.serialize_pem())?;
     write(&layout.pki("accounts.pub"), &accounts.public_key_pem())?;
-    create_tokens(layout, &authority.pem(), nodes)
+    create_tokens(layout, &authority.pem())
 }
 
 fn create_authority() -> Result<CertifiedIssuer<'static, KeyPair>> {
@@ -95,7 +98,7 @@ fn sign(
     write(&layout.pki(&format!("{name}.key")), &key.serialize_pem())
 }
 
-fn create_tokens(layout: &Layout, authority: &str, nodes: u8) -> Result<()> {
+fn create_tokens(layout: &Layout, authority: &str) -> Result<()> {
     let mut file = String::new();
     let mut add = |name: &str, user: &str, groups: &str| -> Result<()> {
         let token = random_token()?;
@@ -110,7 +113,7 @@ fn create_tokens(layout: &Layout, authority: &str, nodes: u8) -> Result<()> {
     for (name, user, groups) in COMPONENTS {
         add(name, user, groups)?;
     }
-    for index in 1..=nodes {
+    for index in 1..=MOST_NODES {
         let name = node_name(index);
         add(&name, &format!("system:node:{name}"), "system:nodes")?;
     }

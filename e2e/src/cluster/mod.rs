@@ -16,7 +16,9 @@ mod provision;
 mod teardown;
 
 use std::{
-    fs, thread,
+    fs,
+    ops::RangeInclusive,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -57,21 +59,41 @@ pub enum State {
     Running(Wanted),
 }
 
-/// Starts the cluster, or finds that it runs.
+impl Wanted {
+    /// Whether what runs is enough: more nodes than asked for, or an audit log that nobody asked for, are no reason to start anew.
+    fn is_served_by(self, running: Self) -> bool {
+        self.nodes <= running.nodes && self.log_is_served_by(running)
+    }
+
+    fn log_is_served_by(self, running: Self) -> bool {
+        running.audit_log || !self.audit_log
+    }
+
+    /// What must be added to what runs; `None` when that needs a new cluster.
+    fn beyond(self, running: Self) -> Option<RangeInclusive<u8>> {
+        self.log_is_served_by(running).then_some(running.nodes + 1..=self.nodes)
+    }
+}
+
+/// Starts the cluster, adds the nodes that one that runs lacks, or finds that it has all.
 pub fn up(wanted: Wanted) -> Result<()> {
     ensure!((1..=MOST_NODES).contains(&wanted.nodes), "--nodes is 1 to {MOST_NODES}");
     need_root()?;
     let layout = Layout::new();
     let _lock = Layout::lock()?;
     match settled_state(&layout) {
-        State::Running(running) if running == wanted => {
-            println!("The cluster runs already. {}", hint(&layout));
+        State::Running(running) if wanted.is_served_by(running) => {
+            println!(
+                "The cluster runs already, with {} node(s). {}",
+                running.nodes,
+                hint(&layout)
+            );
             return Ok(());
         }
-        State::Running(running) => bail!(
-            "a cluster with {} node(s) runs; `selextract-local down` takes it away first",
-            running.nodes
-        ),
+        State::Running(running) => match wanted.beyond(running) {
+            Some(added) => return grow(&layout, running, added),
+            None => bail!("a cluster without audit log runs; `selextract-local down` takes it away first"),
+        },
         State::Broken(why) => {
             println!("Clearing what an earlier run left ({why}).");
             teardown::clear(&layout)?;
@@ -91,22 +113,43 @@ fn start(layout: &Layout, wanted: Wanted) -> Result<()> {
     progress.done("Programs are there");
     layout.create()?;
     network::create(wanted.nodes)?;
-    credentials::create(layout, wanted.nodes)?;
+    credentials::create(layout)?;
     progress.done("Network namespaces and credentials made");
     control_plane::start(layout, wanted)?;
     progress.done("API server ready");
     addons::apply(layout)?;
     control_plane::start_helpers(layout)?;
     progress.done("Scheduler, controllers, DNS and volumes started");
-    for index in 1..=wanted.nodes {
+    start_nodes(layout, 1..=wanted.nodes, &mut progress)?;
+    record(layout, wanted)
+}
+
+/// Adds nodes to a cluster that runs. Pods get there as the scheduler decides; images are loaded by `load`.
+fn grow(layout: &Layout, running: Wanted, added: RangeInclusive<u8>) -> Result<()> {
+    let mut progress = Progress::new(3);
+    let nodes = *added.end();
+    for index in added.clone() {
+        network::add_node(index)?;
+    }
+    progress.done("Network namespaces made");
+    start_nodes(layout, added, &mut progress)?;
+    record(layout, Wanted { nodes, ..running })
+}
+
+fn start_nodes(layout: &Layout, nodes: RangeInclusive<u8>, progress: &mut Progress) -> Result<()> {
+    for index in nodes.clone() {
         node::start(layout, index)?;
     }
     load::load_pause(layout)?;
     progress.done("Nodes started");
-    wait_until_ready(layout, wanted.nodes)?;
-    fs::write(layout.state_file(), serde_json::to_vec(&wanted)?)?;
-    progress.done(&format!("{} node(s) Ready", wanted.nodes));
+    wait_until_ready(layout, *nodes.end())?;
+    progress.done(&format!("{} node(s) Ready", nodes.end()));
     Ok(())
+}
+
+/// From here on the cluster counts as whole.
+fn record(layout: &Layout, running: Wanted) -> Result<()> {
+    fs::write(layout.state_file(), serde_json::to_vec(&running)?).context("the cluster's record cannot be written")
 }
 
 fn wait_until_ready(layout: &Layout, nodes: u8) -> Result<()> {
@@ -244,5 +287,27 @@ fn raise_inotify_limit() {
     let enough = fs::read_to_string(path).is_ok_and(|text| text.trim().parse::<u32>().is_ok_and(|limit| limit >= 1024));
     if !enough && fs::write(path, "1024").is_err() {
         println!("      {path} could not be raised; with several nodes programs may fail with \"too many open files\"");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(nodes: u8, audit_log: bool) -> Wanted {
+        Wanted { nodes, audit_log }
+    }
+
+    #[test]
+    fn a_cluster_that_has_more_than_is_asked_for_serves() {
+        assert!(wanted(1, false).is_served_by(wanted(2, true)));
+        assert!(!wanted(2, false).is_served_by(wanted(1, false)));
+        assert!(!wanted(1, true).is_served_by(wanted(1, false)));
+    }
+
+    #[test]
+    fn nodes_can_be_added_and_an_audit_log_cannot() {
+        assert_eq!(wanted(3, false).beyond(wanted(1, false)), Some(2..=3));
+        assert_eq!(wanted(3, true).beyond(wanted(1, false)), None);
     }
 }

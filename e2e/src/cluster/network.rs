@@ -17,9 +17,24 @@ pub const HOST_LINK: &str = "sxl-host";
 pub fn create(nodes: u8) -> Result<()> {
     refuse_taken_ranges()?;
     create_bridge()?;
-    connect_host(nodes)?;
-    for index in 1..=nodes {
-        connect_node(index, nodes)?;
+    connect_host()?;
+    (1..=nodes).try_for_each(add_node)
+}
+
+/// Adds the node of this number to those before it, and makes its pods known to all.
+pub fn add_node(index: u8) -> Result<()> {
+    connect_node(index)?;
+    let (bridge, pods, address) = (CONTROL_PLANE_NAMESPACE, pod_range(index), node_address(index));
+    ip(&format!("route add {pods} via {address} dev {HOST_LINK}"))?;
+    ip(&format!("-n {bridge} route add {pods} via {address}"))?;
+    for other in 1..index {
+        let (here, there) = (node_namespace(index), node_namespace(other));
+        ip(&format!(
+            "-n {here} route add {} via {}",
+            pod_range(other),
+            node_address(other)
+        ))?;
+        ip(&format!("-n {there} route add {pods} via {address}"))?;
     }
     Ok(())
 }
@@ -49,29 +64,23 @@ fn create_bridge() -> Result<()> {
     if Path::new(switch).exists() {
         set(space, "net.bridge.bridge-nf-call-iptables=0")?;
     }
-    routes(space, 1)
+    // The control plane reaches webhooks by their Services, through the first node.
+    ip(&format!("-n {space} route add {SERVICE_RANGE} via {}", node_address(1)))
 }
 
-fn connect_host(nodes: u8) -> Result<()> {
+fn connect_host() -> Result<()> {
     let space = CONTROL_PLANE_NAMESPACE;
     ip(&format!("link add {HOST_LINK} type veth peer name host netns {space}"))?;
     ip(&format!("-n {space} link set host master br0 up"))?;
     ip(&format!("addr add {HOST}/{NODE_PREFIX} dev {HOST_LINK}"))?;
     ip(&format!("link set {HOST_LINK} up"))?;
-    for index in 1..=nodes {
-        ip(&format!(
-            "route add {} via {} dev {HOST_LINK}",
-            pod_range(index),
-            node_address(index)
-        ))?;
-    }
     ip(&format!(
         "route add {SERVICE_RANGE} via {} dev {HOST_LINK}",
         node_address(1)
     ))
 }
 
-fn connect_node(index: u8, nodes: u8) -> Result<()> {
+fn connect_node(index: u8) -> Result<()> {
     let space = node_namespace(index);
     let bridge = CONTROL_PLANE_NAMESPACE;
     ip(&format!("netns add {space}"))?;
@@ -86,36 +95,8 @@ fn connect_node(index: u8, nodes: u8) -> Result<()> {
     ))?;
     ip(&format!("-n {space} link set eth0 up"))?;
     set(&space, "net.ipv4.ip_forward=1")?;
-    for other in (1..=nodes).filter(|other| *other != index) {
-        ip(&format!(
-            "-n {space} route add {} via {}",
-            pod_range(other),
-            node_address(other)
-        ))?;
-    }
     // kube-proxy rewrites what goes to a Service before it is routed, but a route must be there for a local process to send at all.
-    ip(&format!("-n {space} route add {SERVICE_RANGE} dev eth0"))?;
-    if index > 1 {
-        ip(&format!(
-            "-n {bridge} route add {} via {}",
-            pod_range(index),
-            node_address(index)
-        ))?;
-    }
-    Ok(())
-}
-
-/// The control plane reaches webhooks by their Services, through the first node.
-fn routes(space: &str, first: u8) -> Result<()> {
-    ip(&format!(
-        "-n {space} route add {SERVICE_RANGE} via {}",
-        node_address(first)
-    ))?;
-    ip(&format!(
-        "-n {space} route add {} via {}",
-        pod_range(first),
-        node_address(first)
-    ))
+    ip(&format!("-n {space} route add {SERVICE_RANGE} dev eth0"))
 }
 
 fn ip(arguments: &str) -> Result<()> {
