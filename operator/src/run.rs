@@ -121,7 +121,8 @@ async fn wait_for_kinds(client: &Client, telemetry: &Telemetry) {
     loop {
         let missing = match client.list_api_group_resources(GROUP_VERSION).await {
             Ok(list) => missing_kinds(|kind| list.resources.iter().any(|resource| resource.kind == kind)),
-            Err(kube::Error::Api(status)) if status.is_not_found() => missing_kinds(|_| false),
+            // For a group that is not there the API server answers in plain text, so the reason says nothing.
+            Err(kube::Error::Api(status)) if status.code == 404 => missing_kinds(|_| false),
             Err(_) => vec!["the Kubernetes API".to_owned()],
         };
         if missing.is_empty() {
