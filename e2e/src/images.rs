@@ -36,11 +36,13 @@ pub struct Built {
 impl Built {
     /// The full names of all images in a registry.
     pub fn names(&self, registry: &str) -> Vec<String> {
-        NAMES
-            .iter()
-            .map(|name| format!("{registry}/{name}:{}", self.tag))
-            .collect()
+        names(registry, &self.tag)
     }
+}
+
+/// The full names of all images of a tag in a registry.
+pub fn names(registry: &str, tag: &str) -> Vec<String> {
+    NAMES.iter().map(|name| format!("{registry}/{name}:{tag}")).collect()
 }
 
 /// Builds what changed, with the profile that tests and CI use.

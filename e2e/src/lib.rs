@@ -6,6 +6,7 @@ mod cluster;
 pub mod commands;
 mod demo;
 pub mod documentation;
+mod ground;
 mod images;
 mod program;
 mod progress;

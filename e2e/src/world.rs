@@ -1,10 +1,7 @@
 //! What a journey stands on: the local cluster with the operator and the images, and a namespace of the journey's own in which only
 //! restricted pods run.
 
-use std::{
-    sync::OnceLock,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kube::{
@@ -14,18 +11,17 @@ use kube::{
 use serde_json::Value;
 
 use crate::{
-    cluster::{self, Layout, Wanted},
+    cluster::{self, Layout},
     demo::Kubernetes,
-    images::{self, Profile},
+    ground, images,
+    progress::Progress,
+    tools,
 };
 
-/// Where the operator of the journeys is.
-pub const OPERATOR_NAMESPACE: &str = "selextract-system";
+pub use crate::ground::OPERATOR_NAMESPACE;
+
 /// How often a condition is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
-
-/// The tag of the images, once they are on the nodes and the operator runs them.
-static PREPARED: OnceLock<String> = OnceLock::new();
 
 /// One journey's view of the cluster.
 pub struct World {
@@ -44,11 +40,24 @@ impl World {
     /// # Errors
     /// When the cluster, the images or the operator cannot be had.
     pub async fn enter(namespace: &str) -> Result<Self> {
-        let tag = prepare()?;
-        let kubernetes = Kubernetes::local();
-        kubernetes.delete_namespace(namespace)?;
-        kubernetes.create_namespace(namespace)?;
-        Self::in_namespace(namespace, tag).await
+        Self::in_new_namespace(namespace, ground::prepare()?).await
+    }
+
+    /// As [`World::enter`], with at least this many nodes; a cluster that has fewer grows.
+    ///
+    /// # Errors
+    /// When the cluster, the images or the operator cannot be had.
+    pub async fn enter_with_nodes(namespace: &str, nodes: u8) -> Result<Self> {
+        Self::in_new_namespace(namespace, ground::prepare_nodes(nodes)?).await
+    }
+
+    /// As [`World::enter`], on a cluster that has neither operator nor definitions, and so no platform. The next journey that enters
+    /// installs them anew.
+    ///
+    /// # Errors
+    /// When the cluster or the images cannot be had, or what is installed does not go.
+    pub async fn enter_bare(namespace: &str) -> Result<Self> {
+        Self::in_new_namespace(namespace, ground::bare()?).await
     }
 
     /// Goes on in a namespace that an earlier journey of this program entered.
@@ -56,7 +65,14 @@ impl World {
     /// # Errors
     /// When the cluster does not answer.
     pub async fn join(namespace: &str) -> Result<Self> {
-        Self::in_namespace(namespace, prepare()?).await
+        Self::in_namespace(namespace, ground::prepare()?).await
+    }
+
+    async fn in_new_namespace(namespace: &str, tag: String) -> Result<Self> {
+        let kubernetes = Kubernetes::local();
+        kubernetes.delete_namespace(namespace)?;
+        kubernetes.create_namespace(namespace)?;
+        Self::in_namespace(namespace, tag).await
     }
 
     async fn in_namespace(namespace: &str, tag: String) -> Result<Self> {
@@ -110,6 +126,88 @@ impl World {
             .helm(&["--namespace", &self.namespace])
             .and(arguments)
             .output()
+    }
+
+    /// As [`World::kubectl`], in the operator's namespace.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn kubectl_of_operator(&self, arguments: &[&str]) -> Result<String> {
+        self.kubernetes
+            .kubectl(&["--namespace", OPERATOR_NAMESPACE])
+            .and(arguments)
+            .timeout(Duration::from_mins(3))
+            .output()
+    }
+
+    /// Installs one of our charts; what helm printed. `NAMESPACE` and `TAG` in a setting stand for this journey's.
+    ///
+    /// # Errors
+    /// When helm refuses; the message is its own.
+    pub fn install(&self, release: &str, chart: &str, namespace: &str, settings: &[&str]) -> Result<String> {
+        let folder = tools::repository()?.join("charts").join(chart);
+        let settings = settings
+            .iter()
+            .map(|setting| format!("--set={}", self.fill_in(setting)));
+        self.kubernetes
+            .helm(&["install", release, "--namespace", namespace])
+            .and([folder])
+            .and(settings)
+            .output()
+    }
+
+    /// Runs a release's own tests; what helm printed.
+    ///
+    /// # Errors
+    /// When a test fails.
+    pub fn test(&self, release: &str, namespace: &str) -> Result<String> {
+        self.kubernetes
+            .helm(&["test", release, "--namespace", namespace, "--timeout=2m"])
+            .output()
+    }
+
+    /// Uninstalls a release; what helm printed.
+    ///
+    /// # Errors
+    /// When helm says that something went wrong.
+    pub fn uninstall(&self, release: &str, namespace: &str) -> Result<String> {
+        self.kubernetes
+            .helm(&["uninstall", release, "--namespace", namespace])
+            .output()
+    }
+
+    /// Leaves the journey's namespace, which goes by itself.
+    ///
+    /// # Errors
+    /// When it cannot be deleted.
+    pub fn leave(&self) -> Result<()> {
+        self.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"])
+            .map(drop)
+    }
+
+    /// How many replicas the operator has; waits until all of them are ready.
+    ///
+    /// # Errors
+    /// When they do not become ready.
+    pub fn set_operator_replicas(&self, replicas: u8) -> Result<()> {
+        let flags = ["--reuse-values".to_owned(), format!("--set=replicas={replicas}")];
+        let release = "selextract-operator";
+        self.kubernetes
+            .install_with(release, release, OPERATOR_NAMESPACE, &flags)?;
+        self.kubernetes.rollout(
+            OPERATOR_NAMESPACE,
+            "deployment/selextract-operator",
+            Duration::from_mins(1),
+        )
+    }
+
+    /// Waits until a condition is True in the way of the demo: blocking, and with the demo's words when it is in vain.
+    ///
+    /// # Errors
+    /// At the end of the time, with what the demo prints then.
+    pub fn wait_as_the_demo(&self, object: &str, condition: &str, timeout: Duration) -> Result<()> {
+        self.kubernetes
+            .wait(&self.namespace, object, condition, timeout, &Progress::new(1))
     }
 
     /// An object as JSON.
@@ -223,58 +321,4 @@ impl World {
     fn fill_in(&self, yaml: &str) -> String {
         yaml.replace("NAMESPACE", &self.namespace).replace("TAG", &self.tag)
     }
-}
-
-/// Takes the operator that is installed instead of building one.
-///
-/// # Errors
-/// When there is none, or it does not watch all namespaces.
-pub(crate) fn prepare_installed() -> Result<String> {
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let kubernetes = Kubernetes::local();
-    let environment = |name: &str| {
-        let path = format!("jsonpath={{.spec.template.spec.containers[0].env[?(@.name==\"{name}\")].value}}");
-        let arguments = [
-            "get",
-            "deployment/selextract-operator",
-            "-o",
-            &path,
-            "-n",
-            OPERATOR_NAMESPACE,
-        ];
-        kubernetes.kubectl(&arguments).output()
-    };
-    if environment("SELEXTRACT_ALL_NAMESPACES")? != "true" {
-        bail!("the installed operator does not watch all namespaces");
-    }
-    let tag = environment("SELEXTRACT_IMAGE_TAG")?;
-    Ok(PREPARED.get_or_init(|| tag).clone())
-}
-
-/// Once per test program: cluster, images, operator. A journey that finds them takes no time.
-fn prepare() -> Result<String> {
-    prepare_with(Profile::Development)
-}
-
-/// As every journey does before it begins, with images of this profile.
-pub(crate) fn prepare_with(profile: Profile) -> Result<String> {
-    if let Some(tag) = PREPARED.get() {
-        return Ok(tag.clone());
-    }
-    // Fails only when another journey was first.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    cluster::up(Wanted {
-        nodes: 1,
-        audit_log: false,
-    })?;
-    let built = images::build_with(profile)?;
-    cluster::load(&built.names(images::REGISTRY))?;
-    let kubernetes = Kubernetes::local();
-    kubernetes.install_operator(
-        OPERATOR_NAMESPACE,
-        "watchAllNamespaces=true",
-        images::REGISTRY,
-        &built.tag,
-    )?;
-    Ok(PREPARED.get_or_init(|| built.tag).clone())
 }

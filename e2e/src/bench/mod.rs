@@ -17,11 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::played::PlayedNode;
 pub use self::{clusters::WHOLE, report::Report};
-use crate::{
-    images::Profile,
-    soak,
-    world::{self, World},
-};
+use crate::{ground, images::Profile, soak, world::World};
 
 /// Measures the platform on the local cluster.
 #[derive(Parser)]
@@ -120,14 +116,14 @@ fn run(command: Command) -> Result<()> {
 /// Puts the images in place; what they are, in words.
 pub fn prepare(subject: Subject) -> Result<String> {
     if subject.installed {
-        return Ok(format!("installed images {}", world::prepare_installed()?));
+        return Ok(format!("installed images {}", ground::prepare_installed()?));
     }
     let (profile, words) = if subject.smoke {
         (Profile::Development, "development")
     } else {
         (Profile::Release, "release")
     };
-    Ok(format!("{words} images {}", world::prepare_with(profile)?))
+    Ok(format!("{words} images {}", ground::prepare_with(profile)?))
 }
 
 /// Starts the whole cluster and waits until it is Ready.

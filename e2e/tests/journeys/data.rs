@@ -6,6 +6,13 @@ use anyhow::Result;
 
 use crate::platform::{DONE, SHOP, start};
 
+const SCRAPE: &str = "
+apiVersion: selextract.io/v1alpha1
+kind: ScrapeTask
+metadata: {name: NAME_OF_TASK, namespace: NAMESPACE}
+spec: {clusterRef: {name: shop}, task: TASK}
+";
+
 #[tokio::test]
 async fn a_deleted_cluster_keeps_its_data_and_finds_it_again_and_a_namespace_goes_with_everything() -> Result<()> {
     let platform = start("journey-data").await?;
@@ -32,6 +39,23 @@ async fn a_deleted_cluster_keeps_its_data_and_finds_it_again_and_a_namespace_goe
     platform.wait_until_ready().await?;
     assert_eq!(platform.api().await?.records(&id).await?, records);
 
+    // With ScrapeTasks in it, one of them at work.
+    for name in ["one", "two"] {
+        world.apply(
+            &SCRAPE
+                .replace("NAME_OF_TASK", name)
+                .replace("TASK", &platform.parameters_task().to_string()),
+        )?;
+    }
+    world
+        .wait_until("a ScrapeTask is at work and held by its finalizer", DONE, || {
+            let task = world.get("scrapetask/one")?;
+            let held = task["metadata"]["finalizers"]
+                .as_array()
+                .is_some_and(|list| !list.is_empty());
+            Ok((held && !task["status"]["runId"].is_null()).then_some(()))
+        })
+        .await?;
     world.kubectl(&["delete", "namespace", &world.namespace, "--timeout=170s"])?;
     Ok(())
 }

@@ -3,8 +3,12 @@
 
 mod changes;
 mod data;
+mod external;
 mod ground;
+mod operator;
 mod platform;
 mod refusals;
 mod scraping;
 mod survival;
+mod two_nodes;
+mod whole_life;

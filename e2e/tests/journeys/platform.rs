@@ -53,9 +53,12 @@ pub async fn shared() -> Result<Platform> {
     const NAMESPACE: &str = "journeys";
     if STARTED.load(Ordering::Relaxed) {
         let world = World::join(NAMESPACE).await?;
-        let platform = Platform { world };
-        platform.wait_until_ready().await?;
-        return Ok(platform);
+        // A journey may have taken the definitions away, and every platform with them.
+        if world.get("selextractcluster/shop").is_ok() {
+            let platform = Platform { world };
+            platform.wait_until_ready().await?;
+            return Ok(platform);
+        }
     }
     let platform = start(NAMESPACE).await?;
     STARTED.store(true, Ordering::Relaxed);
@@ -101,20 +104,14 @@ impl Platform {
 
     /// What the primary answers to SQL, as its superuser.
     pub fn sql(&self, sql: &str) -> Result<String> {
+        self.sql_on("shop-postgres-0", sql)
+    }
+
+    /// What the server in this pod answers to SQL, as its superuser.
+    pub fn sql_on(&self, pod: &str, sql: &str) -> Result<String> {
         let script = "PGPASSWORD=$(cat /etc/selextract/postgres-passwords/superuser-password) \
                       exec psql -XAt -h /run/postgresql -U postgres -d selextract -c \"$1\"";
-        let exec = [
-            "exec",
-            "shop-postgres-0",
-            "-c",
-            "postgres",
-            "--",
-            "bash",
-            "-c",
-            script,
-            "psql",
-            sql,
-        ];
+        let exec = ["exec", pod, "--", "bash", "-c", script, "psql", sql];
         Ok(self.world.kubectl(&exec)?.trim().to_owned())
     }
 

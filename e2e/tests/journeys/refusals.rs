@@ -75,17 +75,105 @@ async fn what_only_the_operator_can_judge_is_told_by_a_condition_and_mended_with
     condition(&world, "selextractcluster/ext", "DatabaseReady", "nobody.invalid").await?;
 
     world.apply(&cluster(
-        "pull",
-        "{profile: Small, image: {data: 'localhost/selextract/data:missing', pullPolicy: Never}}",
-    ))?;
-    condition(&world, "selextractcluster/pull", "DatabaseReady", "data:missing").await?;
-
-    world.apply(&cluster(
         "space",
         "{profile: Small, postgres: {pod: {nodeSelector: {no-node: has-this}}}}",
     ))?;
-    condition(&world, "selextractcluster/space", "DatabaseReady", "nschedulable").await?;
-    Ok(())
+    let told = condition(&world, "selextractcluster/space", "DatabaseReady", "Unschedulable").await?;
+    assert!(
+        told["message"]
+            .as_str()
+            .is_some_and(|says| says.contains("node(s) didn't match")),
+        "{told}"
+    );
+    let anywhere = r#"{"spec":{"postgres":{"pod":{"nodeSelector":null}}}}"#;
+    world.kubectl(&["patch", "selextractcluster/space", "--type=merge", "-p", anywhere])?;
+    world
+        .wait_for_condition("selextractcluster/space", "DatabaseReady", "True", MINUTE * 2)
+        .await?;
+    world.leave()
+}
+
+const LAST_WORDS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: a-pod-that-fails, namespace: NAMESPACE}
+spec:
+  restartPolicy: Never
+  securityContext: {runAsNonRoot: true, runAsUser: 65532, seccompProfile: {type: RuntimeDefault}}
+  containers:
+    - name: probe
+      image: localhost/selextract/data:TAG
+      command: [bash, -c, echo these are its last words; exit 3]
+      securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+";
+
+#[tokio::test]
+async fn an_image_that_cannot_be_pulled_is_named_and_a_wait_in_vain_shows_events_and_logs() -> Result<()> {
+    let world = World::enter("journey-image").await?;
+    world.apply(LAST_WORDS)?;
+    let image = "localhost/selextract/data:missing";
+    world.apply(&cluster(
+        "pull",
+        &format!("{{profile: Small, image: {{data: '{image}'}}}}"),
+    ))?;
+    let told = condition(&world, "selextractcluster/pull", "DatabaseReady", image).await?;
+    assert_eq!(
+        (&told["status"], &told["reason"]),
+        (&"False".into(), &"ImageCannotBePulled".into()),
+        "{told}"
+    );
+
+    let vain = world.wait_as_the_demo("selextractcluster/pull", "DatabaseReady", Duration::from_secs(1));
+    let printed = format!("{:#}", vain.unwrap_err());
+    for part in [
+        "condition DatabaseReady: not within 1 s",
+        "reason: ImageCannotBePulled",
+        "--- events of pull-postgres-0",
+        "Failed to pull image \"localhost/selextract/data:missing\"",
+        "--- logs of a-pod-that-fails",
+        "these are its last words",
+    ] {
+        assert!(printed.contains(part), "{part} is missing in: {printed}");
+    }
+
+    let mended = r#"{"spec":{"image":null}}"#;
+    world.kubectl(&["patch", "selextractcluster/pull", "--type=merge", "-p", mended])?;
+    world
+        .wait_for_condition("selextractcluster/pull", "DatabaseReady", "True", MINUTE * 2)
+        .await?;
+    world.leave()
+}
+
+const QUOTA: &str =
+    "{apiVersion: v1, kind: ResourceQuota, metadata: {name: tight, namespace: NAMESPACE}, spec: {hard: {pods: PODS}}}";
+
+#[tokio::test]
+async fn a_quota_that_refuses_a_pod_is_named_with_used_and_limit_and_lifting_it_is_enough() -> Result<()> {
+    let world = World::enter("journey-quota").await?;
+    world.apply(&QUOTA.replace("PODS", "'0'"))?;
+    // Where the quota has not been counted yet it refuses with other words.
+    world
+        .wait_until("the quota counts", MINUTE, || {
+            Ok((world.get("resourcequota/tight")?["status"]["used"]["pods"] == "0").then_some(()))
+        })
+        .await?;
+    world.apply(&cluster("small", "{profile: Small}"))?;
+    let words = "exceeded quota: tight, requested: pods=1, used: pods=0, limited: pods=0";
+    for part in ["DatabaseReady", "QueueReady", "EgressReady"] {
+        let told = condition(&world, "selextractcluster/small", part, words).await?;
+        assert_eq!(
+            (&told["status"], &told["reason"]),
+            (&"False".into(), &"PodsRefused".into()),
+            "{told}"
+        );
+    }
+    world.apply(&QUOTA.replace("PODS", "'20'"))?;
+    for part in ["DatabaseReady", "QueueReady", "EgressReady"] {
+        world
+            .wait_for_condition("selextractcluster/small", part, "True", MINUTE * 2)
+            .await?;
+    }
+    world.leave()
 }
 
 #[tokio::test]
@@ -131,7 +219,7 @@ async fn a_task_that_cannot_run_says_why_in_its_condition() -> Result<()> {
 }
 
 /// Waits until a condition's message (or reason) has a word.
-async fn condition(world: &World, object: &str, condition: &str, told: &str) -> Result<Value> {
+pub async fn condition(world: &World, object: &str, condition: &str, told: &str) -> Result<Value> {
     world
         .wait_until(&format!("{object}: {condition} speaks of {told}"), MINUTE * 2, || {
             let state = world.get(object)?;

@@ -1,0 +1,99 @@
+//! The operator itself: of its replicas one works, and another takes over when that one dies.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use selextract_e2e::world::World;
+use serde_json::Value;
+
+use crate::platform::shared;
+
+const MINUTE: Duration = Duration::from_mins(1);
+/// Stops the operator's process in its container without a chance to give its lease back.
+const FREEZE: &str = "for p in /proc/[0-9]*; do [[ $(readlink \"$p/exe\") != */selextract-operator ]] || kill -STOP \"${p#/proc/}\"; done";
+
+#[tokio::test]
+async fn of_two_operators_one_works_and_when_it_dies_another_takes_over() -> Result<()> {
+    let platform = shared().await?;
+    let world = &platform.world;
+    world.set_operator_replicas(2)?;
+    let dying = holder(world)?;
+    let other = pods(world)?
+        .into_iter()
+        .find(|pod| *pod != dying)
+        .context("there is one operator only")?;
+
+    delete_a_child_and_see_it_back(world, || Ok(())).await?;
+    assert!(metrics(world, &dying).await?.contains("selextract_operator_leader 1"));
+    let idle = metrics(world, &other).await?;
+    assert!(idle.contains("selextract_operator_leader 0"), "{idle}");
+    let acts = [
+        "selextract_reconcile_duration_seconds_count",
+        "selextract_api_server_writes_total{",
+    ];
+    assert!(
+        !acts.iter().any(|series| idle.contains(series)),
+        "the other acts too: {idle}"
+    );
+
+    delete_a_child_and_see_it_back(world, || {
+        world.kubectl_of_operator(&["exec", &dying, "--", "bash", "-c", FREEZE])?;
+        let delete = ["delete", "pod", &dying, "--force", "--grace-period=0", "--wait=false"];
+        world.kubectl_of_operator(&delete).map(drop)
+    })
+    .await?;
+    // The other, or the one that the Deployment started in the dead one's place.
+    assert_ne!(holder(world)?, dying);
+
+    world.set_operator_replicas(1)?;
+    world
+        .wait_until("the operator that stays holds the lease", MINUTE, || {
+            Ok((pods(world)? == [holder(world)?]).then_some(()))
+        })
+        .await?;
+    platform.wait_until_ready().await?;
+    Ok(())
+}
+
+/// A child that is deleted by hand, after `before`, comes back.
+async fn delete_a_child_and_see_it_back(world: &World, before: impl FnOnce() -> Result<()>) -> Result<()> {
+    const CHILD: &str = "configmap/shop-egress";
+    let uid = || Ok::<_, anyhow::Error>(world.get(CHILD)?["metadata"]["uid"].clone());
+    let old = uid()?;
+    before()?;
+    world.kubectl(&["delete", CHILD])?;
+    // A lease runs out after 30 s at most.
+    let back = || Ok(uid().ok().filter(|new| *new != old));
+    world.wait_until("the deleted child is back", MINUTE, back).await?;
+    Ok(())
+}
+
+fn holder(world: &World) -> Result<String> {
+    let path = "jsonpath={.spec.holderIdentity}";
+    world.kubectl_of_operator(&["get", "lease/selextract-operator", "-o", path])
+}
+
+/// The names of the operator's pods that are not going.
+fn pods(world: &World) -> Result<Vec<String>> {
+    let list = world.kubectl_of_operator(&[
+        "get",
+        "pods",
+        "-l",
+        "app.kubernetes.io/component=operator",
+        "-o",
+        "json",
+    ])?;
+    let list: Value = serde_json::from_str(&list)?;
+    let items = list["items"].as_array().cloned().unwrap_or_default();
+    Ok(items
+        .iter()
+        .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+        .filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned))
+        .collect())
+}
+
+async fn metrics(world: &World, pod: &str) -> Result<String> {
+    let address = world.kubectl_of_operator(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"])?;
+    let answer = reqwest::get(format!("http://{address}:9090/metrics")).await?;
+    Ok(answer.error_for_status()?.text().await?)
+}
