@@ -103,13 +103,16 @@ async fn a_platform_on_an_external_database_works_says_what_breaks_it_and_recove
     let open = "SELECT count(*) FILTER (WHERE NOT ssl) || ' of ' || (count(*) > 0) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'scraper'";
     assert_eq!(sql(world, open)?, "0 of true");
 
-    name_in_secret(HOST, "wrong")?;
-    // The operator looks at the Secret every minute; who does not want to wait touches the cluster.
-    world.kubectl(&["annotate", "selextractcluster/shop", "example.com/touched=now"])?;
-    let says = told(world, "password").await?;
-    assert!(says.contains(HOST) && !says.contains("wrong"), "{says}");
+    // The password is changed on the server, and nobody tells the platform.
+    sql(world, "ALTER ROLE scraper PASSWORD 'rotated'")?;
+    sql(
+        world,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'scraper'",
+    )?;
+    let says = told(world, "password authentication failed").await?;
+    assert!(says.contains(HOST) && !says.contains("right"), "{says}");
 
-    name_in_secret(HOST, "right")?;
+    name_in_secret(HOST, "rotated")?;
     platform.wait_until_ready().await?;
     scrape(&platform).await?;
     world.leave()
