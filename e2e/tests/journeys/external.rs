@@ -132,7 +132,7 @@ async fn told(world: &World, word: &str) -> Result<String> {
 async fn scrape(platform: &Platform) -> Result<()> {
     let api = platform.api().await?;
     let ended = api
-        .wait_for_end(&api.create_task(&platform.parameters_task()).await?, DONE)
+        .wait_for_end(&api.create_task(&platform.parameters_task()?).await?, DONE)
         .await?;
     assert_eq!(ended["status"], "succeeded", "{ended}");
     Ok(())

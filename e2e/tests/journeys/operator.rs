@@ -1,10 +1,10 @@
-//! The operator itself: of its replicas one works, and another takes over when that one dies.
+//! The operator itself: of its replicas one works, another takes over when that one dies, and what was missed meanwhile is made good.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use selextract_e2e::world::World;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::platform::shared;
 
@@ -51,6 +51,40 @@ async fn of_two_operators_one_works_and_when_it_dies_another_takes_over() -> Res
             Ok((pods(world)? == [holder(world)?]).then_some(()))
         })
         .await?;
+    platform.wait_until_ready().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_scrape_task_that_is_deleted_while_no_operator_runs_is_ended_when_one_is_back() -> Result<()> {
+    let platform = shared().await?;
+    let world = &platform.world;
+    let mut task = platform.parameters_task()?;
+    // Far more time than this journey takes.
+    task["politeness"] = json!({ "minDelay": "30s" });
+    world.apply(&format!(
+        "{{apiVersion: selextract.io/v1alpha1, kind: ScrapeTask, metadata: {{name: forgotten, namespace: NAMESPACE}}, \
+         spec: {{clusterRef: {{name: shop}}, task: {task}}}}}"
+    ))?;
+    let run = world
+        .wait_until("the run is accepted", MINUTE, || {
+            let task = world.get("scrapetask/forgotten")?;
+            Ok(task["status"]["runId"].as_str().map(str::to_owned))
+        })
+        .await?;
+
+    let scale = |replicas: &str| world.kubectl_of_operator(&["scale", "deployment/selextract-operator", replicas]);
+    scale("--replicas=0")?;
+    world
+        .wait_until("the operator is gone", MINUTE, || {
+            Ok(pods(world)?.is_empty().then_some(()))
+        })
+        .await?;
+    world.kubectl(&["delete", "scrapetask/forgotten", "--timeout=20s"])?;
+    scale("--replicas=1")?;
+    let api = platform.api().await?;
+    let ended = api.wait_for_end(&run, MINUTE).await?;
+    assert_eq!(ended["status"], "canceled", "{ended}");
     platform.wait_until_ready().await?;
     Ok(())
 }

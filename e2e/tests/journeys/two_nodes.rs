@@ -46,7 +46,7 @@ async fn a_platform_spreads_over_two_nodes_as_its_spec_says_and_works() -> Resul
     let api = platform.api().await?;
     let url = format!("http://sites.{}.svc.cluster.local/swagger/", platform.world.namespace);
     let rendered = json!({ "url": url, "render": "Browser", "fields": [{ "name": "title", "selector": "title" }] });
-    for task in [rendered, platform.parameters_task()] {
+    for task in [rendered, platform.parameters_task()?] {
         let ended = api.wait_for_end(&api.create_task(&task).await?, DONE).await?;
         assert_eq!(ended["status"], "succeeded", "{ended}");
     }
