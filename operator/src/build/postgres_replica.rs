@@ -52,7 +52,7 @@ fn replica(inputs: Inputs<'_>, number: u32) -> Child {
     container["startupProbe"] =
         json!({ "exec": ready, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 8640 });
     container["livenessProbe"] =
-        json!({ "exec": script("alive-replica.sh"), "periodSeconds": 20, "timeoutSeconds": 15, "failureThreshold": 3 });
+        json!({ "exec": script("alive-replica.sh"), "periodSeconds": 10, "timeoutSeconds": 15, "failureThreshold": 3 });
     container["readinessProbe"] =
         json!({ "exec": script("ready-replica.sh"), "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 2 });
     let mut template = Template::new(Component::PostgresReplica, &inputs.cluster.postgres.pod, container);
