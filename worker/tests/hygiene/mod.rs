@@ -150,6 +150,61 @@ async fn fifty_pages_of_which_some_crash_leave_no_process_and_no_profile() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// Stops the renderers of a session and gives its page two seconds, as a run does it.
+async fn hang(bench: &Bench) {
+    let mut session = bench.session(&[]).await;
+    load(&mut session, "/plain", &[]).await.unwrap();
+    for renderer in bench.renderers() {
+        signal(renderer, Signal::STOP);
+    }
+    let url: Url = "http://site.test/plain".parse().unwrap();
+    let limit = Duration::from_secs(2);
+    let page = timeout(limit, session.fetch(&url, &wait_for("p", 2000), limit)).await;
+    assert!(!matches!(page, Ok(Ok(_))), "{page:?}");
+}
+
+/// Kilobytes that a process has in memory.
+fn resident(id: impl std::fmt::Display) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
+        .unwrap_or_default()
+}
+
+/// By hand: `cargo test --locked --workspace --test browser -- --ignored --nocapture a_thousand_pages`.
+#[tokio::test]
+#[ignore = "a soak of about five minutes"]
+async fn a_thousand_pages_of_which_fifty_crash_or_hang_leave_memory_flat() {
+    let bench = Bench::new(|_| {}).await;
+    let mut ours = Vec::new();
+    let mut most_browsers = 0;
+    for number in 0..1_000 {
+        match number % 40 {
+            10 => drop(strike(&bench, Signal::KILL, Bench::renderers).await),
+            30 => hang(&bench).await,
+            _ => drop(bench.fetch("/plain", &[]).await.unwrap()),
+        }
+        let mains = processes(&bench.proxy.url, |line| {
+            !line.iter().any(|part| part.starts_with("--type="))
+        });
+        let groups: std::collections::HashSet<_> = mains.into_iter().filter_map(group).collect();
+        most_browsers = most_browsers.max(groups.len());
+        if number % 50 == 49 {
+            ours.push(resident("self"));
+            println!(
+                "{:4} pages: {} kB in the worker, {} browsers",
+                number + 1,
+                resident("self"),
+                groups.len()
+            );
+        }
+    }
+    bench.browsers.close().await;
+    let (early, late) = (ours[4], ours[ours.len() - 1]);
+    assert!(late < early + early / 10 + 4_096, "{ours:?}");
+    assert!(most_browsers <= 3, "{most_browsers} browsers at a time");
+}
+
 fn all_processes(wanted: impl Fn(&[String]) -> bool) -> Vec<i32> {
     fs::read_dir("/proc")
         .unwrap()
