@@ -27,7 +27,8 @@ async fn strike(bench: &Bench, blow: Signal, whom: impl Fn(&Bench) -> Vec<i32>) 
         let struck = whom(bench);
         assert!(!struck.is_empty());
         for id in struck {
-            signal(id, blow);
+            // One of a browser that just ends may be gone by now.
+            let _ = kill_process(Pid::from_raw(id).unwrap(), blow);
         }
     });
     assert!(matches!(page, Err(FetchError::Browser { .. })), "{page:?}");
@@ -154,13 +155,30 @@ async fn fifty_pages_of_which_some_crash_leave_no_process_and_no_profile() {
 async fn hang(bench: &Bench) {
     let mut session = bench.session(&[]).await;
     load(&mut session, "/plain", &[]).await.unwrap();
-    for renderer in bench.renderers() {
-        signal(renderer, Signal::STOP);
+    for renderer in every_renderer(bench) {
+        let _ = kill_process(Pid::from_raw(renderer).unwrap(), Signal::STOP);
     }
     let url: Url = "http://site.test/plain".parse().unwrap();
     let limit = Duration::from_secs(2);
     let page = timeout(limit, session.fetch(&url, &wait_for("p", 2000), limit)).await;
     assert!(!matches!(page, Ok(Ok(_))), "{page:?}");
+}
+
+/// The renderers of all browsers of a bench: one that is retired may still be there.
+fn every_renderer(bench: &Bench) -> Vec<i32> {
+    let groups = groups(bench);
+    all_processes(|line| line.join(" ").contains("--type=renderer"))
+        .into_iter()
+        .filter(|id| group(*id).is_some_and(|group| groups.contains(&group)))
+        .collect()
+}
+
+/// The process groups of a bench's browsers.
+fn groups(bench: &Bench) -> std::collections::HashSet<i32> {
+    let mains = processes(&bench.proxy.url, |line| {
+        !line.iter().any(|part| part.starts_with("--type="))
+    });
+    mains.into_iter().filter_map(group).collect()
 }
 
 /// Kilobytes that a process has in memory.
@@ -180,22 +198,19 @@ async fn a_thousand_pages_of_which_fifty_crash_or_hang_leave_memory_flat() {
     let mut most_browsers = 0;
     for number in 0..1_000 {
         match number % 40 {
-            10 => drop(strike(&bench, Signal::KILL, Bench::renderers).await),
+            10 => drop(strike(&bench, Signal::KILL, every_renderer).await),
             30 => hang(&bench).await,
             _ => drop(bench.fetch("/plain", &[]).await.unwrap()),
         }
-        let mains = processes(&bench.proxy.url, |line| {
-            !line.iter().any(|part| part.starts_with("--type="))
-        });
-        let groups: std::collections::HashSet<_> = mains.into_iter().filter_map(group).collect();
-        most_browsers = most_browsers.max(groups.len());
+        let browsers = groups(&bench).len();
+        most_browsers = most_browsers.max(browsers);
         if number % 50 == 49 {
             ours.push(resident("self"));
             println!(
                 "{:4} pages: {} kB in the worker, {} browsers",
                 number + 1,
                 resident("self"),
-                groups.len()
+                browsers
             );
         }
     }
