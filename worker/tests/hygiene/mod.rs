@@ -198,20 +198,20 @@ async fn a_thousand_pages_of_which_fifty_crash_or_hang_leave_memory_flat() {
     let mut most_browsers = 0;
     for number in 0..1_000 {
         match number % 40 {
-            10 => drop(strike(&bench, Signal::KILL, every_renderer).await),
+            10 => {
+                strike(&bench, Signal::KILL, every_renderer).await;
+            }
             30 => hang(&bench).await,
-            _ => drop(bench.fetch("/plain", &[]).await.unwrap()),
+            _ => {
+                bench.fetch("/plain", &[]).await.unwrap();
+            }
         }
         let browsers = groups(&bench).len();
         most_browsers = most_browsers.max(browsers);
         if number % 50 == 49 {
             ours.push(resident("self"));
-            println!(
-                "{:4} pages: {} kB in the worker, {} browsers",
-                number + 1,
-                resident("self"),
-                browsers
-            );
+            let (pages, kilobytes) = (number + 1, resident("self"));
+            println!("{pages:4} pages: {kilobytes} kB in the worker, {browsers} browsers");
         }
     }
     bench.browsers.close().await;
