@@ -45,6 +45,8 @@ const PLAIN_DATES: [&str; 6] = [
 ];
 /// The longest text that is looked at as a date or truth value, in bytes.
 const MAX_SHORT: usize = 256;
+/// How far into a text a number is looked for, in characters.
+const MAX_NUMERIC: usize = 1 << 16;
 
 impl Conversion {
     /// The value of a text, with URLs relative to `base`; `None` when it is none of this type.
@@ -81,51 +83,103 @@ fn boolean(text: &str) -> Option<bool> {
 
 /// The first number: a sign that no letter or digit stands before, digits with groups of three, a fraction, an exponent.
 fn number(text: &str, separator: DecimalSeparator) -> Option<Number> {
-    let characters: Vec<char> = text.chars().take(1 << 16).collect();
-    let point = match separator {
-        DecimalSeparator::Point => '.',
-        DecimalSeparator::Comma => ',',
-    };
-    let digit = |index: usize| characters.get(index).is_some_and(char::is_ascii_digit);
-    let begins = |index: usize| digit(index) || (characters[index] == point && digit(index + 1));
-    let start = (0..characters.len()).find(|index| begins(*index))?;
-    let before = |back: usize| start.checked_sub(back).map(|index| characters[index]);
-    let negative = matches!(before(1), Some('-' | '\u{2212}')) && before(2).is_none_or(|c| !c.is_alphanumeric());
-    let mut plain = String::from(if negative { "-" } else { "" });
-    let mut index = start;
-    while let Some(&c) = characters.get(index) {
-        let group =
-            is_group(c, point) && (1..=3).all(|ahead| digit(index + ahead)) && !digit(index + 4) && index > start;
-        if c.is_ascii_digit() {
-            plain.push(c);
-        } else if !group {
-            break;
-        }
-        index += 1;
-    }
-    let mut whole = true;
-    if characters.get(index) == Some(&point) && digit(index + 1) {
-        whole = false;
-        plain.push_str(if index == start { "0." } else { "." });
-        index += 1;
-        while digit(index) {
-            plain.push(characters[index]);
-            index += 1;
-        }
-    }
-    if matches!(characters.get(index), Some('e' | 'E')) {
-        let signed = usize::from(matches!(characters.get(index + 1), Some('+' | '-')));
-        if digit(index + 1 + signed) {
-            whole = false;
-            plain.extend(characters[index..].iter().take(1 + signed));
-            index += 1 + signed;
-            plain.extend(characters[index..].iter().take_while(|c| c.is_ascii_digit()));
-        }
-    }
-    if whole && let Ok(number) = plain.parse::<i64>() {
+    let characters: Vec<char> = text.chars().take(MAX_NUMERIC).collect();
+    let mut scan = Scan::first(&characters, separator)?;
+    scan.take_whole();
+    let has_fraction = scan.take_fraction();
+    let has_exponent = scan.take_exponent();
+    if !has_fraction
+        && !has_exponent
+        && let Ok(number) = scan.plain.parse::<i64>()
+    {
         return Some(number.into());
     }
-    plain.parse::<f64>().ok().and_then(Number::from_f64)
+    scan.plain.parse::<f64>().ok().and_then(Number::from_f64)
+}
+
+/// A number on its way from how a page writes it to how a computer does.
+struct Scan<'t> {
+    characters: &'t [char],
+    index: usize,
+    point: char,
+    plain: String,
+}
+
+impl<'t> Scan<'t> {
+    fn first(characters: &'t [char], separator: DecimalSeparator) -> Option<Self> {
+        let point = match separator {
+            DecimalSeparator::Point => '.',
+            DecimalSeparator::Comma => ',',
+        };
+        let mut scan = Self {
+            characters,
+            index: 0,
+            point,
+            plain: String::new(),
+        };
+        let begins = |index: &usize| scan.is_digit(*index) || (characters[*index] == point && scan.is_digit(index + 1));
+        let start = (0..characters.len()).find(begins)?;
+        let before = |back: usize| start.checked_sub(back).map(|index| characters[index]);
+        if matches!(before(1), Some('-' | '\u{2212}')) && before(2).is_none_or(|c| !c.is_alphanumeric()) {
+            scan.plain.push('-');
+        }
+        scan.index = start;
+        Some(scan)
+    }
+
+    fn is_digit(&self, index: usize) -> bool {
+        self.characters.get(index).is_some_and(char::is_ascii_digit)
+    }
+
+    fn take_digits(&mut self) {
+        while self.is_digit(self.index) {
+            self.plain.push(self.characters[self.index]);
+            self.index += 1;
+        }
+    }
+
+    fn take_whole(&mut self) {
+        let start = self.index;
+        self.take_digits();
+        while self.index > start && self.begins_group() {
+            self.index += 1;
+            self.take_digits();
+        }
+    }
+
+    /// Exactly three digits behind something that may stand between groups.
+    fn begins_group(&self) -> bool {
+        let between = self
+            .characters
+            .get(self.index)
+            .is_some_and(|c| is_group(*c, self.point));
+        between && (1..=3).all(|ahead| self.is_digit(self.index + ahead)) && !self.is_digit(self.index + 4)
+    }
+
+    fn take_fraction(&mut self) -> bool {
+        let found = self.characters.get(self.index) == Some(&self.point) && self.is_digit(self.index + 1);
+        if found {
+            // Rust reads a number without a digit before its point.
+            self.plain.push('.');
+            self.index += 1;
+            self.take_digits();
+        }
+        found
+    }
+
+    fn take_exponent(&mut self) -> bool {
+        if !matches!(self.characters.get(self.index), Some('e' | 'E')) {
+            return false;
+        }
+        let signed = usize::from(matches!(self.characters.get(self.index + 1), Some('+' | '-')));
+        let found = self.is_digit(self.index + 1 + signed);
+        if found {
+            self.plain.extend(&self.characters[self.index..=self.index + signed]);
+            self.index += 1 + signed;
+            self.take_digits();
+        }
+        found
+    }
 }
 
 fn is_group(c: char, point: char) -> bool {

@@ -113,7 +113,7 @@ fn corpus(docs: &Path, folder: &Path) -> Result<Vec<Page>> {
         .replace("</p>", "")
         .replace("</dd>", "")
         .replace("</span>", "</b>")
-        .replace("class=\"", "class='x\" <a b=\"");
+        .replace("<code class=\"literal\"", "<table><code class=literal\"");
     let pages = [
         ("7 KB", read("datatype-boolean.html")?, false),
         ("79 KB", middle, false),

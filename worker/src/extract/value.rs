@@ -47,21 +47,16 @@ fn read(field: &CompiledField, item: Scope<'_>, reading: &Reading) -> Result<Opt
     let mut values = Values {
         field,
         reading,
-        taken: Vec::new(),
+        taken: Taken::default(),
     };
     match &field.locator {
         None => values.add(&item.into())?,
         Some(locator) => select::each(locator, item, reading, &mut |found| {
             values.add(&found)?;
-            Ok(field.multiple || values.taken.is_empty())
+            Ok(!values.is_complete())
         })?,
     }
-    let mut taken = values.taken;
-    Ok(match (taken.is_empty(), field.multiple) {
-        (true, _) => None,
-        (false, true) => Some(Value::Array(taken)),
-        (false, false) => Some(taken.swap_remove(0)),
-    })
+    Ok(values.taken.into_value())
 }
 
 /// The text of what was found: of an element as a reader sees it, of JSON what stands in it.
@@ -77,7 +72,16 @@ pub(super) fn plain<'f>(found: &'f Found<'_>) -> Cow<'f, str> {
 struct Values<'r> {
     field: &'r CompiledField,
     reading: &'r Reading,
-    taken: Vec<Value>,
+    taken: Taken,
+}
+
+/// The one value, or with `multiple` all of them.
+#[derive(Default)]
+enum Taken {
+    #[default]
+    None,
+    One(Value),
+    Many(Vec<Value>),
 }
 
 impl Values<'_> {
@@ -102,7 +106,7 @@ impl Values<'_> {
     }
 
     fn is_complete(&self) -> bool {
-        !self.field.multiple && !self.taken.is_empty()
+        !self.field.multiple && !matches!(self.taken, Taken::None)
     }
 
     fn add_value(&mut self, found: &Found<'_>) -> Result<(), ExtractError> {
@@ -111,9 +115,9 @@ impl Values<'_> {
                 if let Some(scope) = found.scope()
                     && let Ok(object) = record(fields, scope, self.reading, &mut [])?
                 {
-                    self.taken.push(Value::Object(object));
+                    self.push(Value::Object(object))?;
                 }
-                return check_set(self.taken.len());
+                return Ok(());
             }
             Shape::Value(conversion) => conversion,
         };
@@ -122,31 +126,52 @@ impl Values<'_> {
             (Found::Json(Value::Null), _) => return Ok(()),
             (Found::Json(value), Conversion::Json) if as_it_is => {
                 self.reading.budget.spend(json::weight(value))?;
-                self.taken.push((*value).clone());
-                return Ok(());
+                return self.push((*value).clone());
             }
             (Found::Json(Value::Number(number)), Conversion::Number(_)) if as_it_is => {
-                self.taken.push(number.clone().into());
-                return Ok(());
+                return self.push(number.clone().into());
             }
             _ => {}
         }
         let Some(text) = self.text(found) else {
             return Ok(());
         };
+        if as_it_is {
+            return self.convert(text, conversion);
+        }
         for text in self.parts(text)? {
-            self.reading.budget.spend(text.len())?;
-            let value = match conversion {
-                Conversion::Text => Some(Value::String(text)),
-                Conversion::Json => json::parse(&text, Content::Json).ok(),
-                conversion => conversion.read(&text, &self.reading.base),
-            };
-            self.taken.extend(value);
+            self.convert(text, conversion)?;
             if self.is_complete() {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// What is behind the first value counts only with `multiple`.
+    fn push(&mut self, value: Value) -> Result<(), ExtractError> {
+        let taken = std::mem::take(&mut self.taken);
+        self.taken = match (taken, self.field.multiple) {
+            (Taken::None, false) => Taken::One(value),
+            (Taken::None, true) => Taken::Many(vec![value]),
+            (Taken::Many(mut values), _) => {
+                values.push(value);
+                check_set(values.len())?;
+                Taken::Many(values)
+            }
+            (one @ Taken::One(_), _) => one,
+        };
+        Ok(())
+    }
+
+    fn convert(&mut self, text: String, conversion: &Conversion) -> Result<(), ExtractError> {
+        self.reading.budget.spend(text.len())?;
+        let value = match conversion {
+            Conversion::Text => Some(Value::String(text)),
+            Conversion::Json => json::parse(&text, Content::Json).ok(),
+            conversion => conversion.read(&text, &self.reading.base),
+        };
+        value.map_or(Ok(()), |value| self.push(value))
     }
 
     fn text(&self, found: &Found<'_>) -> Option<String> {
@@ -240,6 +265,16 @@ impl Values<'_> {
             });
         }
         self.reading.budget.check_time()
+    }
+}
+
+impl Taken {
+    fn into_value(self) -> Option<Value> {
+        match self {
+            Self::None => None,
+            Self::One(value) => Some(value),
+            Self::Many(values) => Some(Value::Array(values)),
+        }
     }
 }
 

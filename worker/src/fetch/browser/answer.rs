@@ -44,7 +44,7 @@ impl Answer {
     pub(super) fn check(&self, url: &Url) -> Result<(), FetchError> {
         check_egress(self.egress.as_deref())?;
         check_status(self.status, self.retry_after)?;
-        check_content(Some(&self.content_type), url, "by the browser HTML", |content| {
+        check_content(Some(&self.content_type), url, "with render Browser HTML", |content| {
             content == Content::Html
         })?;
         Ok(())
