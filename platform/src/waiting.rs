@@ -2,7 +2,11 @@
 //!
 //! The ledger knows its own reasons; what the frontier knows of the task's host comes as a [`HostState`].
 
+use std::time::Duration;
+
 use jiff::Timestamp;
+
+use crate::frontier::hosts::HostState;
 
 /// Why a task waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,32 +29,19 @@ pub enum Reason {
     RetryBackoff,
 }
 
-/// What the frontier knows of a host that may not be asked now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HostState {
-    /// It may be asked.
-    Open,
-    /// Politeness: its rate or its concurrency is used up until then.
-    Limited {
-        /// About when it may be asked again.
-        until: Option<Timestamp>,
-    },
-    /// It failed too often or sent 429 or 503: nobody asks it until then.
-    Unavailable {
-        /// When it is asked again.
-        until: Option<Timestamp>,
-    },
-}
-
 /// What is known about a task that waits.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub struct Facts<'a> {
     /// Somebody paused it.
     pub paused: bool,
     /// Not before this moment.
     pub due: Timestamp,
-    /// Claims of its next page so far.
+    /// A worker had it before.
+    pub begun: bool,
+    /// Claims of its next page so far that failed.
     pub attempts: i32,
+    /// The class of what it last failed or was given back for.
+    pub error_class: Option<&'a str>,
     /// Until when its owner has used up a quota, if one is used up.
     pub quota: Option<Option<Timestamp>>,
     /// Whether a worker is there; `None` when nobody knows.
@@ -85,18 +76,16 @@ impl Reason {
 }
 
 /// The reason that holds longest where several do: what a person decided, then the clock, then what is used up, then who is missing.
-pub fn explain(facts: &Facts, now: Timestamp) -> Waiting {
+pub fn explain(facts: &Facts<'_>, now: Timestamp) -> Waiting {
     let of = |reason, until| Waiting { reason, until };
     if facts.paused {
         return of(Reason::Paused, None);
     }
     if facts.due > now {
-        let reason = if facts.attempts > 0 {
-            Reason::RetryBackoff
-        } else {
-            Reason::Scheduled
-        };
-        return of(reason, Some(facts.due));
+        return of(
+            why_later(facts),
+            Some(facts.due.max(host_until(facts.host, now).unwrap_or(now))),
+        );
     }
     if let Some(until) = facts.quota {
         return of(Reason::QuotaExceeded, until);
@@ -104,11 +93,32 @@ pub fn explain(facts: &Facts, now: Timestamp) -> Waiting {
     if facts.worker == Some(false) {
         return of(Reason::NoWorker, None);
     }
+    let reason = match facts.host {
+        HostState::Unavailable(_) => Reason::HostUnavailable,
+        HostState::Limited(_) => Reason::DomainLimited,
+        HostState::Ready => Reason::Queued,
+    };
+    of(reason, host_until(facts.host, now))
+}
+
+/// Why a task has a moment before which it does not run.
+fn why_later(facts: &Facts<'_>) -> Reason {
+    let left_alone = facts.error_class == Some("HostUnavailable") || facts.error_class == Some("RobotsUnavailable");
     match facts.host {
-        HostState::Unavailable { until } => of(Reason::HostUnavailable, until),
-        HostState::Limited { until } => of(Reason::DomainLimited, until),
-        HostState::Open => of(Reason::Queued, None),
+        HostState::Unavailable(_) => Reason::HostUnavailable,
+        _ if left_alone => Reason::HostUnavailable,
+        _ if facts.attempts > 0 => Reason::RetryBackoff,
+        // A run that was given back without a failure made room at its host.
+        _ if facts.begun => Reason::DomainLimited,
+        _ => Reason::Scheduled,
     }
+}
+
+fn host_until(host: HostState, now: Timestamp) -> Option<Timestamp> {
+    let (HostState::Limited(wait) | HostState::Unavailable(wait)) = host else {
+        return None;
+    };
+    (wait > Duration::ZERO).then(|| now.saturating_add(wait).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -117,14 +127,16 @@ mod tests {
 
     use super::*;
 
-    fn facts(now: Timestamp) -> Facts {
+    fn facts(now: Timestamp) -> Facts<'static> {
         Facts {
             paused: false,
             due: now,
+            begun: false,
             attempts: 0,
+            error_class: None,
             quota: None,
             worker: Some(true),
-            host: HostState::Open,
+            host: HostState::Ready,
         }
     }
 
@@ -133,7 +145,7 @@ mod tests {
         let now: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
         let later = now + SignedDuration::from_mins(5);
         let calm = facts(now);
-        let limited = HostState::Limited { until: Some(later) };
+        let limited = HostState::Limited(Duration::from_mins(5));
         let table = [
             (calm, Reason::Queued, None),
             (Facts { worker: None, ..calm }, Reason::Queued, None),
@@ -177,11 +189,30 @@ mod tests {
             (Facts { host: limited, ..calm }, Reason::DomainLimited, Some(later)),
             (
                 Facts {
-                    host: HostState::Unavailable { until: None },
+                    host: HostState::Unavailable(Duration::from_mins(5)),
                     ..calm
                 },
                 Reason::HostUnavailable,
-                None,
+                Some(later),
+            ),
+            (
+                Facts {
+                    due: later,
+                    begun: true,
+                    ..calm
+                },
+                Reason::DomainLimited,
+                Some(later),
+            ),
+            (
+                Facts {
+                    due: later,
+                    begun: true,
+                    error_class: Some("HostUnavailable"),
+                    ..calm
+                },
+                Reason::HostUnavailable,
+                Some(later),
             ),
         ];
         for (facts, reason, until) in table {

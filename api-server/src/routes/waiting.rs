@@ -2,11 +2,13 @@
 
 use jiff::Timestamp;
 use selextract_platform::{
+    frontier::hosts::HostState,
     ledger::tasks::TaskDetail,
-    waiting::{self, Facts, HostState, Reason},
+    waiting::{self, Facts, Reason},
 };
 use selextract_task::feed::RunState;
 use serde::Serialize;
+use url::Url;
 use utoipa::ToSchema;
 
 use crate::{problem::Problem, state::AppState};
@@ -52,12 +54,29 @@ pub(super) async fn fetch_waiting(state: &AppState, task: &TaskDetail) -> Result
     let facts = Facts {
         paused: task.paused,
         due: task.due_at.parse().unwrap_or(now),
+        begun: task.started_at.is_some(),
         attempts: task.attempts,
+        error_class: task.error_class.as_deref(),
         quota: state.quotas.holds(task.user_id).await?,
         worker: state.presence.any_worker().await,
-        host: HostState::Open,
+        host: fetch_host(state, task).await,
     };
     Ok(Some(waiting::explain(&facts, now).into()))
+}
+
+/// What the frontier says about the host of the task's first page. One that does not answer says nothing against it.
+async fn fetch_host(state: &AppState, task: &TaskDetail) -> HostState {
+    let url = task.spec["url"].as_str().and_then(|url| Url::parse(url).ok());
+    let Some(host) = url.as_ref().and_then(Url::host_str) else {
+        return HostState::Ready;
+    };
+    match state.frontier.host_states(&[host]).await {
+        Ok(states) => states.first().copied().unwrap_or(HostState::Ready),
+        Err(error) => {
+            tracing::warn!(%error, "The frontier could not say why a task waits.");
+            HostState::Ready
+        }
+    }
 }
 
 impl From<waiting::Waiting> for Waiting {
