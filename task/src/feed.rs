@@ -75,7 +75,8 @@ pub enum OnChange {
     Forbid,
 }
 
-/// The answer to [`Upserts`]: one answer for each item, in the same order.
+/// The answer to [`Upserts`]: one answer for each item, in the same order. An item that could not be stored has none; it is to be sent
+/// again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UpsertAnswers {
     /// In the order of the items.

@@ -67,8 +67,9 @@ pub async fn upsert(
     let checked = check(items).await?;
     let now = Timestamp::now();
     let written = checked.into_iter().map(|item| write(&state, item, now));
-    let written: Vec<Upserted> = stream::iter(written).buffered(WRITERS).try_collect().await?;
-    let (answers, started): (Vec<_>, Vec<_>) = written.into_iter().map(|one| (one.answer, one.started)).unzip();
+    let written: Vec<Option<Upserted>> = stream::iter(written).buffered(WRITERS).try_collect().await?;
+    let written = written.into_iter().flatten();
+    let (answers, started): (Vec<_>, Vec<_>) = written.map(|one| (one.answer, one.started)).unzip();
     let started: Vec<Entry> = started.into_iter().flatten().collect();
     if !started.is_empty() {
         state.offer(started);
@@ -139,10 +140,19 @@ fn check_one(item: Upsert) -> Checked {
     }
 }
 
-async fn write(state: &AppState, item: Checked, now: Timestamp) -> Result<Upserted, Problem> {
-    match item {
-        Checked::Accepted(item) => Ok(state.ledger.upsert_scrape_task(&item, now).await?),
-        Checked::Refused(answer) => Ok(Upserted { answer, started: None }),
+/// One item that the database does not take stands in no other's way: it has no answer (`None`), and the operator sends it again.
+async fn write(state: &AppState, item: Checked, now: Timestamp) -> Result<Option<Upserted>, Problem> {
+    let item = match item {
+        Checked::Accepted(item) => item,
+        Checked::Refused(answer) => return Ok(Some(Upserted { answer, started: None })),
+    };
+    match state.ledger.upsert_scrape_task(&item, now).await {
+        Ok(written) => Ok(Some(written)),
+        Err(error) if error.is_unavailable() => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(uid = item.item.uid, %error, "A ScrapeTask could not be stored.");
+            Ok(None)
+        }
     }
 }
 

@@ -141,6 +141,19 @@ async fn a_scrape_task_is_accepted_once_followed_by_the_feed_and_its_results_are
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_item_that_the_database_does_not_take_stands_in_no_others_way() {
+    let operator = Operator::start().await;
+    let mut poison = item("uid-1", "https://example.com/");
+    poison["name"] = "a\0b".into();
+    let answers = operator
+        .upsert(&[poison, item("uid-2", "https://example.com/")])
+        .await
+        .items;
+    assert_eq!(answers.len(), 1);
+    assert!(answers[0].uid == "uid-2" && answers[0].run.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_for_changes_is_held_until_there_is_one_or_the_wait_is_over() {
     let operator = Operator::start().await;
     let started = Instant::now();
