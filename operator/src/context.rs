@@ -24,8 +24,10 @@ pub type GuardedCluster = DeserializeGuard<SelextractCluster>;
 
 /// What every reconcile is given.
 pub struct Context {
-    /// The API server.
+    /// The API server, for calls: each ends within [`crate::run::CALL_TIMEOUT`] of silence.
     pub client: Client,
+    /// The API server, for watches, which are silent for minutes.
+    pub watches: Client,
     /// What the operator was told at its start.
     pub settings: Settings,
     /// Metrics and readiness.
@@ -39,7 +41,12 @@ pub struct Context {
 
 impl Context {
     /// Puts the tools together.
-    pub fn new(client: Client, settings: Settings, telemetry: Telemetry, clusters: Clusters) -> Self {
+    pub fn new(
+        (client, watches): (Client, Client),
+        settings: Settings,
+        telemetry: Telemetry,
+        clusters: Clusters,
+    ) -> Self {
         let reporter = Reporter {
             controller: "selextract-operator".to_owned(),
             instance: settings.identity.clone(),
@@ -47,6 +54,7 @@ impl Context {
         let recorder = Recorder::new(client.clone(), reporter);
         Self {
             client,
+            watches,
             settings,
             telemetry,
             clusters,
@@ -114,14 +122,9 @@ impl Clusters {
         self.stores.iter().find_map(|store| store.get(&key))
     }
 
-    /// All clusters.
+    /// Every cluster that is known.
     pub fn all(&self) -> Vec<Arc<GuardedCluster>> {
         self.stores.iter().flat_map(Store::state).collect()
-    }
-
-    /// The store that a writer of [`Clusters::new`] fills.
-    pub fn store_of(writer: &Writer<GuardedCluster>) -> Store<GuardedCluster> {
-        writer.as_reader()
     }
 
     /// Tells those who listen that something about a cluster changed that matters to its tasks.

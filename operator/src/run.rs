@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use clap::Parser;
 use futures::future::join_all;
-use kube::Client;
+use kube::{Client, Config};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
@@ -27,6 +27,10 @@ const KINDS: [(&str, &str); 2] = [
     ("ScrapeTask", "scrapetasks.selextract.io"),
 ];
 const KINDS_PAUSE: Duration = Duration::from_secs(2);
+/// The API server may be silent for so long during a call.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// And during a watch, which it ends itself after 290 seconds.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(320);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the operator until it is told to stop.
@@ -48,7 +52,7 @@ pub async fn run() -> anyhow::Result<()> {
         // Told to stop before there was anything to stop.
         None => Ok(()),
         Some(Err(error)) => Err(error),
-        Some(Ok((client, lease))) => lead(client, settings, telemetry, lease, stop.clone()).await,
+        Some(Ok((clients, lease))) => lead(clients, settings, telemetry, lease, stop.clone()).await,
     };
     stop.cancel();
     served
@@ -59,8 +63,9 @@ pub async fn run() -> anyhow::Result<()> {
 }
 
 /// Waits for the kinds, then for the lease.
-async fn prepare(settings: &Settings, telemetry: &Telemetry) -> anyhow::Result<(Client, Leadership)> {
-    let client = Client::try_default().await.context("cannot find the Kubernetes API")?;
+async fn prepare(settings: &Settings, telemetry: &Telemetry) -> anyhow::Result<((Client, Client), Leadership)> {
+    let config = Config::infer().await.context("cannot find the Kubernetes API")?;
+    let client = connect(&config, CALL_TIMEOUT)?;
     wait_for_kinds(&client, telemetry).await;
     telemetry.waits_for(Vec::new());
     let mut lease = Leadership::start(client.clone(), settings).await?;
@@ -68,19 +73,28 @@ async fn prepare(settings: &Settings, telemetry: &Telemetry) -> anyhow::Result<(
     lease.won().await?;
     telemetry.leads(true);
     tracing::info!(scopes = ?settings.scopes(), "This replica leads.");
-    Ok((client, lease))
+    Ok(((client, connect(&config, WATCH_TIMEOUT)?), lease))
+}
+
+/// A client that gives an answer up after so long a silence.
+fn connect(config: &Config, silence: Duration) -> anyhow::Result<Client> {
+    let mut config = config.clone();
+    config.read_timeout = Some(silence);
+    // Counts from when a request is sent, not from when its connection was left.
+    config.reset_reader_on_write = true;
+    Client::try_from(config).context("cannot connect to the Kubernetes API")
 }
 
 /// Runs the controllers while the lease is held.
 async fn lead(
-    client: Client,
+    clients: (Client, Client),
     settings: Settings,
     telemetry: Telemetry,
     mut lease: Leadership,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let work = stop.child_token();
-    let mut controllers = tokio::spawn(run_controllers(client, settings, telemetry.clone(), work.clone()));
+    let mut controllers = tokio::spawn(run_controllers(clients, settings, telemetry.clone(), work.clone()));
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
         () = lease.lost() => Err(anyhow::anyhow!("the lease was lost")),
@@ -95,21 +109,16 @@ async fn lead(
     outcome
 }
 
-async fn run_controllers(client: Client, settings: Settings, telemetry: Telemetry, stop: CancellationToken) {
+async fn run_controllers(clients: (Client, Client), settings: Settings, telemetry: Telemetry, stop: CancellationToken) {
     let scopes = settings.scopes();
     let (clusters, writers) = Clusters::new(&scopes);
-    let context = Arc::new(Context::new(client, settings, telemetry, clusters));
-    let tasks = scrape_task::Controller::new(context.clone(), stop.clone());
-    let for_clusters = scopes
-        .iter()
-        .zip(writers)
-        .map(|(scope, writer)| tokio::spawn(cluster::run(context.clone(), scope.clone(), writer, stop.clone())));
-    let for_clusters: Vec<_> = for_clusters.collect();
-    let for_tasks: Vec<_> = scopes
-        .iter()
-        .map(|scope| tokio::spawn(tasks.clone().run(scope.clone())))
-        .collect();
-    for ended in join_all(for_clusters.into_iter().chain(for_tasks)).await {
+    let context = Arc::new(Context::new(clients, settings, telemetry, clusters));
+    let for_clusters = scopes.iter().cloned().zip(writers).collect();
+    let controllers = [
+        tokio::spawn(cluster::run(context.clone(), for_clusters, stop.clone())),
+        tokio::spawn(scrape_task::run(context, scopes, stop)),
+    ];
+    for ended in join_all(controllers).await {
         if let Err(error) = ended {
             tracing::error!(%error, "A controller broke.");
         }

@@ -41,6 +41,7 @@ pub struct Telemetry {
     ready: IntGaugeVec,
     cluster_ready: IntGaugeVec,
     tasks: IntGaugeVec,
+    queue: IntGaugeVec,
     writes: IntCounterVec,
     leader: IntGauge,
     waits_for: Arc<Mutex<Vec<String>>>,
@@ -86,6 +87,13 @@ impl Telemetry {
                 Opts::new("selextract_scrape_tasks", "ScrapeTasks by the state of their last run."),
                 &["namespace", "state"],
             )?,
+            queue: IntGaugeVec::new(
+                Opts::new(
+                    "selextract_reconcile_queue_depth",
+                    "Objects that wait for their reconcile, by kind; those under way and those at rest are not among them.",
+                ),
+                &["kind"],
+            )?,
             writes: IntCounterVec::new(
                 Opts::new(
                     "selextract_api_server_writes_total",
@@ -108,6 +116,7 @@ impl Telemetry {
         registry.register(Box::new(self.ready.clone()))?;
         registry.register(Box::new(self.cluster_ready.clone()))?;
         registry.register(Box::new(self.tasks.clone()))?;
+        registry.register(Box::new(self.queue.clone()))?;
         registry.register(Box::new(self.writes.clone()))?;
         registry.register(Box::new(self.leader.clone()))
     }
@@ -152,6 +161,17 @@ impl Telemetry {
         if let Some(to) = to {
             self.tasks.with_label_values(&[namespace, to]).inc();
         }
+    }
+
+    /// Objects came to the queue of a kind, or left it.
+    pub fn queued(&self, kind: &str, by: i64) {
+        self.queue.with_label_values(&[kind]).add(by);
+    }
+
+    /// A `ScrapeTask` is gone: its series goes with it.
+    pub fn forget_task(&self, namespace: &str, name: &str) {
+        // A series that was never set cannot be removed; that is no fault.
+        let _ = self.errors.remove_label_values(&["ScrapeTask", namespace, name]);
     }
 
     /// A cluster is gone: its series go with it.
@@ -238,6 +258,14 @@ async fn metrics(State(telemetry): State<Telemetry>) -> impl IntoResponse {
     }
 }
 
+/// What `/metrics` answers.
+#[cfg(test)]
+pub async fn text_of(telemetry: &Telemetry) -> String {
+    let body = metrics(State(telemetry.clone())).await.into_response().into_body();
+    let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use axum::{body::Body, http::Request};
@@ -264,6 +292,20 @@ mod tests {
 
         telemetry.waits_for(Vec::new());
         assert_eq!(get_path(&telemetry, "/readyz").await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn the_series_of_a_task_that_failed_goes_with_it() {
+        let telemetry = Telemetry::new().unwrap();
+        telemetry.reconciled("ScrapeTask", "team", "docs", Duration::ZERO, true);
+        telemetry.queued("ScrapeTask", 2);
+        let before = get_path(&telemetry, "/metrics").await.1;
+        assert!(
+            before.contains(r#"selextract_reconcile_errors_total{kind="ScrapeTask",name="docs",namespace="team"} 1"#)
+        );
+        assert!(before.contains(r#"selextract_reconcile_queue_depth{kind="ScrapeTask"} 2"#));
+        telemetry.forget_task("team", "docs");
+        assert!(!get_path(&telemetry, "/metrics").await.1.contains("docs"));
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Watches as streams of what to reconcile. A broken watch is logged and begins again, with backoff; it never ends the stream.
 
-use std::{collections::HashMap, fmt::Debug, time::Duration};
+use std::{collections::HashMap, fmt::Debug};
 
 use futures::{
     Stream, StreamExt,
@@ -17,10 +17,6 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
-
-const DRAIN: Duration = Duration::from_secs(2);
 
 /// What a watch of main objects tells besides the objects.
 pub enum Told<'a, K> {
@@ -108,12 +104,6 @@ where
         .touched_objects()
         .filter_map(|object| ready(logged(object)))
         .boxed()
-}
-
-/// Ends a moment after the operator is told to stop: what is under way ends, what is scheduled for later does not run any more.
-pub async fn drained(stop: CancellationToken) {
-    stop.cancelled().await;
-    sleep(DRAIN).await;
 }
 
 fn logged<K>(object: watcher::Result<K>) -> Option<K> {

@@ -8,7 +8,7 @@ use kube::{
     Api, Resource, ResourceExt,
     api::{DynamicObject, Patch, PatchParams},
     discovery::ApiResource,
-    runtime::{controller::Action, events::EventType},
+    runtime::events::EventType,
 };
 use selextract_crds::{SelextractCluster, SelextractClusterStatus};
 use serde_json::json;
@@ -27,6 +27,7 @@ use crate::{
     backoff,
     build::{Child, Component, Stage},
     canonical, merge_patch,
+    queue::Next,
     validated::ValidatedCluster,
 };
 
@@ -45,7 +46,7 @@ pub async fn conclude(
     observed: &Observed,
     pursued: Pursued,
     tools: &Tools,
-) -> Result<Action, ClusterError> {
+) -> Result<Next, ClusterError> {
     let (namespace, name) = objects::namespace_and_name(cluster);
     let mut troubles = pods::troubles(&observed.pods);
     for (component, trouble) in dereference::fetch_refusals(&tools.context.client, &namespace, &observed.live).await {
@@ -84,7 +85,7 @@ pub async fn conclude(
         .cluster(&namespace, &name, status::is_ready(&new));
     write_status(cluster, &old, &new, tools).await?;
     tell_summary(cluster, &old, &new, tools).await;
-    Ok(Action::requeue(next_look(cluster, &new)))
+    Ok(Next::After(next_look(cluster, &new)))
 }
 
 /// At rest calmly; sooner where something outside may change that no watch tells.
@@ -213,7 +214,7 @@ pub async fn unreadable(
     error: &str,
     generation: i64,
     tools: &Tools,
-) -> Result<Action, ClusterError> {
+) -> Result<Next, ClusterError> {
     let fault = Fault {
         condition: None,
         reason: "Unreadable".to_owned(),
@@ -246,5 +247,5 @@ pub async fn unreadable(
         .await
         .map_err(Box::new)
         .context(StatusSnafu)?;
-    Ok(Action::requeue(backoff::calm_round()))
+    Ok(Next::After(backoff::calm_round()))
 }

@@ -17,7 +17,7 @@ mod workload;
 
 pub(crate) use apply::FIELD_MANAGER;
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use futures::{
     StreamExt,
@@ -30,8 +30,6 @@ use kube::{
     api::DynamicObject,
     core::PartialObjectMeta,
     runtime::{
-        Config,
-        controller::{Action, applier},
         reflector::{ObjectRef, store::Writer},
         watcher::{self, watcher},
     },
@@ -39,42 +37,53 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    context::{Clusters, Context, GuardedCluster},
+    context::{Context, GuardedCluster},
+    queue::{self, Next, Queue},
     settings::Scope,
     triggers::{self, Told},
 };
 use objects::{INSTANCE, MANAGED_BY, MANAGER};
 
 /// How many clusters are worked on at once.
-const CONCURRENCY: u16 = 4;
+const AT_ONCE: usize = 4;
 
-/// What the reconciles of one scope share.
+/// What the reconciles share.
 struct Tools {
     context: Arc<Context>,
     answers: drift::Answers,
 }
 
-/// Runs the controller of one scope until the operator stops.
-pub async fn run(context: Arc<Context>, scope: Scope, writer: Writer<GuardedCluster>, stop: CancellationToken) {
-    let reader = Clusters::store_of(&writer);
-    let queue = select_all(watches(&context, &scope, writer))
-        .map(Ok::<_, Infallible>)
-        .take_until(stop.clone().cancelled_owned());
+/// Namespace and name of a cluster.
+type Place = (String, String);
+
+/// Runs the controller, with the watches of each scope, until the operator stops.
+pub async fn run(context: Arc<Context>, scopes: Vec<(Scope, Writer<GuardedCluster>)>, stop: CancellationToken) {
+    let telemetry = context.telemetry.clone();
+    let queue = Queue::new(move |by| telemetry.queued("SelextractCluster", by));
+    let watches = scopes
+        .into_iter()
+        .flat_map(|(scope, writer)| watches(&context, &scope, writer));
+    let feed = select_all(watches).for_each(|cluster| {
+        queue.add((cluster.namespace.unwrap_or_default(), cluster.name));
+        ready(())
+    });
     let tools = Arc::new(Tools {
-        context,
+        context: context.clone(),
         answers: drift::Answers::default(),
     });
-    applier(
-        |cluster, tools| Box::pin(reconcile::reconcile(cluster, tools)),
-        |_, error: &Infallible, _| match *error {},
-        tools,
-        reader,
-        queue,
-        Config::default().concurrency(CONCURRENCY),
-    )
-    .take_until(triggers::drained(stop))
-    .for_each(|_: Result<(ObjectRef<GuardedCluster>, Action), _>| ready(()))
-    .await;
+    let look = move |place| look(place, tools.clone());
+    tokio::join!(
+        stop.run_until_cancelled(feed),
+        queue::run(queue.clone(), AT_ONCE, stop.clone(), look),
+    );
+}
+
+async fn look((namespace, name): Place, tools: Arc<Tools>) -> Next {
+    match tools.context.clusters.get(&namespace, &name) {
+        Some(cluster) => reconcile::reconcile(&cluster, &tools).await,
+        // It is gone, or a child of it was seen before it was itself.
+        None => Next::OnNews,
+    }
 }
 
 /// The clusters themselves, their children and their pods.
@@ -83,7 +92,7 @@ fn watches(
     scope: &Scope,
     writer: Writer<GuardedCluster>,
 ) -> Vec<BoxStream<'static, ObjectRef<GuardedCluster>>> {
-    let client = &context.client;
+    let client = &context.watches;
     let clusters: Api<GuardedCluster> = scope.api(client.clone());
     let listener = context.clone();
     let at = scope.clone();

@@ -1,12 +1,9 @@
 //! One reconcile of one cluster, step by step. Errors are handled here: logged once, counted, tried again with backoff.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use kube::{
-    Resource, ResourceExt,
-    runtime::{controller::Action, events::EventType},
-};
+use kube::{Resource, ResourceExt, runtime::events::EventType};
 use selextract_crds::SelextractCluster;
 use snafu::Snafu;
 use tokio::time::Instant;
@@ -26,6 +23,7 @@ use super::{
 use crate::{
     build::{self, Child, Component, Facts, Inputs, Names, Stage},
     context::GuardedCluster,
+    queue::Next,
     validated::{Defaults, Refusal, ValidatedCluster, validate},
 };
 
@@ -54,20 +52,20 @@ pub enum ClusterError {
 }
 
 /// Reconciles one cluster.
-pub async fn reconcile(guarded: Arc<GuardedCluster>, tools: Arc<Tools>) -> Result<Action, Infallible> {
+pub async fn reconcile(guarded: &GuardedCluster, tools: &Tools) -> Next {
     let started = Instant::now();
-    let (namespace, name) = objects::namespace_and_name(guarded.as_ref());
+    let (namespace, name) = objects::namespace_and_name(guarded);
     let uid = guarded.uid().unwrap_or_default();
     let outcome = match &guarded.0 {
-        Ok(cluster) if cluster.meta().deletion_timestamp.is_some() => Ok(Action::await_change()),
-        Ok(cluster) => drive(cluster, &tools).await,
+        Ok(cluster) if cluster.meta().deletion_timestamp.is_some() => Ok(Next::OnNews),
+        Ok(cluster) => drive(cluster, tools).await,
         Err(invalid) => {
             unreadable(
                 &namespace,
                 &name,
                 &invalid.error,
                 invalid.metadata.generation.unwrap_or_default(),
-                &tools,
+                tools,
             )
             .await
         }
@@ -79,17 +77,17 @@ pub async fn reconcile(guarded: Arc<GuardedCluster>, tools: Arc<Tools>) -> Resul
         started.elapsed(),
         outcome.is_err(),
     );
-    Ok(match outcome {
-        Ok(action) => {
+    match outcome {
+        Ok(next) => {
             tools.context.backoffs.reset(&uid);
-            action
+            next
         }
         Err(error) => {
             let wait = tools.context.backoffs.after_failure(&uid);
             tracing::warn!(error = %chain(&error), namespace, name, ?wait, "A reconcile broke off; it is tried again.");
-            Action::requeue(wait)
+            Next::After(wait)
         }
-    })
+    }
 }
 
 /// An error with its causes, on one line.
@@ -103,7 +101,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// dereference → validate → build → apply → status.
-async fn drive(cluster: &SelextractCluster, tools: &Tools) -> Result<Action, ClusterError> {
+async fn drive(cluster: &SelextractCluster, tools: &Tools) -> Result<Next, ClusterError> {
     let (namespace, name) = objects::namespace_and_name(cluster);
     let names = Names::of(&name, &namespace);
     let secret = cluster

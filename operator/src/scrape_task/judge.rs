@@ -1,7 +1,7 @@
 //! Whether a `ScrapeTask` may run as it is written, and what its cluster is told then. Pure.
 
 use croner::parser::{CronParser, Seconds, Year};
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use selextract_crds::{ScheduleSpec, ScrapeTask, SelextractCluster};
 use selextract_task::feed::{Schedule, Upsert};
 
@@ -59,6 +59,22 @@ pub fn admit(task: &ScrapeTask, cluster: Option<&SelextractCluster>) -> Result<(
         reason: "NamespaceNotAllowed",
         message,
     })
+}
+
+/// Whether the task's status says that this very cluster has accepted it as it is: so it need not be sent again at the operator's start.
+/// A cluster that was made after that is another one, and knows nothing.
+pub fn is_accepted_by(task: &ScrapeTask, cluster: &SelextractCluster) -> bool {
+    let ready = task.status.iter().flat_map(|status| &status.conditions);
+    let since = ready
+        .filter(|condition| condition.type_ == "Ready" && condition.status == "True")
+        .map(|condition| condition.last_transition_time.0)
+        .next();
+    let made = cluster.meta().creation_timestamp.as_ref().map(|at| at.0);
+    task.meta().deletion_timestamp.is_none()
+        && cluster.meta().deletion_timestamp.is_none()
+        && task.status.as_ref().map(|status| status.observed_generation) == task.meta().generation
+        && since.zip(made).is_some_and(|(since, made)| made < since)
+        && admit(task, Some(cluster)).is_ok()
 }
 
 /// Checks what the task says and makes what the cluster is told.
@@ -213,6 +229,37 @@ mod tests {
             spec["schedule"] = json!({"cron": cron, "timeZone": zone});
             assert_eq!(compile(&task(&spec)).is_ok(), good_one, "{cron} {zone}");
         }
+    }
+
+    #[test]
+    fn a_status_is_believed_only_if_this_very_cluster_accepted_this_very_spec() {
+        let made = |at: &str| {
+            let mut cluster = cluster(&[]);
+            cluster.metadata.creation_timestamp = serde_json::from_value(at.into()).unwrap();
+            cluster
+        };
+        let mut task = task(&good());
+        task.metadata.generation = Some(3);
+        let ready = json!([{"type": "Ready", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": "2026-11-24T02:00:00Z"}]);
+        task.status = serde_json::from_value(json!({"observedGeneration": 3, "conditions": ready})).unwrap();
+        let before = made("2026-11-24T01:00:00Z");
+        assert!(is_accepted_by(&task, &before));
+        assert!(!is_accepted_by(&task, &made("2026-11-24T03:00:00Z")), "made anew since");
+        let mut changed = task.clone();
+        changed.metadata.generation = Some(4);
+        assert!(!is_accepted_by(&changed, &before));
+        task.status.as_mut().unwrap().conditions[0].status = "False".into();
+        assert!(!is_accepted_by(&task, &before));
+    }
+
+    /// A field that were written at its default would change the hash of every task: the operator's upgrade would run them all again.
+    #[test]
+    fn an_upgrade_that_knows_more_fields_changes_no_hash() {
+        let task = canonical::sorted(&json!(task(&good()).spec.task)).to_string();
+        assert_eq!(
+            task,
+            r#"{"fields":[{"multiple":false,"name":"title","required":false,"selector":"h1","type":"Text"}],"maxRetries":3,"render":"Http","retryDelay":"5s","timeout":"30s","url":"https://example.com/"}"#
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use selextract_task::feed::{Change, MAX_ITEMS, Removals, Upsert, UpsertAnswer, Upserts};
+use selextract_task::feed::{Change, KnownTask, MAX_ITEMS, Removals, Upsert, UpsertAnswer, Upserts};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, sleep, timeout_at},
@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     client::{ApiClient, POLL},
-    presence::Presence,
     sweep,
 };
 
@@ -47,11 +46,22 @@ pub struct Link {
     removals: mpsc::Sender<(String, oneshot::Sender<Sent<()>>)>,
     changes: Mutex<HashMap<String, Change>>,
     reach: watch::Sender<Reach>,
+    stop: CancellationToken,
+    /// The feed is to be read from its start again.
+    rewind: Notify,
     /// Told when the ledger may know a task that is gone.
     doubts: Notify,
-    stop: CancellationToken,
-    /// Whether a task is known. What comes about others is dropped: the answer to a task's first upsert holds its newest run.
-    knows: Box<dyn Fn(&str) -> bool + Send + Sync>,
+    around: Surroundings,
+}
+
+/// What a link needs to know of the rest.
+pub struct Surroundings {
+    /// Whether a change is news. What comes about unknown tasks is dropped: the answer to a task's first upsert holds its newest run.
+    pub wants: Box<dyn Fn(&Change) -> bool + Send + Sync>,
+    /// Whether a task that the ledger knows exists, where the watches can tell.
+    pub exists: Box<dyn Fn(&KnownTask) -> Option<bool> + Send + Sync>,
+    /// Told what happened.
+    pub tell: Box<dyn Fn(Notice) + Send + Sync>,
 }
 
 /// What a link tells its surroundings.
@@ -65,13 +75,7 @@ pub enum Notice {
 
 impl Link {
     /// Starts the link's loops; they end with `stop` or when the link is dropped.
-    pub fn start(
-        client: Arc<ApiClient>,
-        stop: CancellationToken,
-        notices: mpsc::Sender<Notice>,
-        presence: Arc<Presence>,
-        knows: impl Fn(&str) -> bool + Send + Sync + 'static,
-    ) -> Arc<Self> {
+    pub fn start(client: Arc<ApiClient>, stop: CancellationToken, around: Surroundings) -> Arc<Self> {
         let (upserts, upsert_queue) = mpsc::channel(QUEUE);
         let (removals, removal_queue) = mpsc::channel(QUEUE);
         let link = Arc::new(Self {
@@ -79,9 +83,10 @@ impl Link {
             removals,
             changes: Mutex::default(),
             reach: watch::Sender::new(Reach::Unknown),
-            doubts: Notify::new(),
             stop: stop.clone(),
-            knows: Box::new(knows),
+            rewind: Notify::new(),
+            doubts: Notify::new(),
+            around,
         });
         let jobs = [
             tokio::spawn(
@@ -95,9 +100,9 @@ impl Link {
             ))),
             tokio::spawn(
                 stop.clone()
-                    .run_until_cancelled_owned(sweep::run(client.clone(), link.clone(), presence)),
+                    .run_until_cancelled_owned(sweep::run(client.clone(), link.clone())),
             ),
-            tokio::spawn(stop.run_until_cancelled_owned(follow(client, link.clone(), notices))),
+            tokio::spawn(stop.run_until_cancelled_owned(follow(client, link.clone()))),
         ];
         // The loops own nothing that must be closed: canceling the token ends them.
         drop(jobs);
@@ -107,6 +112,16 @@ impl Link {
     /// Ends the loops.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Has the feed read from its start: tasks have become known whose changes were dropped until now.
+    pub fn rewind(&self) {
+        self.rewind.notify_one();
+    }
+
+    /// Whether the API answered last.
+    pub fn is_up(&self) -> bool {
+        *self.reach.borrow() == Reach::Up
     }
 
     /// Sends one item with the next batch and waits for its answer.
@@ -140,6 +155,11 @@ impl Link {
         }
     }
 
+    /// Whether a task that the ledger knows exists; `None` where no watch can tell.
+    pub fn exists(&self, task: &KnownTask) -> Option<bool> {
+        (self.around.exists)(task)
+    }
+
     /// Waits until the API answers.
     pub async fn reached(&self) {
         // The sender lives as long as this does: the wait cannot fail.
@@ -162,7 +182,7 @@ impl Link {
 
     /// Puts a change back that could not be written, unless a newer one came in the meantime.
     pub fn put_back(&self, change: Change) {
-        if (self.knows)(&change.uid) {
+        if (self.around.wants)(&change) {
             self.changes().entry(change.uid.clone()).or_insert(change);
         }
     }
@@ -179,23 +199,20 @@ impl Link {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many changes wait to be taken; those of tasks that are gone by now do not.
+    /// How many changes wait to be taken; those that are no news by now do not.
     fn waiting(&self) -> usize {
         let mut changes = self.changes();
-        changes.retain(|uid, _| (self.knows)(uid));
+        changes.retain(|_, change| (self.around.wants)(change));
         changes.len()
     }
 
     /// Keeps the changes to be taken and says so.
-    async fn keep(&self, arrived: Vec<Change>, notices: &mpsc::Sender<Notice>) {
+    fn keep(&self, arrived: Vec<Change>) {
         for change in arrived {
-            let uid = change.uid.clone();
-            if !(self.knows)(&uid) {
-                continue;
-            }
-            self.changes().insert(uid.clone(), change);
-            if notices.send(Notice::Changed(uid)).await.is_err() {
-                return;
+            if (self.around.wants)(&change) {
+                let uid = change.uid.clone();
+                self.changes().insert(uid.clone(), change);
+                (self.around.tell)(Notice::Changed(uid));
             }
         }
     }
@@ -237,7 +254,7 @@ async fn send_upserts(
             let answer = match &mut answers {
                 Ok(answers) => answers
                     .remove(&uid)
-                    .ok_or_else(|| "the cluster's API left this task out of its answer".to_owned()),
+                    .ok_or_else(|| "its API could not store it, and says why in its log".to_owned()),
                 Err(error) => Err(error.clone()),
             };
             // Whoever no longer waits asks again.
@@ -267,7 +284,7 @@ async fn send_removals(
 }
 
 /// Follows the feed for ever. It starts at 0: what is known already changes no status.
-async fn follow(client: Arc<ApiClient>, link: Arc<Link>, notices: mpsc::Sender<Notice>) {
+async fn follow(client: Arc<ApiClient>, link: Arc<Link>) {
     let (mut after, mut failures) = (0, 0_u32);
     loop {
         while link.waiting() >= MAX_WAITING {
@@ -279,13 +296,20 @@ async fn follow(client: Arc<ApiClient>, link: Arc<Link>, notices: mpsc::Sender<N
         } else {
             Duration::ZERO
         };
-        match client.changes(after, wait).await {
+        let answer = tokio::select! {
+            answer = client.changes(after, wait) => answer,
+            () = link.rewind.notified() => {
+                after = 0;
+                continue;
+            }
+        };
+        match answer {
             Ok(changes) => {
                 failures = 0;
                 after = changes.next;
-                link.keep(changes.changes, &notices).await;
-                if link.reach.send_replace(Reach::Up) != Reach::Up && notices.send(Notice::Reached).await.is_err() {
-                    return;
+                link.keep(changes.changes);
+                if link.reach.send_replace(Reach::Up) != Reach::Up {
+                    (link.around.tell)(Notice::Reached);
                 }
             }
             Err(error) => {

@@ -7,46 +7,41 @@ use std::{
 
 use kube::{Client, ResourceExt};
 use selextract_crds::SelextractCluster;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     client::{ApiClient, Target},
-    link::{Link, Notice},
-    presence::Presence,
-    registry::{Place, Registry},
+    link::{Link, Notice, Surroundings},
+    registry::{Place, Registry, Uid},
 };
-use crate::settings::Settings;
+use crate::{queue::Queue, settings::Settings};
 
 /// The links, by the cluster's uid.
 pub struct Links {
     client: Client,
     settings: Settings,
     registry: Arc<Registry>,
-    presence: Arc<Presence>,
     stop: CancellationToken,
     running: Mutex<HashMap<String, (Place, Arc<Link>)>>,
-    looks: mpsc::Sender<Place>,
+    queue: Arc<Queue<Uid>>,
 }
 
 impl Links {
-    /// No links yet. Tasks that have to be looked at again are sent to `looks`.
+    /// No links yet. Tasks that have to be looked at again go to `queue`.
     pub fn new(
         client: Client,
         settings: Settings,
         registry: Arc<Registry>,
-        presence: Arc<Presence>,
         stop: CancellationToken,
-        looks: mpsc::Sender<Place>,
+        queue: Arc<Queue<Uid>>,
     ) -> Self {
         Self {
             client,
             settings,
             registry,
-            presence,
             stop,
             running: Mutex::default(),
-            looks,
+            queue,
         }
     }
 
@@ -83,13 +78,10 @@ impl Links {
         }
     }
 
-    /// Has tasks looked at again.
-    pub async fn look_at(&self, places: Vec<Place>) {
-        for place in places {
-            if self.looks.send(place).await.is_err() {
-                return;
-            }
-        }
+    /// Has every feed read from its start.
+    pub fn rewind(&self) {
+        let links = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        links.values().for_each(|(_, link)| link.rewind());
     }
 
     fn start(&self, place: &Place, uid: &str) -> Arc<Link> {
@@ -100,29 +92,27 @@ impl Links {
             own_namespace: self.settings.namespace.clone(),
             service_account: self.settings.service_account.clone(),
         };
-        let (notices, mut news) = mpsc::channel(1024);
-        let known = self.registry.clone();
-        let link = Link::start(
-            Arc::new(ApiClient::new(self.client.clone(), target)),
-            self.stop.child_token(),
-            notices,
-            self.presence.clone(),
-            move |uid| known.place(uid).is_some(),
+        let (known, present, registry, queue, place) = (
+            self.registry.clone(),
+            self.registry.clone(),
+            self.registry.clone(),
+            self.queue.clone(),
+            place.clone(),
         );
-        let (registry, looks, place) = (self.registry.clone(), self.looks.clone(), place.clone());
-        tokio::spawn(async move {
-            while let Some(notice) = news.recv().await {
-                let places = match notice {
+        let around = Surroundings {
+            wants: Box::new(move |change| known.wants(&change.uid, &change.run)),
+            exists: Box::new(move |task| present.exists(task)),
+            tell: Box::new(move |notice| {
+                queue.extend(match notice {
                     Notice::Changed(uid) => registry.unsettle_one(&uid).into_iter().collect(),
                     Notice::Reached => registry.unsettled(&place),
-                };
-                for place in places {
-                    if looks.send(place).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-        link
+                });
+            }),
+        };
+        Link::start(
+            Arc::new(ApiClient::new(self.client.clone(), target)),
+            self.stop.child_token(),
+            around,
+        )
     }
 }

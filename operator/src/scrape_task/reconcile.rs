@@ -1,33 +1,33 @@
 //! One look at one `ScrapeTask`: judge it, send it, mirror what became of it. Writes nothing when nothing changed.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Resource, ResourceExt,
-    api::{Patch, PatchParams},
-    core::DeserializeGuard,
-    runtime::controller::Action,
+    api::{DynamicObject, Patch, PatchParams},
+    core::error_boundary::InvalidObject,
+    discovery::ApiResource,
 };
 use selextract_crds::{ScrapeTask, ScrapeTaskStatus};
-use selextract_task::feed::{Change, KnownTask};
-use serde_json::json;
+use selextract_task::feed::{Change, Upsert};
+use serde_json::{Value, json};
 use snafu::{ResultExt, Snafu};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    TaskMeta, Tools,
+    Tools,
     judge::{self, Fault},
     link::{Link, Reach},
-    registry::Settled,
+    registry::{Beginning, Uid},
     status::{self, Outcome},
+    watch::GuardedTask,
 };
-use crate::backoff;
+use crate::queue::Next;
 
 const PATIENCE: Duration = Duration::from_secs(3);
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
-/// While the cluster cannot be reached the link itself looks for it; this is only the net below.
-const WAITING: Duration = Duration::from_mins(1);
 
 /// Why a look broke off; it is tried again with backoff.
 #[derive(Debug, Snafu)]
@@ -41,87 +41,76 @@ pub enum TaskError {
         /// What the API server said.
         source: Box<kube::Error>,
     },
+    /// The cluster's API answers, but did not take the task.
+    #[snafu(display("the cluster has not taken the ScrapeTask: {why}"))]
+    NotTaken {
+        /// As in the condition.
+        why: String,
+    },
 }
 
 /// Looks at one task; errors are handled here: logged once, counted, tried again.
-pub async fn reconcile(meta: Arc<TaskMeta>, tools: Arc<Tools>) -> Result<Action, Infallible> {
+pub async fn reconcile(uid: Uid, tools: Arc<Tools>) -> Next {
+    let Some(beginning) = tools.registry.begin(&uid).filter(|beginning| !beginning.settled) else {
+        return Next::OnNews;
+    };
+    let (namespace, name) = (beginning.namespace.clone(), beginning.name.clone());
     let started = Instant::now();
-    let (namespace, name, uid) = (
-        meta.namespace().unwrap_or_default(),
-        meta.name_any(),
-        meta.uid().unwrap_or_default(),
-    );
-    let outcome = look(&meta, &tools).await;
+    let outcome = look(&uid, &beginning, &tools).await;
     tools
         .context
         .telemetry
         .reconciled("ScrapeTask", &namespace, &name, started.elapsed(), outcome.is_err());
-    Ok(match outcome {
-        Ok(action) => {
+    match outcome {
+        Ok(next) => {
             tools.context.backoffs.reset(&uid);
-            action
+            next
         }
         Err(error) => {
             let wait = tools.context.backoffs.after_failure(&uid);
             let source = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(%error, source, namespace, name, ?wait, "A look at a ScrapeTask broke off; it is tried again.");
-            Action::requeue(wait)
+            tracing::warn!(%error, source, %namespace, name, ?wait, "A look at a ScrapeTask broke off; it is tried again.");
+            Next::After(wait)
         }
-    })
+    }
 }
 
-async fn look(meta: &TaskMeta, tools: &Tools) -> Result<Action, TaskError> {
-    let api: Api<DeserializeGuard<ScrapeTask>> =
-        Api::namespaced(tools.context.client.clone(), &meta.namespace().unwrap_or_default());
-    let uid = meta.uid().unwrap_or_default();
-    if is_settled(meta, &uid, tools) {
-        return Ok(Action::requeue(backoff::calm_round()));
-    }
-    let Some(found) = api
-        .get_opt(&meta.name_any())
+async fn look(uid: &str, beginning: &Beginning, tools: &Tools) -> Result<Next, TaskError> {
+    let api: Api<GuardedTask> = Api::namespaced(tools.context.client.clone(), &beginning.namespace);
+    let found = api
+        .get_opt(&beginning.name)
         .await
         .map_err(Box::new)
-        .context(KubeSnafu { verb: "read" })?
-    else {
-        return Ok(Action::await_change());
+        .context(KubeSnafu { verb: "read" })?;
+    // Gone, or made anew: the watch tells, under its own uid.
+    let Some(found) = found.filter(|found| found.meta().uid.as_deref() == Some(uid)) else {
+        return Ok(Next::OnNews);
     };
-    let task = match found.0 {
-        Ok(task) => task,
-        Err(invalid) => return unreadable(&invalid, tools).await,
+    let look = Look {
+        uid,
+        news: beginning.news,
+        tools,
     };
-    let news = tools.registry.enter(
-        &uid,
-        (task.namespace().unwrap_or_default(), task.name_any()),
-        judge::cluster_of(&task),
-    );
-    if task.meta().deletion_timestamp.is_some() {
-        // Somebody else's finalizer holds the object; its run ends now.
-        tools.links.end(&judge::cluster_of(&task), &uid);
-        return Ok(Action::await_change());
+    match found.0 {
+        Err(invalid) => unreadable(&invalid, &look).await,
+        Ok(task) if task.meta().deletion_timestamp.is_some() => {
+            // Somebody else's finalizer holds the object; its run ends now.
+            tools.links.end(&judge::cluster_of(&task), uid);
+            Ok(Next::OnNews)
+        }
+        Ok(task) => drive(task, &look).await,
     }
-    let look = Look { uid: &uid, news, tools };
-    drive(task, &look).await
-}
-
-/// Whether the object, its cluster and its run are what they were when all was done.
-fn is_settled(meta: &TaskMeta, uid: &str, tools: &Tools) -> bool {
-    if meta.meta().deletion_timestamp.is_some() {
-        return false;
-    }
-    // News about the cluster and its changes unsettle the task, so the uid need not be looked up again.
-    meta.resource_version()
-        .is_some_and(|version| tools.registry.is_settled(uid, &version))
 }
 
 /// One look under way.
 struct Look<'a> {
     uid: &'a str,
     /// How much news there were when it began.
-    news: u64,
+    news: u32,
     tools: &'a Tools,
 }
 
-async fn drive(task: ScrapeTask, look: &Look<'_>) -> Result<Action, TaskError> {
+async fn drive(task: ScrapeTask, look: &Look<'_>) -> Result<Next, TaskError> {
     let (uid, tools) = (look.uid, look.tools);
     let generation = task.meta().generation.unwrap_or_default();
     let (namespace, name) = judge::cluster_of(&task);
@@ -133,35 +122,48 @@ async fn drive(task: ScrapeTask, look: &Look<'_>) -> Result<Action, TaskError> {
     let judged = judge::admit(&task, cluster).and_then(|()| judge::compile(&task));
     let (upsert, cluster) = match (judged, cluster) {
         (Ok(upsert), Some(cluster)) => (upsert, cluster),
-        (Ok(_), None) => return Ok(Action::requeue(WAITING)),
-        (Err(fault), _) => return settle(task, &Outcome::Stalled(fault), None, look).await,
+        // It is admitted by a cluster, or there is none and that is the fault.
+        (Ok(_), None) => return Ok(Next::OnNews),
+        (Err(fault), _) => return settle(&task, &Outcome::Stalled(fault), look).await,
     };
     let cluster_uid = cluster.uid().unwrap_or_default();
     let link = tools.links.to(cluster);
     let change = link.take(uid);
-    if tools.registry.is_accepted(uid, &cluster_uid, generation) {
-        let outcome = match &change {
-            Some(change) => told(change),
-            None => known(&task),
-        };
-        return settle(task, &outcome, Some((&link, change)), look).await;
-    }
-    let this = KnownTask {
-        uid: uid.to_owned(),
-        namespace: upsert.namespace.clone(),
-        name: upsert.name.clone(),
+    let settled = if tools.registry.is_accepted(uid, &cluster_uid, generation) {
+        let outcome = change.as_ref().map_or_else(|| known(&task), told);
+        settle(&task, &outcome, look).await
+    } else {
+        accept(task, upsert, (&cluster_uid, &link), look).await
     };
-    let outcome = send(&link, upsert).await;
-    if tools.presence.of(&this) == Some(false) {
+    if let (Err(TaskError::Kube { .. }), Some(change)) = (&settled, change) {
+        link.put_back(change);
+    }
+    settled
+}
+
+/// Sends the task to its cluster.
+async fn accept(
+    task: ScrapeTask,
+    upsert: Upsert,
+    (cluster_uid, link): (&str, &Link),
+    look: &Look<'_>,
+) -> Result<Next, TaskError> {
+    let outcome = send(link, upsert).await;
+    if look.tools.registry.begin(look.uid).is_none() {
         // It went while it was sent: the ending that followed may have come first.
-        tools.registry.forget(uid);
-        link.end(uid);
-        return Ok(Action::await_change());
+        link.end(look.uid);
+        return Ok(Next::OnNews);
     }
     if matches!(outcome, Outcome::Accepted { .. }) {
-        tools.registry.accept(uid, &cluster_uid, generation);
+        let generation = task.meta().generation.unwrap_or_default();
+        look.tools.registry.accept(look.uid, cluster_uid, generation);
     }
-    settle(task, &outcome, Some((&link, change)), look).await
+    let next = settle(&task, &outcome, look).await?;
+    match outcome {
+        // Where the cluster cannot be reached the link says when it can; where it can, there is nobody else to wait for.
+        Outcome::Waiting { message, .. } if link.is_up() => NotTakenSnafu { why: message }.fail(),
+        _ => Ok(next),
+    }
 }
 
 fn told(change: &Change) -> Outcome {
@@ -177,22 +179,11 @@ fn known(task: &ScrapeTask) -> Outcome {
     Outcome::Accepted { run: None, next_run_at }
 }
 
-async fn send(link: &Link, upsert: selextract_task::feed::Upsert) -> Outcome {
-    const REASON: &str = "ClusterUnreachable";
+async fn send(link: &Link, upsert: Upsert) -> Outcome {
     match link.reach(PATIENCE).await {
         Reach::Up => {}
-        Reach::Unknown => {
-            return Outcome::Waiting {
-                reason: REASON,
-                message: "The cluster's API has not answered yet.".into(),
-            };
-        }
-        Reach::Down(why) => {
-            return Outcome::Waiting {
-                reason: REASON,
-                message: format!("The cluster's API cannot be reached: {why}."),
-            };
-        }
+        Reach::Unknown => return unreachable("it has not answered yet"),
+        Reach::Down(why) => return unreachable(&why),
     }
     match timeout(ANSWER_TIMEOUT, link.upsert(upsert)).await {
         Ok(Ok(answer)) => match answer.refused {
@@ -205,68 +196,64 @@ async fn send(link: &Link, upsert: selextract_task::feed::Upsert) -> Outcome {
                 next_run_at: answer.next_run_at,
             },
         },
-        Ok(Err(why)) => Outcome::Waiting {
-            reason: REASON,
-            message: format!("The cluster's API cannot be reached: {why}."),
+        Ok(Err(why)) if link.is_up() => Outcome::Waiting {
+            reason: "NotTaken",
+            message: format!("The cluster has not taken the task: {why}. It is sent again."),
         },
-        Err(_) => Outcome::Waiting {
-            reason: REASON,
-            message: "The cluster's API did not answer in time.".into(),
-        },
+        Ok(Err(why)) => unreachable(&why),
+        Err(_) => unreachable("it did not answer in time"),
+    }
+}
+
+/// The task waits for its cluster; a person looks there, not at the task.
+fn unreachable(why: &str) -> Outcome {
+    Outcome::Waiting {
+        reason: "ClusterUnreachable",
+        message: format!(
+            "The cluster's API cannot be reached: {why}. The task is sent when it can; the conditions of the SelextractCluster say what is \
+             wrong with it."
+        ),
     }
 }
 
 /// Writes the status if it differs, and remembers that all was done.
-async fn settle(
-    task: ScrapeTask,
-    outcome: &Outcome,
-    link: Option<(&Link, Option<Change>)>,
-    look: &Look<'_>,
-) -> Result<Action, TaskError> {
+async fn settle(task: &ScrapeTask, outcome: &Outcome, look: &Look<'_>) -> Result<Next, TaskError> {
     let old = task.status.clone().unwrap_or_default();
-    let new = status::next(
-        &old,
-        task.meta().generation.unwrap_or_default(),
-        outcome,
-        Timestamp::now(),
-    );
+    let generation = task.meta().generation.unwrap_or_default();
+    let new = status::next(&old, generation, outcome, Timestamp::now());
     let mut version = task.resource_version().unwrap_or_default();
     if new != old {
-        match write_status(&task, &new, look.tools).await {
-            Ok(written) => version = written,
-            Err(error) => {
-                if let Some((link, Some(change))) = link {
-                    link.put_back(change);
-                }
-                return Err(error);
-            }
-        }
+        version = patch_status(task.meta(), whole(&new), look.tools).await?;
     }
     let done = !matches!(outcome, Outcome::Waiting { .. });
-    let settled = done.then_some(Settled {
-        resource_version: version,
-    });
-    look.tools
-        .registry
-        .settle(look.uid, look.news, settled, status::state_label(&new));
-    Ok(Action::requeue(if done { backoff::calm_round() } else { WAITING }))
+    let version = done.then_some(version.as_str());
+    look.tools.registry.settle(look.uid, look.news, version, &new);
+    Ok(Next::OnNews)
 }
 
-async fn write_status(task: &ScrapeTask, new: &ScrapeTaskStatus, tools: &Tools) -> Result<String, TaskError> {
-    let api: Api<ScrapeTask> = Api::namespaced(tools.context.client.clone(), &task.namespace().unwrap_or_default());
-    // Every field is in the patch: one that has no value now must not keep its old one.
+/// Every field is in the patch: one that has no value now must not keep its old one.
+fn whole(status: &ScrapeTaskStatus) -> Value {
     let mut fields = json!({
         "runId": null, "specHash": null, "state": null, "pages": null, "records": null, "error": null, "createdAt": null,
         "startedAt": null, "finishedAt": null, "nextRunTime": null, "preview": null, "results": null,
     });
-    let known = serde_json::to_value(new).unwrap_or_default();
-    if let (Some(fields), Some(known)) = (fields.as_object_mut(), known.as_object()) {
-        fields.extend(known.clone());
+    let known = serde_json::to_value(status).unwrap_or_default();
+    if let (Some(fields), Value::Object(known)) = (fields.as_object_mut(), known) {
+        fields.extend(known);
     }
-    let patch = json!({"metadata": {"uid": task.uid()}, "status": fields});
+    fields
+}
+
+/// Writes a status over that of this very object, which need not be readable; returns the version that it made.
+async fn patch_status(meta: &ObjectMeta, status: Value, tools: &Tools) -> Result<String, TaskError> {
+    let resource = ApiResource::erase::<ScrapeTask>(&());
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let api: Api<DynamicObject> = Api::namespaced_with(tools.context.client.clone(), namespace, &resource);
+    let patch = json!({"metadata": {"uid": meta.uid}, "status": status});
+    tools.context.telemetry.wrote("scrape task status");
     let written = api
         .patch_status(
-            &task.name_any(),
+            meta.name.as_deref().unwrap_or_default(),
             &PatchParams::apply(crate::cluster::FIELD_MANAGER),
             &Patch::Merge(&patch),
         )
@@ -275,42 +262,25 @@ async fn write_status(task: &ScrapeTask, new: &ScrapeTaskStatus, tools: &Tools) 
         .context(KubeSnafu {
             verb: "write the status of",
         })?;
-    tools.context.telemetry.wrote("scrape task status");
     Ok(written.resource_version().unwrap_or_default())
 }
 
 /// A task that this version of the operator cannot read says so, and does not break the others.
-async fn unreadable(invalid: &kube::core::error_boundary::InvalidObject, tools: &Tools) -> Result<Action, TaskError> {
-    let meta = &invalid.metadata;
-    let mut task = ScrapeTaskStatus::default();
+async fn unreadable(invalid: &InvalidObject, look: &Look<'_>) -> Result<Next, TaskError> {
     let fault = Fault {
         reason: "Unreadable",
         message: format!("The operator cannot read the object: {}", invalid.error),
     };
-    task = status::next(
-        &task,
-        meta.generation.unwrap_or_default(),
+    let generation = invalid.metadata.generation.unwrap_or_default();
+    let status = status::next(
+        &ScrapeTaskStatus::default(),
+        generation,
         &Outcome::Stalled(fault),
+        // The same words at every try: the API server does not store what is the same.
         Timestamp::UNIX_EPOCH,
     );
-    let patch = json!({"status": {"observedGeneration": task.observed_generation, "conditions": task.conditions}});
-    let api: Api<TaskMetaOnly> = Api::namespaced_with(
-        tools.context.client.clone(),
-        meta.namespace.as_deref().unwrap_or_default(),
-        &kube::discovery::ApiResource::erase::<ScrapeTask>(&()),
-    );
-    // The same words at every try: the API server does not store what is the same.
-    api.patch_status(
-        meta.name.as_deref().unwrap_or_default(),
-        &PatchParams::apply(crate::cluster::FIELD_MANAGER),
-        &Patch::Merge(&patch),
-    )
-    .await
-    .map_err(Box::new)
-    .context(KubeSnafu {
-        verb: "write the status of",
-    })?;
-    Ok(Action::requeue(backoff::calm_round()))
+    let words = json!({"observedGeneration": status.observed_generation, "conditions": status.conditions});
+    let version = patch_status(&invalid.metadata, words, look.tools).await?;
+    look.tools.registry.settle(look.uid, look.news, Some(&version), &status);
+    Ok(Next::OnNews)
 }
-
-type TaskMetaOnly = kube::api::DynamicObject;

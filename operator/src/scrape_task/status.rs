@@ -95,7 +95,8 @@ fn advances(old: &ScrapeTaskStatus, run: &Run) -> bool {
     }
 }
 
-fn phase(state: RunState) -> u8 {
+/// How far a run is; it only goes on.
+pub fn phase(state: RunState) -> u8 {
     match state {
         RunState::Pending => 1,
         RunState::Running => 2,

@@ -10,7 +10,6 @@ use tokio::time::sleep;
 use super::{
     client::{ApiClient, ClientError},
     link::Link,
-    presence::Presence,
 };
 
 /// The net below: every deletion that is seen is told at once, and every lost connection is followed by a sweep.
@@ -20,10 +19,10 @@ const AFTER_FAILURE: Duration = Duration::from_mins(1);
 const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
 
 /// Sweeps whenever the API answers again, when an ending failed, and every ten minutes.
-pub async fn run(client: Arc<ApiClient>, link: Arc<Link>, presence: Arc<Presence>) {
+pub async fn run(client: Arc<ApiClient>, link: Arc<Link>) {
     loop {
         link.reached().await;
-        let pause = match sweep(&client, &link, &presence).await {
+        let pause = match sweep(&client, &link).await {
             Ok(ended) => {
                 if ended > 0 {
                     tracing::info!(ended, "ScrapeTasks that are gone were ended.");
@@ -42,13 +41,13 @@ pub async fn run(client: Arc<ApiClient>, link: Arc<Link>, presence: Arc<Presence
     }
 }
 
-async fn sweep(client: &ApiClient, link: &Link, presence: &Presence) -> Result<usize, ClientError> {
-    let mut gone = gone(client, presence).await?;
+async fn sweep(client: &ApiClient, link: &Link) -> Result<usize, ClientError> {
+    let mut gone = gone(client, link).await?;
     if gone.is_empty() {
         return Ok(0);
     }
     sleep(BETWEEN_LOOKS).await;
-    gone.retain(|task| presence.of(task) == Some(false));
+    gone.retain(|task| link.exists(task) == Some(false));
     let mut ended = 0;
     for batch in gone.chunks(MAX_ITEMS) {
         let mut removals = Vec::with_capacity(batch.len());
@@ -60,7 +59,7 @@ async fn sweep(client: &ApiClient, link: &Link, presence: &Presence) -> Result<u
     Ok(ended)
 }
 
-async fn gone(client: &ApiClient, presence: &Presence) -> Result<Vec<KnownTask>, ClientError> {
+async fn gone(client: &ApiClient, link: &Link) -> Result<Vec<KnownTask>, ClientError> {
     let (mut gone, mut after) = (Vec::new(), String::new());
     loop {
         let page = client.known(&after).await?.items;
@@ -68,6 +67,6 @@ async fn gone(client: &ApiClient, presence: &Presence) -> Result<Vec<KnownTask>,
             Some(last) if last.uid > after => after.clone_from(&last.uid),
             _ => return Ok(gone),
         }
-        gone.extend(page.into_iter().filter(|task| presence.of(task) == Some(false)));
+        gone.extend(page.into_iter().filter(|task| link.exists(task) == Some(false)));
     }
 }

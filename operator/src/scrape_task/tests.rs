@@ -1,0 +1,269 @@
+//! The controller against an API server that holds `ScrapeTask`s alone: what it reads and writes, and what it does not.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Path, Query, State},
+    http::StatusCode,
+    response::IntoResponse,
+    routing::{get, patch},
+};
+use clap::Parser;
+use kube::{
+    Client,
+    runtime::{reflector::store::Writer, watcher::Event},
+};
+use serde_json::{Value, json};
+use tokio::{
+    sync::broadcast,
+    time::{sleep, timeout},
+};
+
+use super::*;
+use crate::{
+    context::Clusters,
+    settings::Settings,
+    telemetry::{self, Telemetry},
+};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const TASKS: &str = "/apis/selextract.io/v1alpha1/namespaces/team/scrapetasks";
+
+/// The API server's side.
+#[derive(Clone)]
+struct Server(Arc<Held>);
+
+struct Held {
+    tasks: Mutex<BTreeMap<String, Value>>,
+    /// What was asked for, lists and watches apart.
+    calls: Mutex<Vec<String>>,
+    events: broadcast::Sender<Value>,
+}
+
+impl Server {
+    fn new() -> Self {
+        Self(Arc::new(Held {
+            tasks: Mutex::default(),
+            calls: Mutex::default(),
+            events: broadcast::Sender::new(64),
+        }))
+    }
+
+    fn client(&self) -> Client {
+        let routes = Router::new()
+            .route(TASKS, get(list))
+            .route(&format!("{TASKS}/{{name}}"), get(read).patch(change))
+            .route(&format!("{TASKS}/{{name}}/status"), patch(change))
+            .fallback(|| async { StatusCode::NOT_FOUND })
+            .with_state(self.clone());
+        Client::new(routes, "team")
+    }
+
+    fn put(&self, name: &str, mut task: Value) {
+        task["metadata"]["resourceVersion"] = "1".into();
+        self.with(|tasks| tasks.insert(name.to_owned(), task));
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<String, Value>) -> T) -> T {
+        work(&mut self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn called(&self, call: String) {
+        self.0.calls.lock().unwrap().push(call);
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.0.calls.lock().unwrap().clone()
+    }
+
+    /// The reason of the condition Ready.
+    fn reason(&self, name: &str) -> Value {
+        self.with(|tasks| tasks[name]["status"]["conditions"][0]["reason"].clone())
+    }
+}
+
+async fn list(State(server): State<Server>, Query(query): Query<BTreeMap<String, String>>) -> impl IntoResponse {
+    if query.contains_key("watch") {
+        let events = server.0.events.subscribe();
+        let lines = futures::stream::unfold(events, |mut events| async {
+            let event = events.recv().await.ok()?;
+            Some((
+                Ok::<_, std::convert::Infallible>(Bytes::from(format!("{event}\n"))),
+                events,
+            ))
+        });
+        return Body::from_stream(lines).into_response();
+    }
+    let items: Vec<Value> = server.with(|tasks| tasks.values().cloned().collect());
+    Json(json!({"metadata": {"resourceVersion": "1"}, "items": items})).into_response()
+}
+
+async fn read(State(server): State<Server>, Path(name): Path<String>) -> Json<Value> {
+    server.called(format!("read {name}"));
+    Json(server.with(|tasks| tasks[&name].clone()))
+}
+
+/// A merge patch of what the operator writes: status alone.
+async fn change(State(server): State<Server>, Path(name): Path<String>, Json(patch): Json<Value>) -> Json<Value> {
+    server.called(format!("write {name}"));
+    let changed = server.with(|tasks| {
+        let task = tasks.get_mut(&name).unwrap();
+        for (member, value) in patch["status"].as_object().into_iter().flatten() {
+            task["status"][member] = value.clone();
+        }
+        let version: u32 = task["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+        task["metadata"]["resourceVersion"] = (version + 1).to_string().into();
+        task.clone()
+    });
+    // Before the first watch nobody listens.
+    let _ = server.0.events.send(json!({"type": "MODIFIED", "object": changed}));
+    Json(changed)
+}
+
+fn task(name: &str) -> Value {
+    json!({
+        "apiVersion": "selextract.io/v1alpha1", "kind": "ScrapeTask",
+        "metadata": {"name": name, "namespace": "team", "uid": format!("uid-{name}"), "generation": 1},
+        "spec": {"clusterRef": {"name": "shop"}, "task": {"url": "https://example.com/", "fields": [{"name": "title", "selector": "h1"}]}},
+        "status": {"observedGeneration": -1, "conditions": []},
+    })
+}
+
+/// As the operator leaves it once it is accepted.
+fn accepted(name: &str) -> Value {
+    let mut task = task(name);
+    task["status"] = json!({"observedGeneration": 1, "state": "Succeeded", "runId": "0190a0f0-0000-7000-8000-000000000001", "conditions": [
+        {"type": "Ready", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": "2026-11-24T02:00:00Z"},
+    ]});
+    task
+}
+
+fn shop() -> GuardedCluster {
+    serde_json::from_value(json!({
+        "apiVersion": "selextract.io/v1alpha1", "kind": "SelextractCluster", "spec": {},
+        "metadata": {"name": "shop", "namespace": "team", "uid": "uid-shop", "creationTimestamp": "2026-11-24T01:00:00Z"},
+    }))
+    .unwrap()
+}
+
+/// The operator's side.
+struct Operator {
+    telemetry: Telemetry,
+    clusters: Clusters,
+    writer: Writer<GuardedCluster>,
+    stop: CancellationToken,
+}
+
+impl Operator {
+    fn start(server: &Server, clusters: Vec<GuardedCluster>) -> Self {
+        let scope = Scope::Namespace("team".into());
+        let settings = Settings::try_parse_from(["o", "--namespace", "team"]).unwrap();
+        let telemetry = Telemetry::new().unwrap();
+        let (known, mut writers) = Clusters::new(std::slice::from_ref(&scope));
+        let mut writer = writers.remove(0);
+        writer.apply_watcher_event(&Event::Init);
+        for cluster in clusters {
+            writer.apply_watcher_event(&Event::InitApply(cluster));
+        }
+        writer.apply_watcher_event(&Event::InitDone);
+        known.set_listed(&scope);
+        let context = Context::new(
+            (server.client(), server.client()),
+            settings,
+            telemetry.clone(),
+            known.clone(),
+        );
+        let stop = CancellationToken::new();
+        tokio::spawn(run(Arc::new(context), vec![scope], stop.clone()));
+        Self {
+            telemetry,
+            clusters: known,
+            writer,
+            stop,
+        }
+    }
+
+    async fn metric(&self, name: &str) -> i64 {
+        let text = telemetry::text_of(&self.telemetry).await;
+        let of_it = text.lines().filter(|line| line.starts_with(name));
+        of_it
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<i64>().ok())
+            .sum()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, wait).await.expect("it does not come true");
+}
+
+#[tokio::test]
+async fn at_its_start_the_operator_neither_reads_nor_writes_what_was_accepted() {
+    let server = Server::new();
+    for n in 0..450 {
+        server.put(&format!("t{n}"), accepted(&format!("t{n}")));
+    }
+    server.put("new", task("new"));
+    let operator = Operator::start(&server, vec![shop()]);
+    until(async || operator.metric("selextract_scrape_tasks{").await == 451).await;
+    until(async || server.reason("new") == "ClusterUnreachable").await;
+    assert_eq!(
+        server.calls(),
+        ["read new", "write new"],
+        "only the new one: its status"
+    );
+}
+
+#[tokio::test]
+async fn the_own_writes_come_back_and_call_for_nothing() {
+    let server = Server::new();
+    server.put("docs", task("docs"));
+    let operator = Operator::start(&server, vec![]);
+    until(async || server.reason("docs") == "ClusterNotFound").await;
+    // Another object's turn comes after the echo of the write.
+    server.put("other", task("other"));
+    let event = json!({"type": "ADDED", "object": server.with(|tasks| tasks["other"].clone())});
+    until(async || server.0.events.receiver_count() > 0).await;
+    server.0.events.send(event).unwrap();
+    until(async || server.reason("other") == "ClusterNotFound").await;
+    until(async || operator.metric("selextract_reconcile_queue_depth").await == 0).await;
+    assert_eq!(server.calls(), ["read docs", "write docs", "read other", "write other"]);
+}
+
+#[tokio::test]
+async fn a_cluster_that_comes_has_its_tasks_looked_at_again_and_one_that_only_changes_has_not() {
+    let server = Server::new();
+    server.put("docs", task("docs"));
+    let mut operator = Operator::start(&server, vec![]);
+    until(async || server.reason("docs") == "ClusterNotFound").await;
+    operator.writer.apply_watcher_event(&Event::Apply(shop()));
+    let place = kube::runtime::reflector::ObjectRef::new("shop").within("team");
+    operator.clusters.tell(&place);
+    until(async || server.reason("docs") == "ClusterUnreachable").await;
+    let calls = server.calls().len();
+    let mut labelled = shop();
+    labelled.labels_mut().insert("team".into(), "red".into());
+    operator.writer.apply_watcher_event(&Event::Apply(labelled));
+    operator.clusters.tell(&place);
+    let mut admits = shop();
+    admits.0.as_mut().unwrap().spec.allowed_namespaces = vec!["*".into()];
+    operator.writer.apply_watcher_event(&Event::Apply(admits));
+    operator.clusters.tell(&place);
+    until(async || server.calls().len() > calls).await;
+    assert_eq!(server.calls()[calls..], ["read docs"], "the status says it already");
+}
