@@ -58,11 +58,11 @@ pub struct FieldError {
 pub struct UsedUp {
     /// Its name.
     #[schema(example = "queued")]
-    name: &'static str,
+    pub name: &'static str,
     /// What is used of it.
-    used: i64,
+    pub used: i64,
     /// The most of it.
-    limit: i64,
+    pub limit: i64,
 }
 
 macro_rules! kinds {

@@ -20,6 +20,19 @@ const KEPT: Duration = Duration::from_secs(5);
 /// Owners that are remembered; one read for each further one.
 const OWNERS: u64 = 10_000;
 
+/// A quota for which tasks are not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its name.
+    pub name: &'static str,
+    /// What is used of it.
+    pub used: i64,
+    /// The most of it.
+    pub limit: i64,
+    /// When there is some of it again; `None` when nobody knows.
+    pub until: Option<Timestamp>,
+}
+
 /// Checks quotas.
 #[derive(Clone)]
 pub struct Quotas {
@@ -52,16 +65,9 @@ impl Quotas {
         Ok(())
     }
 
-    /// Until when an owner's tasks are not begun for a quota, when one is used up.
-    pub async fn holds(&self, owner: UserId) -> Result<Option<Option<Timestamp>>, Problem> {
-        let usage = &self.account(owner).await?.usage;
-        let until = usage
-            .held_until
-            .and_then(|until| Timestamp::from_millisecond(until).ok());
-        let crowded = usage
-            .running_limit
-            .is_some_and(|limit| usage.running >= i64::from(limit));
-        Ok(until.map(Some).or_else(|| crowded.then_some(None)))
+    /// The quota for which an owner's tasks are not begun now.
+    pub async fn held(&self, owner: UserId) -> Result<Option<Held>, Problem> {
+        Ok(held(&self.account(owner).await?.usage))
     }
 
     /// Forgets an owner, whose quotas have changed.
@@ -77,5 +83,58 @@ impl Quotas {
         };
         let account = self.kept.try_get_with(owner, read).await;
         account.map_err(|problem: Arc<Problem>| Problem::clone(&problem))
+    }
+}
+
+fn held(usage: &Usage) -> Option<Held> {
+    if let Some(until) = usage.held_until {
+        return Some(Held {
+            name: "pages_per_day",
+            used: usage.pages_today,
+            limit: usage.pages_limit,
+            until: Timestamp::from_millisecond(until).ok(),
+        });
+    }
+    let limit = usage.running_limit.map(i64::from)?;
+    (usage.running >= limit).then_some(Held {
+        name: "running",
+        used: usage.running,
+        limit,
+        until: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_that_holds_tasks_is_named() {
+        let free = Usage {
+            running: 3,
+            running_limit: Some(4),
+            queued: 9,
+            queued_limit: 10,
+            pages_today: 100,
+            pages_limit: 100,
+            held_until: None,
+        };
+        assert_eq!(held(&free), None, "the keeper has not held him yet");
+        let crowded = Usage {
+            running: 4,
+            ..free.clone()
+        };
+        assert_eq!(
+            held(&crowded).map(|h| (h.name, h.used, h.limit)),
+            Some(("running", 4, 4))
+        );
+        let read = Usage {
+            held_until: Some(1000),
+            ..crowded
+        };
+        assert_eq!(
+            held(&read).map(|h| (h.name, h.used, h.limit)),
+            Some(("pages_per_day", 100, 100))
+        );
     }
 }

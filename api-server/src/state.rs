@@ -31,8 +31,8 @@ const ANALYTICS_LIFETIME: Duration = Duration::from_hours(1);
 
 /// Previews at a time.
 const PREVIEWS: usize = 32;
-/// Batches that are taken apart and accepted at a time.
-const BATCHES: usize = 2;
+/// Batches that are read and accepted at a time.
+const BATCHES: usize = 4;
 /// Event streams at a time; each reads its task once a second.
 const STREAMS: usize = 256;
 /// Offers to the frontier that are under way at a time.

@@ -370,7 +370,7 @@ async fn a_webhook_hears_of_a_failed_run_through_the_proxy_again_until_it_takes_
     }
     assert_eq!(ids.len(), 1, "every attempt has the same id");
     wait_for("the delivery to be noted", async || {
-        let told = platform.ledger.deliveries(owner, hook).await.unwrap().unwrap();
+        let told = platform.ledger.deliveries(Some(owner), hook).await.unwrap().unwrap();
         told[0].status == "delivered" && told[0].attempts == 2 && told[0].answer.as_deref() == Some("204")
     })
     .await;

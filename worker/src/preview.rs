@@ -62,7 +62,8 @@ fn left(request: &Request) -> Duration {
     deadline.saturating_sub(now).min(LONGEST)
 }
 
-async fn read(engines: &Engines, request: &Request, left: Duration) -> Answer {
+/// Reads the page of a request within the time that is left.
+pub async fn read(engines: &Engines, request: &Request, left: Duration) -> Answer {
     let mut answer = Answer {
         url: request.spec.url.clone(),
         records: Vec::new(),

@@ -24,10 +24,15 @@ use axum::{
     routing::get,
 };
 use rustix::process::{Pid, Signal, getuid, kill_process};
+use selextract_platform::{frontier::Frontier, ledger::Secret, previews::Request};
 use selextract_worker::{
     browser::{BrowserSettings, Browsers},
     contact::Contact,
-    fetch::{FetchError, Page, browser::Session},
+    cpu::Meter,
+    fetch::{FetchError, Page, browser::Session, http::Http},
+    preview,
+    robots::Robots,
+    task_run::Engines,
     telemetry::Metrics,
 };
 use site::{ForwardProxy, serve};
@@ -213,6 +218,35 @@ async fn a_page_is_read_after_its_wait_conditions_hold() {
     assert!(page.text.contains("<li>made by script"), "{}", page.text);
     assert_eq!(page.url.as_str(), "http://site.test/scripted");
     assert!(page.bytes > 0);
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn a_preview_is_read_in_the_browser_when_the_task_asks_for_it() {
+    let bench = Bench::new(|_| {}).await;
+    let http = Http::new(&bench.proxy.url).unwrap();
+    // Not asked: the task does not obey robots.txt.
+    let frontier = Frontier::connect_lazy(&Secret("redis://127.0.0.1:1/0".to_owned())).unwrap();
+    let engines = Engines {
+        robots: Robots::new(http.clone(), frontier),
+        http,
+        browsers: Arc::clone(&bench.browsers),
+        cpu: Meter::of_this_process(),
+        metrics: Metrics::new(&prometheus::Registry::new(), 4).unwrap(),
+    };
+    let spec = serde_json::json!({
+        "url": "http://site.test/scripted", "render": "Browser", "items": "ul.list > li", "fields": [{ "name": "text" }],
+        "waitConditions": [{ "selector": "ul.list > li" }],
+        "robots": { "policy": "Ignore", "reason": "the site is this test's" },
+    });
+    let request = Request {
+        id: uuid::Uuid::nil(),
+        deadline_milliseconds: 0,
+        spec: serde_json::from_value(spec).unwrap(),
+    };
+    let answer = preview::read(&engines, &request, Duration::from_secs(10)).await;
+    assert_eq!(answer.error, None);
+    assert_eq!(answer.records[0]["text"], "made by script");
     bench.browsers.close().await;
 }
 

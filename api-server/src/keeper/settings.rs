@@ -18,7 +18,7 @@ pub struct KeeperSettings {
     /// The keys that seal users' secrets, as the API has them; without them no webhook is told
     #[arg(long, env = "SELEXTRACT_DATA_KEY", hide_env_values = true)]
     pub data_key: Option<String>,
-    /// The only way out, for webhooks: http://host:3128
+    /// The egress proxy's URL, the only way out for webhooks
     #[arg(long, env = "SELEXTRACT_EGRESS_PROXY")]
     pub egress_proxy: Option<Url>,
     /// The name that stands in the lease: the pod's

@@ -2,11 +2,11 @@
 
 use axum::{
     Json,
-    extract::State,
+    extract::{FromRequest, Request, State},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use selextract_platform::{
     frontier::Entry,
     ledger::{LedgerError, batch::MAX_BATCH, tasks::NewTask},
@@ -56,17 +56,16 @@ pub struct BatchAccepted {
         (status = 413, body = Problem),
         (status = 422, body = Problem, description = "What is wrong, up to a hundred fields; no task was accepted"),
         (status = 429, body = Problem, description = "A quota is used up; no task was accepted"),
+        (status = 503, body = Problem, description = "Too many batches at a time"),
     ),
 )]
-pub async fn create(
-    State(state): State<AppState>,
-    caller: Caller,
-    headers: HeaderMap,
-    JsonBody(body): JsonBody,
-) -> Result<Response, Problem> {
+pub async fn create(State(state): State<AppState>, caller: Caller, request: Request) -> Result<Response, Problem> {
+    // Before the body is read: a batch takes some times its size of memory.
+    let busy = |_| Problem::unavailable().detail("too many batches come at a time; come back in a moment");
+    let turn = state.batches.try_acquire().map_err(busy)?;
+    let headers = request.headers().clone();
+    let JsonBody(body) = JsonBody::from_request(request, &state).await?;
     let idempotency = idempotency_key(&headers, &body)?;
-    // At most two at a time: a batch takes some times its size of memory.
-    let turn = state.batches.acquire().await.map_err(|_| Problem::unavailable())?;
     let tasks = tokio::task::spawn_blocking(move || read(&body))
         .await
         .map_err(|error| {

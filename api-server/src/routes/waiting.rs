@@ -11,7 +11,11 @@ use serde::Serialize;
 use url::Url;
 use utoipa::ToSchema;
 
-use crate::{problem::Problem, state::AppState};
+use crate::{
+    problem::{Problem, UsedUp},
+    quotas::Held,
+    state::AppState,
+};
 
 /// Why a pending task does not run yet.
 #[derive(Debug, Serialize, ToSchema)]
@@ -22,6 +26,9 @@ pub struct Waiting {
     /// RFC 3339; about when it goes on, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
+    /// With `QuotaExceeded`: which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<UsedUp>,
 }
 
 /// Why a pending task does not run yet.
@@ -51,17 +58,24 @@ pub(super) async fn fetch_waiting(state: &AppState, task: &TaskDetail) -> Result
         return Ok(None);
     }
     let now = Timestamp::now();
+    let held = state.quotas.held(task.user_id).await?;
     let facts = Facts {
         paused: task.paused,
         due: task.due_at.parse().unwrap_or(now),
         begun: task.started_at.is_some(),
         attempts: task.attempts,
         error_class: task.error_class.as_deref(),
-        quota: state.quotas.holds(task.user_id).await?,
+        quota: held.map(|held| held.until),
         worker: state.presence.any_worker().await,
         host: fetch_host(state, task).await,
     };
-    Ok(Some(waiting::explain(&facts, now).into()))
+    let waiting = waiting::explain(&facts, now);
+    let quota = held.filter(|_| waiting.reason == Reason::QuotaExceeded);
+    Ok(Some(Waiting {
+        reason: waiting.reason.into(),
+        until: waiting.until.map(|until| until.to_string()),
+        quota: quota.map(|Held { name, used, limit, .. }| UsedUp { name, used, limit }),
+    }))
 }
 
 /// What the frontier says about the host of the task's first page. One that does not answer says nothing against it.
@@ -75,15 +89,6 @@ async fn fetch_host(state: &AppState, task: &TaskDetail) -> HostState {
         Err(error) => {
             tracing::warn!(%error, "The frontier could not say why a task waits.");
             HostState::Ready
-        }
-    }
-}
-
-impl From<waiting::Waiting> for Waiting {
-    fn from(waiting: waiting::Waiting) -> Self {
-        Self {
-            reason: waiting.reason.into(),
-            until: waiting.until.map(|until| until.to_string()),
         }
     }
 }

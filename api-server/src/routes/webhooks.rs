@@ -7,12 +7,13 @@ use rand::RngCore;
 use selextract_platform::ledger::webhooks::{self, MOST};
 use serde::{Deserialize, Serialize};
 use url::Url;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::tasks::named_owner;
 use crate::{
     auth::caller::Caller,
-    params::Id,
+    params::{Id, Params},
     problem::{FieldError, Problem},
     sealed::Seal,
     state::AppState,
@@ -44,6 +45,18 @@ pub struct CreateWebhook {
     /// What it hears of; both without it.
     #[serde(default)]
     events: Vec<Event>,
+    /// For admins: of this owner's tasks, such as `k8s:<namespace>` for the `ScrapeTask`s of a namespace.
+    #[serde(default)]
+    owner: Option<String>,
+}
+
+/// Whose webhooks are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct WebhookParams {
+    /// For admins: those of this owner.
+    owner: Option<String>,
 }
 
 /// A webhook with its secret, which is shown this once.
@@ -99,12 +112,13 @@ pub struct Deliveries {
     deliveries: Vec<Delivery>,
 }
 
-/// Creates a webhook for the caller's tasks, twenty at most.
+/// Creates a webhook for the caller's tasks, twenty at most for each owner.
 #[utoipa::path(
     post, path = "/api/v1/webhooks", tag = "webhooks", operation_id = "create_webhook", request_body = CreateWebhook,
     responses(
         (status = 201, body = NewWebhook),
-        (status = 409, body = Problem, description = "The caller has twenty"),
+        (status = 404, body = Problem, description = "There is no such owner"),
+        (status = 409, body = Problem, description = "The owner has twenty"),
         (status = 422, body = Problem),
         (status = 503, body = Problem, description = "The cluster has no key for secrets"),
     ),
@@ -118,12 +132,13 @@ pub async fn create(
     let seal = state.seal.as_ref().ok_or_else(|| {
         Problem::unavailable().detail("the cluster has no key for secrets; its operator makes one when it is upgraded")
     })?;
+    let owner = named_owner(&state, &caller, new.owner.as_deref()).await?;
     let (id, secret) = (Uuid::now_v7(), new_secret());
     let sealed = sealed(seal, id, &secret)?;
     let events = new.events();
     let made = state
         .ledger
-        .create_webhook(caller.owner(), id, url.as_str(), &events, &sealed)
+        .create_webhook(owner, id, url.as_str(), &events, &sealed)
         .await?;
     made.ok_or_else(|| Problem::conflict().detail(format!("there are {MOST} webhooks; remove one first")))?;
     Ok((StatusCode::CREATED, Json(NewWebhook { id, secret })))
@@ -131,11 +146,16 @@ pub async fn create(
 
 /// Lists the caller's webhooks.
 #[utoipa::path(
-    get, path = "/api/v1/webhooks", tag = "webhooks", operation_id = "list_webhooks",
-    responses((status = 200, body = Webhooks)),
+    get, path = "/api/v1/webhooks", tag = "webhooks", operation_id = "list_webhooks", params(WebhookParams),
+    responses((status = 200, body = Webhooks), (status = 404, body = Problem)),
 )]
-pub async fn list(State(state): State<AppState>, caller: Caller) -> Result<Json<Webhooks>, Problem> {
-    let found = state.ledger.webhooks(caller.owner()).await?;
+pub async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    Params(params): Params<WebhookParams>,
+) -> Result<Json<Webhooks>, Problem> {
+    let owner = named_owner(&state, &caller, params.owner.as_deref()).await?;
+    let found = state.ledger.webhooks(owner).await?;
     Ok(Json(Webhooks {
         webhooks: found.into_iter().map(Webhook::from).collect(),
     }))
@@ -148,7 +168,7 @@ pub async fn list(State(state): State<AppState>, caller: Caller) -> Result<Json<
     responses((status = 204, description = "The webhook is gone"), (status = 404, body = Problem)),
 )]
 pub async fn delete(State(state): State<AppState>, caller: Caller, Id(id): Id) -> Result<StatusCode, Problem> {
-    found(state.ledger.delete_webhook(caller.owner(), id).await?)
+    found(state.ledger.delete_webhook(caller.reach(), id).await?)
 }
 
 /// Lists what a webhook was told, the newest first.
@@ -162,7 +182,7 @@ pub async fn deliveries(
     caller: Caller,
     Id(id): Id,
 ) -> Result<Json<Deliveries>, Problem> {
-    let found = state.ledger.deliveries(caller.owner(), id).await?;
+    let found = state.ledger.deliveries(caller.reach(), id).await?;
     let deliveries = found
         .ok_or_else(Problem::not_found)?
         .into_iter()
@@ -178,7 +198,7 @@ pub async fn deliveries(
     responses((status = 204, description = "It is sent in a moment"), (status = 404, body = Problem)),
 )]
 pub async fn resend(State(state): State<AppState>, caller: Caller, Id(id): Id) -> Result<StatusCode, Problem> {
-    found(state.ledger.resend(caller.owner(), id).await?)
+    found(state.ledger.resend(caller.reach(), id).await?)
 }
 
 /// For which place a webhook's secret is sealed.

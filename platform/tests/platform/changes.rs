@@ -10,7 +10,7 @@ use sqlx::Connection;
 use crate::support::{LEASE, Room, page, upsert};
 
 /// Follows the feed until `count` uids have been seen; other tests' transactions may hold it back for a moment.
-async fn follow(ledger: &Ledger, mut after: i64, count: usize) -> (BTreeMap<String, RunState>, i64) {
+pub async fn follow(ledger: &Ledger, mut after: i64, count: usize) -> (BTreeMap<String, RunState>, i64) {
     let mut seen = BTreeMap::new();
     for _ in 0..200 {
         let Changes { changes, next } = ledger.changes(after).await.unwrap();

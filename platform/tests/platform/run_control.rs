@@ -8,7 +8,10 @@ use selextract_platform::ledger::{
 };
 use selextract_task::feed::{RunError, RunState};
 
-use crate::support::{LEASE, Room, error, hourly, page, upsert};
+use crate::{
+    changes::follow,
+    support::{LEASE, Room, error, hourly, page, upsert},
+};
 
 impl Room {
     /// Claims a task, commits pages up to `pages`, and fails it for this reason.
@@ -187,11 +190,8 @@ async fn a_schedule_runs_now_one_run_at_a_time_and_its_operator_hears_of_it() {
         room.ledger.run_now(None, "uid").await.unwrap(),
         RunNow::UnderWay(entry.id)
     );
-    let changes = room.ledger.changes(0).await.unwrap().changes;
-    assert_eq!(
-        (changes[0].run.id.as_str(), changes[0].run.state),
-        (entry.id.to_string().as_str(), RunState::Pending)
-    );
+    let (seen, _) = follow(&room.ledger, 0, 1).await;
+    assert_eq!(seen["uid"], RunState::Pending);
     room.fail(entry.id, 0, "Timeout").await;
     assert!(matches!(
         room.ledger.run_now(None, "uid").await.unwrap(),
