@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 use selextract_platform::{
     bootstrap::{self, RolePasswords},
-    ledger::{Secret, UserId},
+    ledger::{Secret, TaskId, UserId, claims::Ending},
 };
 use selextract_test_services::{PASSWORD, start};
 use sqlx::{Connection, PgConnection};
 
-use crate::support::{Room, ledger, new_task};
+use crate::support::{LEASE, Room, ledger, new_task, upsert};
 
 fn passwords(suffix: &str) -> RolePasswords {
     let of = |role: &str| Secret(format!("it's-{role}-{suffix}"));
@@ -84,6 +84,50 @@ async fn the_server_is_prepared_twice_and_the_last_passwords_work() {
             .await
             .unwrap();
     assert_eq!(replicates, [bootstrap::REPLICATION]);
+}
+
+#[tokio::test]
+async fn a_ledger_of_the_first_version_keeps_what_it_has_and_goes_on() {
+    let database = start().database().unwrap();
+    let mut first = sqlx::migrate!("../migrations");
+    first.migrations = first.migrations.iter().take(1).cloned().collect::<Vec<_>>().into();
+    let mut owner = PgConnection::connect(&database.direct_url).await.unwrap();
+    first.run(&mut owner).await.unwrap();
+    ledger(&database.direct_url)
+        .make_partitions(Timestamp::now(), 1)
+        .await
+        .unwrap();
+    let once = upsert("once", "a");
+    let spec = sqlx::types::Json(&once.item.task);
+    let user = UserId::new();
+    for sql in [
+        "INSERT INTO users (id, name, kind, role) VALUES ($1, 'k8s:shop', 'namespace', 'member') ON CONFLICT DO NOTHING RETURNING $2::jsonb, $3",
+        "INSERT INTO scrape_tasks (uid, user_id, name, spec, spec_hash, priority, suspend) VALUES ('once', $1, 'prices', $2, 'a', 5, false) RETURNING $3",
+        "INSERT INTO tasks (id, user_id, created_at, due_at, spec, spec_version, host, max_attempts, source_uid, spec_hash, status, finished_at)
+         VALUES ($3, $1, now(), now(), $2, 1, 'site.test', 1, 'once', 'a', 'failed', now())",
+    ] {
+        sqlx::query(sql).bind(user).bind(spec).bind(TaskId::new()).execute(&mut owner).await.unwrap();
+    }
+    for _ in 0..2 {
+        bootstrap::migrate(&Secret(database.direct_url.clone()), Timestamp::now())
+            .await
+            .unwrap();
+    }
+    let app = ledger(&database.url);
+    let letters = app.dead_letters(user, None, None).await.unwrap();
+    app.replay(None, letters[0].id).await.unwrap();
+    let claims = app.claim(&[letters[0].id], "a-worker", LEASE).await.unwrap();
+    assert_eq!(claims.len(), 1, "what failed before the upgrade is replayed");
+    app.finish(claims[0].lease(), &Ending::Canceled, 0)
+        .await
+        .unwrap()
+        .unwrap();
+    sqlx::raw_sql("DELETE FROM tasks").execute(&mut owner).await.unwrap();
+    let again = app.upsert_scrape_task(&once, Timestamp::now()).await.unwrap();
+    assert!(
+        again.started.is_none(),
+        "what ran before the upgrade does not run again"
+    );
 }
 
 #[tokio::test]
