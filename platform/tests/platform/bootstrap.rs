@@ -100,13 +100,24 @@ async fn a_ledger_of_the_first_version_keeps_what_it_has_and_goes_on() {
     let once = upsert("once", "a");
     let spec = sqlx::types::Json(&once.item.task);
     let user = UserId::new();
-    for sql in [
-        "INSERT INTO users (id, name, kind, role) VALUES ($1, 'k8s:shop', 'namespace', 'member') ON CONFLICT DO NOTHING RETURNING $2::jsonb, $3",
-        "INSERT INTO scrape_tasks (uid, user_id, name, spec, spec_hash, priority, suspend) VALUES ('once', $1, 'prices', $2, 'a', 5, false) RETURNING $3",
-        "INSERT INTO tasks (id, user_id, created_at, due_at, spec, spec_version, host, max_attempts, source_uid, spec_hash, status, finished_at)
-         VALUES ($3, $1, now(), now(), $2, 1, 'site.test', 1, 'once', 'a', 'failed', now())",
+    for made in [
+        sqlx::query("INSERT INTO users (id, name, kind, role) VALUES ($1, 'k8s:shop', 'namespace', 'member')").bind(user),
+        sqlx::query(
+            "INSERT INTO scrape_tasks (uid, user_id, name, spec, spec_hash, priority, suspend)
+             VALUES ('once', $1, 'prices', $2, 'a', 5, false)",
+        )
+        .bind(user)
+        .bind(spec),
+        sqlx::query(
+            "INSERT INTO tasks (id, user_id, created_at, due_at, spec, spec_version, host, max_attempts, source_uid, spec_hash, status,
+                 finished_at)
+             VALUES ($3, $1, now(), now(), $2, 1, 'site.test', 1, 'once', 'a', 'failed', now())",
+        )
+        .bind(user)
+        .bind(spec)
+        .bind(TaskId::new()),
     ] {
-        sqlx::query(sql).bind(user).bind(spec).bind(TaskId::new()).execute(&mut owner).await.unwrap();
+        made.execute(&mut owner).await.unwrap();
     }
     for _ in 0..2 {
         bootstrap::migrate(&Secret(database.direct_url.clone()), Timestamp::now())
