@@ -180,7 +180,7 @@ fn attacks(secret: &str) -> Router {
             get(async || {
                 let chunks = futures::stream::unfold((), async |()| {
                     sleep(Duration::from_millis(1)).await;
-                    let chunk = axum::body::Bytes::from_static(&[b'x'; 64 << 10]);
+                    let chunk = axum::body::Bytes::from(vec![b'x'; 64 << 10]);
                     Some((Ok::<_, std::convert::Infallible>(chunk), ()))
                 });
                 let html = [("content-type", "text/html")];

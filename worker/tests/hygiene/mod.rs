@@ -38,10 +38,8 @@ async fn strike(bench: &Bench, blow: Signal, whom: impl Fn(&Bench) -> Vec<i32>) 
 #[tokio::test]
 async fn a_browser_or_renderer_that_segfaults_is_noticed_at_once_and_leaves_no_zombie_and_no_profile() {
     let bench = Bench::new(|_| {}).await;
-    let main = |bench: &Bench| bench.main_process().into_iter().collect::<Vec<_>>();
-    let renderers = Bench::renderers;
-    let victims: [(&str, &dyn Fn(&Bench) -> Vec<i32>); 2] = [("browser", &main), ("renderer", &renderers)];
-    for (name, victim) in victims {
+    let main: fn(&Bench) -> Vec<i32> = |bench| bench.main_process().into_iter().collect();
+    for (name, victim) in [("browser", main), ("renderer", Bench::renderers)] {
         bench.fetch("/plain", &[]).await.unwrap();
         let struck = group(bench.main_process().unwrap()).unwrap();
         let folder = profile(struck);
