@@ -1,5 +1,6 @@
 //! Parsing a hostile document within limits, and its base URL.
 
+use ego_tree::Tree;
 use html5ever::{
     ParseOpts, parse_document,
     tendril::{StrTendril, TendrilSink},
@@ -15,13 +16,18 @@ use super::{
 
 /// Elements in each other. html5ever is quadratic in it (html5ever issue 290); browsers stop at 512 as well.
 pub(super) const MAX_DEPTH: usize = 512;
-/// How much is parsed between two looks at the limits: small enough that a piece can do no harm by itself.
-const PIECE: usize = 4 << 10;
+/// How much is parsed between two looks at the limits: small enough that a piece can do no harm by itself, and large enough that what
+/// every piece costs does not count.
+const PIECE: usize = 16 << 10;
+/// Bytes of HTML for each node of its tree, as dense as real pages are: a tree that grows is copied each time.
+const BYTES_A_NODE: usize = 24;
 
 /// Parses piece by piece. Counting tags beforehand cannot know what the tree builder closes by itself, so the tree itself is looked at
 /// as it grows: an unclosed element stays open in all later pieces, so the newest node shows how deep the document is.
 pub(super) fn parse(html: &str, budget: &Budget) -> Result<Html, ExtractError> {
-    let mut parser = parse_document(HtmlTreeSink::new(Html::new_document()), ParseOpts::default());
+    let mut empty = Html::new_document();
+    empty.tree = Tree::with_capacity(Node::Document, html.len() / BYTES_A_NODE);
+    let mut parser = parse_document(HtmlTreeSink::new(empty), ParseOpts::default());
     let mut rest = html;
     while !rest.is_empty() {
         let (piece, tail) = rest.split_at(rest.floor_char_boundary(PIECE));
