@@ -68,6 +68,11 @@ impl<'p> Page<'p> {
     fn add(&mut self, head: Head, data: Map<String, Value>) -> Result<(), ExtractError> {
         let data = Value::Object(data);
         self.reading.budget.spend(super::json::weight(&data))?;
+        self.add_paid(head, data)
+    }
+
+    /// Adds what was taken from the budget as it was read.
+    fn add_paid(&mut self, head: Head, data: Value) -> Result<(), ExtractError> {
         let mut record = Record::with_capacity(5);
         record.insert("kind".to_owned(), head.kind.into());
         record.insert("type".to_owned(), head.type_name.into());
@@ -108,6 +113,10 @@ mod tests {
     use crate::content::Content;
 
     pub(super) fn found(kind: &str, html: &str) -> Vec<Value> {
+        read(kind, html).unwrap().into_iter().map(Value::from).collect()
+    }
+
+    pub(super) fn read(kind: &str, html: &str) -> Result<Vec<Record>, ExtractError> {
         let spec = json!({ "url": "http://site.test/a/", "automatic": [kind] });
         let plan = serde_json::from_value::<selextract_task::TaskSpec>(spec)
             .unwrap()
@@ -119,8 +128,8 @@ mod tests {
             content: Content::Html,
             text: html,
         };
-        let page = extract(&plan, document, Instant::now() + Duration::from_secs(10)).unwrap();
-        page.records.into_iter().map(Value::from).collect()
+        let page = extract(&plan, document, Instant::now() + Duration::from_secs(30))?;
+        Ok(page.records)
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     ExtractError, Reading, Record,
-    budget::{check_set, check_text},
+    budget::{MAX_NODES, check_set, check_text},
     json, json_path,
     select::{self, Found, Scope},
     text,
@@ -215,11 +215,9 @@ impl Values<'_> {
             Change::Upper => changed.push(text.to_uppercase()),
             Change::Part(regex) => changed.extend(self.matches(regex, text)?),
             Change::Split(separator) => {
-                changed.extend(
-                    text.split(separator.as_str())
-                        .filter(|part| !part.trim().is_empty())
-                        .map(str::to_owned),
-                );
+                let parts = text.split(separator.as_str()).filter(|part| !part.trim().is_empty());
+                changed.extend(parts.take(MAX_NODES + 1).map(str::to_owned));
+                check_set(changed.len())?;
             }
             Change::Replace(regex, with) => changed.push(self.replaced(regex, with, text)?),
         }

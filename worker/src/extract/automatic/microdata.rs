@@ -6,7 +6,7 @@ use selextract_task::absolute;
 use serde_json::{Map, Value};
 
 use super::{Head, Page, add_value, short_type};
-use crate::extract::{ExtractError, Reading, text};
+use crate::extract::{ExtractError, Reading, json, text};
 
 pub(super) fn find(page: &mut Page<'_>) -> Result<(), ExtractError> {
     let mut group = 0;
@@ -23,7 +23,7 @@ pub(super) fn find(page: &mut Page<'_>) -> Result<(), ExtractError> {
             group,
             row: None,
         };
-        page.add(head, data)?;
+        page.add_paid(head, Value::Object(data))?;
     }
     Ok(())
 }
@@ -51,11 +51,18 @@ fn properties(within: ElementRef<'_>, reading: &Reading, object: &mut Map<String
                 Value::Object(item(element, reading)?)
             } else {
                 let value = value(element, reading);
-                reading.budget.read(value.len())?;
+                reading.budget.spend(value.len())?;
                 value.into()
             };
-            for name in names.split_ascii_whitespace() {
+            let mut names = names.split_ascii_whitespace();
+            let first = names.next();
+            for name in names {
+                // A copy of what was paid for once.
+                reading.budget.spend(json::weight(&value))?;
                 add_value(object, name, value.clone());
+            }
+            if let Some(first) = first {
+                add_value(object, first, value);
             }
         }
         // What is below an item is the item's own.
@@ -88,7 +95,7 @@ fn value(element: ElementRef<'_>, reading: &Reading) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::super::tests::found;
+    use super::{super::tests::found, *};
 
     #[test]
     fn items_are_records_with_the_items_that_are_their_properties() {
@@ -113,5 +120,15 @@ mod tests {
             (&records[1]["type"], &records[1]["data"]),
             (&json!(null), &json!({ "n": "7" }))
         );
+    }
+
+    #[test]
+    fn properties_that_multiply_each_other_are_refused() {
+        let html = format!("<div itemscope>{}x", "<div itemprop='a b c d' itemscope>".repeat(200));
+        let error = super::super::tests::read("Microdata", &html).unwrap_err();
+        assert!(matches!(error, ExtractError::TooMuchOutput { .. }), "{error:?}");
+        let html = format!("<div itemscope>{}{}", "<b itemprop=a>".repeat(400), "x".repeat(100_000));
+        let error = super::super::tests::read("Microdata", &html).unwrap_err();
+        assert!(matches!(error, ExtractError::TooMuchOutput { .. }), "{error:?}");
     }
 }

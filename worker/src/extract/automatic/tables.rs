@@ -4,7 +4,11 @@ use scraper::ElementRef;
 use serde_json::Map;
 
 use super::{Head, Page};
-use crate::extract::{ExtractError, Reading, budget::check_set, text};
+use crate::extract::{
+    ExtractError, Reading,
+    budget::{check_set, check_text},
+    text,
+};
 
 /// The most columns of a table: the HTML standard's limit of a `colspan`.
 const MAX_COLUMNS: usize = 1000;
@@ -46,6 +50,9 @@ pub(super) fn find(page: &mut Page<'_>) -> Result<(), ExtractError> {
 struct Table {
     caption: Option<String>,
     rows: Vec<Row>,
+    /// Cells and bytes of all rows: what spans is there as often as it is seen.
+    cells: usize,
+    bytes: usize,
 }
 
 /// A row as it is seen, with the cells that reach into it.
@@ -67,9 +74,10 @@ impl Table {
         let mut read = Self {
             caption: None,
             rows: Vec::new(),
+            cells: 0,
+            bytes: 0,
         };
         let mut reaching = Vec::new();
-        let mut cells = 0;
         for child in table.child_elements() {
             match child.value().name() {
                 "caption" => read.caption = Some(text::folded(child)).filter(|text| !text.is_empty()),
@@ -83,8 +91,6 @@ impl Table {
                 }
                 _ => {}
             }
-            cells += read.rows.last().map_or(0, |row| row.texts.len());
-            check_set(cells)?;
         }
         Ok(read)
     }
@@ -112,7 +118,8 @@ impl Table {
                 if texts.len() == MAX_COLUMNS {
                     break;
                 }
-                reading.budget.spend(text.len())?;
+                self.bytes += text.len();
+                check_text(self.bytes)?;
                 if reaching.len() <= texts.len() {
                     reaching.resize(texts.len() + 1, None);
                 }
@@ -124,6 +131,11 @@ impl Table {
             }
         }
         fill(&mut texts, reaching);
+        self.cells += texts.len();
+        self.bytes += texts.iter().map(String::len).sum::<usize>();
+        check_set(self.cells)?;
+        check_text(self.bytes)?;
+        reading.budget.work(texts.len())?;
         if own > 0 {
             self.rows.push(Row {
                 texts,
@@ -199,7 +211,7 @@ fn span(cell: ElementRef<'_>, attribute: &str) -> usize {
 mod tests {
     use serde_json::json;
 
-    use super::super::tests::found;
+    use super::{super::tests::found, *};
 
     #[test]
     fn rows_are_records_by_the_header_and_spans_stand_in_every_cell() {
@@ -237,5 +249,23 @@ mod tests {
     fn a_hostile_span_makes_no_more_than_a_thousand_columns() {
         let html = "<table><tr><th colspan=65534>a<th>b<tr><td>1</table>";
         assert_eq!(found("Tables", html)[0]["data"].as_object().unwrap().len(), 1000);
+    }
+
+    #[test]
+    fn a_hostile_cell_that_reaches_everywhere_is_refused() {
+        for text in ["x".repeat(100_000), "x".to_owned()] {
+            let html = format!(
+                "<table><tbody><tr><td colspan=1000 rowspan=65534>{text}{}</table>",
+                "<tr><td>".repeat(60_000)
+            );
+            let error = super::super::tests::read("Tables", &html).unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    ExtractError::TooMuchOutput { .. } | ExtractError::TooManyNodes { .. }
+                ),
+                "{error:?}"
+            );
+        }
     }
 }
