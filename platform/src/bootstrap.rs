@@ -68,6 +68,13 @@ pub async fn prepare_server(superuser: &Secret, database: &str, passwords: &Role
         run_formatted(&mut connection, &statement, &password.0).await?;
     }
     for (setting, owner, app) in [
+        // Every statement of API and workers finds few rows by an index, whatever the values. To plan each execution anew would cost several
+        // times what it saves, the more the more months there are; so plans are made once for a connection. That may be while a month is
+        // still empty, where reading all of it looks cheapest, and it will not be empty for long: ways that read whole tables are off.
+        ("plan_cache_mode", "auto", "force_generic_plan"),
+        ("enable_seqscan", "on", "off"),
+        ("enable_hashjoin", "on", "off"),
+        ("enable_mergejoin", "on", "off"),
         ("statement_timeout", "0", "30s"),
         ("idle_in_transaction_session_timeout", "60s", "30s"),
         ("lock_timeout", "10s", "5s"),

@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use process::Process;
+pub use process::{Process, free_port};
 use root::Root;
 
 /// The password of every role and of Valkey. The services listen on loopback, for the life of a test.
@@ -39,6 +39,15 @@ pub struct Services {
     redis: AtomicU32,
 }
 
+/// What the services are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Tests: fast, and nothing survives the machine.
+    Tests,
+    /// Measurements: what is acknowledged is on the disk, as in the product.
+    Measurement,
+}
+
 /// A PostgreSQL server with the product's roles (`selextract_owner`, `selextract_app`) and no database of ours.
 #[derive(Debug)]
 pub struct Postgres {
@@ -50,7 +59,7 @@ pub struct Postgres {
 #[derive(Debug)]
 pub struct Pooler {
     port: u16,
-    _process: Process,
+    process: Process,
 }
 
 /// A Valkey without persistence and without eviction.
@@ -98,15 +107,22 @@ pub struct Database {
 #[expect(clippy::panic, reason = "a test without its services has failed")]
 pub fn start() -> &'static Services {
     static SERVICES: OnceLock<Services> = OnceLock::new();
-    SERVICES.get_or_init(|| Services::start().unwrap_or_else(|error| panic!("starting the services failed: {error:#}")))
+    SERVICES.get_or_init(|| {
+        Services::start(Purpose::Tests).unwrap_or_else(|error| panic!("starting the services failed: {error:#}"))
+    })
 }
 
 impl Services {
-    fn start() -> Result<Self> {
+    /// Services of one's own for a measurement: PostgreSQL makes every commit durable and Valkey keeps its log, as in the product.
+    pub fn for_measurement() -> Result<Self> {
+        Self::start(Purpose::Measurement)
+    }
+
+    fn start(purpose: Purpose) -> Result<Self> {
         let root = Root::open()?;
-        let postgres = Postgres::start(&root)?;
+        let postgres = Postgres::start(&root, purpose)?;
         let pooler = Pooler::start(&root, postgres.port, PoolerOptions::default())?;
-        let valkey = Valkey::start(&root)?;
+        let valkey = Valkey::start(&root, purpose)?;
         Ok(Self {
             root,
             postgres,
@@ -155,12 +171,17 @@ impl Services {
 
     /// A Valkey of one test's own, to flush, freeze or stop.
     pub fn valkey(&self) -> Result<Valkey> {
-        Valkey::start(&self.root)
+        Valkey::start(&self.root, Purpose::Tests)
     }
 
     /// A PostgreSQL of one test's own, to restart or to bootstrap.
     pub fn postgres(&self) -> Result<Postgres> {
-        Postgres::start(&self.root)
+        Postgres::start(&self.root, Purpose::Tests)
+    }
+
+    /// The processes of PostgreSQL, PgBouncer and Valkey, in this order.
+    pub fn processes(&self) -> [&Process; 3] {
+        [&self.postgres.process, &self.pooler.process, &self.valkey.process]
     }
 
     /// Runs SQL as the superuser by `psql` in a database of the shared server and returns its unaligned output.
@@ -170,7 +191,7 @@ impl Services {
 }
 
 impl Postgres {
-    fn start(root: &Root) -> Result<Self> {
+    fn start(root: &Root, purpose: Purpose) -> Result<Self> {
         let folder = root.folder("postgres")?;
         let inside = root.inside(&folder);
         let port = process::free_port()?;
@@ -189,10 +210,19 @@ impl Postgres {
             "--no-sync",
         ])
         .context("initdb")?;
+        // A measurement has what the operator gives a cluster of the profile Small (operator/src/build/postgres_config.rs).
+        let durability = match purpose {
+            Purpose::Tests => "fsync = off",
+            Purpose::Measurement => {
+                "fsync = on\nsynchronous_commit = on\nshared_buffers = 256MB\nwork_mem = 4MB\nmax_wal_size = 1GB\n\
+                 wal_compression = on\ntrack_io_timing = on\njit = off\nautovacuum_vacuum_scale_factor = 0.05\n\
+                 autovacuum_analyze_scale_factor = 0.05"
+            }
+        };
         fs::write(
             folder.join("data/postgresql.auto.conf"),
             format!(
-                "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 200\nfsync = off\n\
+                "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 200\n{durability}\n\
                  dynamic_shared_memory_type = mmap\nshared_preload_libraries = 'pg_stat_statements'\nwal_level = replica\n\
                  log_min_messages = warning\n"
             ),
@@ -202,11 +232,16 @@ impl Postgres {
         process::wait_until(START_TIMEOUT, "PostgreSQL", &folder.join("log"), || {
             postgres.sql(root, "postgres", "SELECT 1").is_ok()
         })?;
+        // As platform/src/bootstrap.rs makes them.
         postgres.sql(
             root,
             "postgres",
             &format!(
-                "CREATE ROLE selextract_owner LOGIN PASSWORD '{PASSWORD}'; CREATE ROLE selextract_app LOGIN PASSWORD '{PASSWORD}'"
+                "CREATE ROLE selextract_owner LOGIN PASSWORD '{PASSWORD}'; CREATE ROLE selextract_app LOGIN PASSWORD '{PASSWORD}'; \
+                 ALTER ROLE selextract_app SET plan_cache_mode = 'force_generic_plan'; \
+                 ALTER ROLE selextract_app SET enable_seqscan = off; \
+                 ALTER ROLE selextract_app SET enable_hashjoin = off; \
+                 ALTER ROLE selextract_app SET enable_mergejoin = off"
             ),
         )?;
         Ok(postgres)
@@ -267,10 +302,7 @@ impl Pooler {
         let log = folder.join("log");
         let process = root.spawn(&["/usr/sbin/pgbouncer", &format!("{inside}/pgbouncer.ini")], &log)?;
         process::wait_for_port(START_TIMEOUT, "PgBouncer", port, &log)?;
-        Ok(Self {
-            port,
-            _process: process,
-        })
+        Ok(Self { port, process })
     }
 
     /// The URL of a database for a role, through this pooler.
@@ -283,14 +315,18 @@ impl Pooler {
 }
 
 impl Valkey {
-    fn start(root: &Root) -> Result<Self> {
+    fn start(root: &Root, purpose: Purpose) -> Result<Self> {
         let folder = root.folder("valkey")?;
         let inside = root.inside(&folder);
         let port = process::free_port()?;
+        let log = match purpose {
+            Purpose::Tests => "appendonly no",
+            Purpose::Measurement => "appendonly yes\nappendfsync everysec",
+        };
         fs::write(
             folder.join("valkey.conf"),
             format!(
-                "bind 127.0.0.1\nport {port}\nrequirepass {PASSWORD}\ndatabases {REDIS_DATABASES}\nsave \"\"\nappendonly no\n\
+                "bind 127.0.0.1\nport {port}\nrequirepass {PASSWORD}\ndatabases {REDIS_DATABASES}\nsave \"\"\n{log}\n\
                  maxmemory-policy noeviction\ndir {inside}\n"
             ),
         )?;

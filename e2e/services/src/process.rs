@@ -44,6 +44,11 @@ impl Process {
         })
     }
 
+    /// Its number in `/proc`, from which its children are found.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
     /// Stops it from running (`SIGSTOP`), as a hung machine would.
     pub fn freeze(&self) -> Result<()> {
         self.signal("STOP")
@@ -93,7 +98,7 @@ fn spawner() -> &'static Mutex<Sender<Request>> {
 }
 
 /// A port of loopback that nobody listens on just now.
-pub(crate) fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
