@@ -7,6 +7,7 @@ pub mod internal;
 pub mod keeper;
 pub mod layered;
 pub mod metrics;
+pub mod offers;
 pub mod openapi;
 pub mod params;
 pub mod presence;

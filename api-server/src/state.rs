@@ -16,6 +16,7 @@ use crate::{
     admission::limiter::Limiter,
     auth::{lockouts::Lockouts, password::Passwords, standing::Standings, tokens::TokenKeys},
     layered::Layered,
+    offers::Offers,
     presence::Presence,
     quotas::Quotas,
     sealed::Seal,
@@ -35,8 +36,6 @@ const PREVIEWS: usize = 32;
 const BATCHES: usize = 4;
 /// Event streams at a time; each reads its task once a second.
 const STREAMS: usize = 256;
-/// Offers to the frontier that are under way at a time.
-const OFFERS: usize = 256;
 
 /// What the handlers share; cheap to clone.
 #[derive(Clone)]
@@ -50,7 +49,7 @@ pub struct Shared {
     pub replica: Ledger,
     /// Where accepted tasks are offered.
     pub frontier: Frontier,
-    offers: Arc<Semaphore>,
+    offers: Offers,
     /// Whether an owner may have more tasks.
     pub quotas: Quotas,
     /// The way to a worker that reads previews.
@@ -104,20 +103,9 @@ pub struct Connections {
 }
 
 impl AppState {
-    /// Offers accepted tasks to the frontier, without waiting for it. A lost offer is only logged: the keeper's refill finds the tasks.
-    ///
-    /// At most [`OFFERS`] are under way; beyond that the refill does it.
+    /// Offers accepted tasks to the frontier, without waiting for it.
     pub fn offer(&self, entries: Vec<Entry>) {
-        let Ok(permit) = self.offers.clone().try_acquire_owned() else {
-            return;
-        };
-        let frontier = self.frontier.clone();
-        tokio::spawn(async move {
-            if let Err(error) = frontier.offer(&entries).await {
-                tracing::warn!(%error, tasks = entries.len(), "The frontier did not take an offer; the keeper will find the tasks.");
-            }
-            drop(permit);
-        });
+        self.offers.put(entries);
     }
 
     /// The state over these connections.
@@ -149,8 +137,8 @@ impl AppState {
             presence: Presence::new(frontier.clone()),
             ledger,
             replica,
+            offers: Offers::new(frontier.clone()),
             frontier,
-            offers: Arc::new(Semaphore::new(OFFERS)),
             passwords: Passwords::new(cores)?,
             tokens,
             seal,
