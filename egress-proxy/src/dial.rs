@@ -67,8 +67,13 @@ impl Dialler {
         self.limits
     }
 
-    /// Connects a client to the target, or says why not. Either way it is one line of the audit.
-    pub async fn open(&self, target: &Target, client: IpAddr) -> Result<Origin<TcpStream>, Failure> {
+    /// Whether the target may still be reached at an address that it was dialled to before.
+    pub fn still_admits(&self, target: &Target, address: IpAddr) -> bool {
+        self.policy.borrow().admits(target, address)
+    }
+
+    /// Connects a client to the target, or says why not. Either way it is one line of the audit. Tells the address that it dialled.
+    pub async fn open(&self, target: &Target, client: IpAddr) -> Result<(Origin<TcpStream>, IpAddr), Failure> {
         let refused = |address, failure| {
             audit::refused(client, target, address, failure);
             failure
@@ -90,13 +95,14 @@ impl Dialler {
             .await
             .map_err(|failure| refused(None, failure))?;
         self.metrics.connect_seconds.observe(started.elapsed().as_secs_f64());
-        Ok(Origin::new(
+        let origin = Origin::new(
             stream,
             self.limits.idle,
             self.limits.max_bytes,
             self.metrics.clone(),
             audit::Entry::new(client, target, address),
-        ))
+        );
+        Ok((origin, address))
     }
 
     async fn resolve(&self, target: &Target, deadline: Instant) -> Result<Vec<IpAddr>, Failure> {

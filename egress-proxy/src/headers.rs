@@ -22,12 +22,15 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     header::EXPECT,
 ];
 
-/// Makes a request's fields fit for the origin: the Host is the target's, whatever the client wrote.
-pub fn for_origin(headers: &mut HeaderMap, host: HeaderValue) {
+/// Makes a request's fields fit for the origin: the Host is the target's, whatever the client wrote. `last` says that the connection is
+/// not used again.
+pub fn for_origin(headers: &mut HeaderMap, host: HeaderValue, last: bool) {
     strip(headers);
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::HOST, host);
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if last {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// Makes a response's fields fit for the client.
@@ -93,7 +96,7 @@ mod tests {
             ("accept", "*/*"),
             ("cookie", "a=b"),
         ]);
-        for_origin(&mut headers, HeaderValue::from_static("example.com"));
+        for_origin(&mut headers, HeaderValue::from_static("example.com"), true);
         let expected = map(&[
             ("host", "example.com"),
             ("connection", "close"),

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod dial;
 pub mod guard;
 pub mod headers;
+mod kept;
 pub mod metrics;
 pub mod policy;
 pub mod proxy;

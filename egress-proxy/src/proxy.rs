@@ -1,14 +1,14 @@
 //! One request: CONNECT becomes a tunnel, an absolute-form request is sent on. Everything else is refused.
 
-use std::{error::Error, io, sync::Arc};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Either, Empty};
 use hyper::{
     HeaderMap, Method, Request, Response, Uri, Version,
     body::Incoming,
     client::conn::http1,
     header::{self, HeaderValue},
-    http::uri::PathAndQuery,
+    http::{request::Parts, uri::PathAndQuery},
 };
 use hyper_util::rt::TokioIo;
 use tokio::{io::copy_bidirectional, net::TcpStream, time::timeout};
@@ -20,6 +20,7 @@ use crate::{
     dial::Dialler,
     guard::Origin,
     headers,
+    kept::{Carrier, Outgoing},
     metrics::{Cut, Metrics, Outcome},
     server::Slot,
     target::Target,
@@ -27,6 +28,8 @@ use crate::{
 
 /// The longest head of a response that is taken from an origin.
 const MAX_HEAD: usize = 64 * 1024;
+/// For a kept connection to be ready: the answer before has been read by then.
+const READY: Duration = Duration::from_millis(100);
 
 /// What all requests share.
 pub struct Proxy {
@@ -67,7 +70,7 @@ impl Proxy {
             return Err(Failure::Malformed);
         }
         let target = Target::of_connect(request.uri()).map_err(|error| malformed(&error))?;
-        let mut origin = self.dialler.open(&target, slot.client()).await?;
+        let (mut origin, _) = self.dialler.open(&target, slot.client()).await?;
         let limits = self.dialler.limits();
         let metrics = self.metrics.clone();
         self.tasks.spawn(async move {
@@ -90,20 +93,63 @@ impl Proxy {
             return Err(Failure::Malformed);
         }
         let target = Target::of_absolute(request.uri()).map_err(|error| malformed(&error))?;
-        let request = rewrite(request, &target)?;
-        let origin = self.dialler.open(&target, slot.client()).await?;
-        let mut sender = self.handshake(origin).await?;
-        let mut response = sender.send_request(request).await.map_err(|error| failure_of(&error))?;
+        // A connection is used again only behind requests that may be sent twice and have no body: what an origin takes for the next
+        // request is never what somebody meant as this one's body.
+        let last = !matches!(*request.method(), Method::GET | Method::HEAD) || has_body_framing(request.headers());
+        let (parts, body) = rewrite(request, &target, last)?.into_parts();
+        let (response, carrier) = if last {
+            let request = Request::from_parts(parts, Either::Left(body));
+            self.send_anew(request, &target, slot).await?
+        } else {
+            self.send_again(parts, &target, slot).await?
+        };
         if response.status().is_informational() {
             return Err(Failure::Unreachable);
         }
-        headers::for_client(response.headers_mut());
-        *response.version_mut() = Version::HTTP_11;
-        Ok(response.map(BodyExt::boxed))
+        if !last {
+            slot.kept.put(target, carrier);
+        }
+        Ok(for_client(response))
+    }
+
+    /// Sends a request on the connection that was kept, or on a new one where there is none or it ends before it answers.
+    async fn send_again(
+        &self,
+        parts: Parts,
+        target: &Target,
+        slot: &Slot,
+    ) -> Result<(Response<Incoming>, Carrier), Failure> {
+        let request = |parts| Request::from_parts(parts, Either::Right(Empty::new()));
+        let kept = slot.kept.take(target);
+        if let Some(mut carrier) = kept.filter(|carrier| self.dialler.still_admits(target, carrier.address))
+            && timeout(READY, carrier.sender.ready())
+                .await
+                .is_ok_and(|ready| ready.is_ok())
+        {
+            match carrier.sender.send_request(request(parts.clone())).await {
+                Ok(response) => return Ok((response, carrier)),
+                // An origin may end a connection at any time between two requests (RFC 9110, 9.2.2; RFC 9112, 9.3.1).
+                Err(error) if failure_of(&error) == Failure::Unreachable => {}
+                Err(error) => return Err(failure_of(&error)),
+            }
+        }
+        self.send_anew(request(parts), target, slot).await
+    }
+
+    async fn send_anew(
+        &self,
+        request: Request<Outgoing>,
+        target: &Target,
+        slot: &Slot,
+    ) -> Result<(Response<Incoming>, Carrier), Failure> {
+        let (origin, address) = self.dialler.open(target, slot.client()).await?;
+        let mut carrier = Carrier::new(self.handshake(origin).await?, address);
+        let response = carrier.sender.send_request(request).await;
+        Ok((response.map_err(|error| failure_of(&error))?, carrier))
     }
 
     /// Starts HTTP/1.1 on the stream; what carries it ends with it, or at the total time-out.
-    async fn handshake(&self, origin: Origin<TcpStream>) -> Result<http1::SendRequest<Incoming>, Failure> {
+    async fn handshake(&self, origin: Origin<TcpStream>) -> Result<http1::SendRequest<Outgoing>, Failure> {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
             .handshake(TokioIo::new(origin))
@@ -136,7 +182,7 @@ fn has_body_framing(headers: &HeaderMap) -> bool {
 }
 
 /// The request as the origin gets it: origin-form, HTTP/1.1, its own Host.
-fn rewrite(mut request: Request<Incoming>, target: &Target) -> Result<Request<Incoming>, Failure> {
+fn rewrite(mut request: Request<Incoming>, target: &Target, last: bool) -> Result<Request<Incoming>, Failure> {
     let host = HeaderValue::try_from(target.host_header()).map_err(|error| malformed(&error))?;
     let path = request
         .uri()
@@ -145,8 +191,15 @@ fn rewrite(mut request: Request<Incoming>, target: &Target) -> Result<Request<In
         .unwrap_or(PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from(path);
     *request.version_mut() = Version::HTTP_11;
-    headers::for_origin(request.headers_mut(), host);
+    headers::for_origin(request.headers_mut(), host, last);
     Ok(request)
+}
+
+/// The response as the client gets it.
+fn for_client(mut response: Response<Incoming>) -> Response<Body> {
+    headers::for_client(response.headers_mut());
+    *response.version_mut() = Version::HTTP_11;
+    response.map(BodyExt::boxed)
 }
 
 /// A time-out somewhere in the chain of causes is a time-out, everything else an origin that cannot be talked to.

@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 use crate::{
     answer::BUSY,
     guard::Client,
+    kept::Kept,
     metrics::{Metrics, Outcome},
     proxy::Proxy,
 };
@@ -110,6 +111,8 @@ pub struct Slot {
     _permit: OwnedSemaphorePermit,
     peer: SocketAddr,
     metrics: Arc<Metrics>,
+    /// Its connection to an origin between two requests.
+    pub(crate) kept: Kept,
 }
 
 impl Slot {
@@ -119,6 +122,7 @@ impl Slot {
             _permit: permit,
             peer,
             metrics,
+            kept: Kept::default(),
         })
     }
 

@@ -205,7 +205,7 @@ async fn a_task_that_cannot_run_says_why_in_its_condition() -> Result<()> {
     world.apply(&task(
         "bad-selector",
         "{name: shop}",
-        "{url: 'http://example.invalid/', maxRetries: 0, fields: [{name: title, selector: h1}]}",
+        "{url: 'http://refusals.invalid/', maxRetries: 0, fields: [{name: title, selector: h1}]}",
     ))?;
     world
         .wait_for_condition("scrapetask/bad-selector", "Ready", "True", MINUTE)

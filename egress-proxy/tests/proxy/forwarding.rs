@@ -1,6 +1,12 @@
 //! What the proxy carries, over real sockets: plain HTTP, tunnels, limits, and attempts to smuggle a second request.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::support::{LIMITS, LONG, Origin, Rig, open_loopback, read_head, read_to_end};
 use rstest::rstest;
@@ -164,6 +170,67 @@ async fn two_requests_on_one_connection_are_checked_one_by_one() {
         answer.contains("200 OK") && answer.contains("403 Forbidden"),
         "{answer}"
     );
+}
+
+#[tokio::test]
+async fn requests_of_one_client_connection_share_a_connection_to_the_origin_and_other_clients_do_not() {
+    let (port, connections) = patient_origin().await;
+    let rig = Rig::start(&open_loopback(port), &[]).await;
+    let get = format!("GET http://127.0.0.1:{port}/ HTTP/1.1\r\nhost: x\r\n");
+    let two = format!("{get}\r\n{get}connection: close\r\n\r\n");
+    for clients in 1..=2 {
+        let answer = rig.exchange(&two).await;
+        assert_eq!(answer.matches("200 OK").count(), 2, "{answer}");
+        assert_eq!(connections.load(Ordering::SeqCst), clients);
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_ends_its_connection_between_two_requests_costs_neither() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await;
+    let rig = Rig::start(&origin.policy(), &[]).await;
+    let get = format!(
+        "GET http://127.0.0.1:{}/ HTTP/1.1\r\nhost: x\r\n",
+        origin.address.port()
+    );
+    let answer = rig.exchange(&format!("{get}\r\n{get}connection: close\r\n\r\n")).await;
+    assert_eq!(answer.matches("200 OK").count(), 2, "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_with_a_body_gets_a_connection_of_its_own() {
+    let (port, connections) = patient_origin().await;
+    let rig = Rig::start(&open_loopback(port), &[]).await;
+    let url = format!("http://127.0.0.1:{port}/");
+    let answer = rig
+        .exchange(&format!(
+            "GET {url} HTTP/1.1\r\nhost: x\r\n\r\nPOST {url} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        ))
+        .await;
+    assert_eq!(answer.matches("200 OK").count(), 2, "{answer}");
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
+/// An origin that answers every request of a connection; its port, and how many connections it got.
+async fn patient_origin() -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, connections) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                while read_head(&mut stream).await.ends_with("\r\n\r\n") {
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+                    if stream.write_all(answer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (port, connections)
 }
 
 #[tokio::test]
