@@ -1,11 +1,19 @@
 //! Passwords: Argon2id behind a bounded queue.
 //!
 //! A hash costs about 20 ms of one core and 19 MiB, so unbounded logins would be a denial of service of their own: at most one hash runs per
-//! core, a short queue waits, and the rest is told to come back. The arenas are kept: allocating 19 MiB each time costs half as much again.
+//! core, a short queue waits, and the rest is told to come back, before anything else is done for it. The hashes run on threads of their
+//! own with a lower priority than everything else, so that other requests do not wait for logins. Each thread keeps its arena: allocating
+//! 19 MiB each time costs half as much again.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use argon2::{
@@ -13,9 +21,10 @@ use argon2::{
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
 use rand::RngCore;
+use rustix::process::setpriority_process;
 use snafu::{ResultExt, Snafu};
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Waiting logins for each running one: ten times 20 ms keeps a login inside the guide's 200 ms.
 const QUEUE_PER_CORE: usize = 10;
@@ -25,6 +34,8 @@ const MEMORY: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 const HASH_BYTES: usize = 32;
+/// As nice as `nice` makes a program: a seventh of the weight of the threads that serve requests.
+const NICENESS: i32 = 10;
 
 /// Why a password could not be checked or hashed.
 #[derive(Debug, Snafu)]
@@ -38,11 +49,17 @@ pub enum PasswordError {
         /// What the library said; it never holds the password.
         reason: String,
     },
-    /// The blocking task ended.
-    #[snafu(display("the task that hashes passwords ended"))]
-    Task {
+    /// Hashing broke off.
+    #[snafu(display("hashing a password broke off"))]
+    BrokeOff {
+        /// The thread let go of it.
+        source: oneshot::error::RecvError,
+    },
+    /// The threads that hash could not be started.
+    #[snafu(display("a thread that hashes passwords cannot be started"))]
+    Thread {
         /// Why.
-        source: tokio::task::JoinError,
+        source: std::io::Error,
     },
 }
 
@@ -50,13 +67,28 @@ pub enum PasswordError {
 #[derive(Clone, Debug)]
 pub struct Passwords(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     admitted: Arc<Semaphore>,
-    running: Arc<Semaphore>,
-    arenas: Mutex<Vec<Vec<Block>>>,
+    jobs: Sender<Job>,
     /// The hash that a password of an unknown user is checked against, so that it takes as long.
     dummy: String,
+}
+
+/// What a thread does with its arena.
+type Job = Box<dyn FnOnce(&mut [Block]) + Send>;
+
+/// A place in the queue.
+#[derive(Debug)]
+pub struct Admission {
+    _place: OwnedSemaphorePermit,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner")
+            .field("admitted", &self.admitted)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Passwords {
@@ -64,61 +96,89 @@ impl Passwords {
     pub fn new(cores: usize) -> Result<Self, PasswordError> {
         let mut random = [0; 16];
         rand::rng().fill_bytes(&mut random);
+        let (jobs, waiting) = channel();
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..cores {
+            let waiting = Arc::clone(&waiting);
+            thread::Builder::new()
+                .name("passwords".to_owned())
+                .spawn(move || do_jobs(&waiting))
+                .context(ThreadSnafu)?;
+        }
         Ok(Self(Arc::new(Inner {
             admitted: Arc::new(Semaphore::new(cores * QUEUE_PER_CORE)),
-            running: Arc::new(Semaphore::new(cores)),
-            arenas: Mutex::new(Vec::with_capacity(cores)),
+            jobs,
             dummy: hash(&random, &mut arena())?,
         })))
     }
 
+    /// A place in the queue, or the word that it is full. It costs nothing, so it comes before everything else that a login needs.
+    pub fn admit(&self) -> Result<Admission, PasswordError> {
+        let place = self.0.admitted.clone().try_acquire_owned();
+        place
+            .map(|place| Admission { _place: place })
+            .map_err(|_| PasswordError::Busy)
+    }
+
     /// Whether the password fits the hash. Without a hash it takes as long and the answer is no.
-    pub async fn verify(&self, password: String, expected: Option<String>) -> Result<bool, PasswordError> {
+    pub async fn verify(
+        &self,
+        admission: Admission,
+        password: String,
+        expected: Option<String>,
+    ) -> Result<bool, PasswordError> {
         let known = expected.is_some();
         let expected = expected.unwrap_or_else(|| self.0.dummy.clone());
         let fits = self
-            .run(move |arena| verify(password.as_bytes(), &expected, arena))
+            .run(admission, move |arena| verify(password.as_bytes(), &expected, arena))
             .await?;
         Ok(known && fits)
     }
 
     /// The PHC string of a password under a new salt.
     pub async fn hash(&self, password: String) -> Result<String, PasswordError> {
-        self.run(move |arena| hash(password.as_bytes(), arena)).await
+        self.run(self.admit()?, move |arena| hash(password.as_bytes(), arena))
+            .await
     }
 
     async fn run<T: Send + 'static>(
         &self,
+        admission: Admission,
         work: impl FnOnce(&mut [Block]) -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let Ok(admitted) = self.0.admitted.clone().try_acquire_owned() else {
-            return BusySnafu.fail();
+        let (answer, answered) = oneshot::channel();
+        let queued = Instant::now();
+        let job = move |arena: &mut [Block]| {
+            // The place goes with the work: a client that hangs up does not make room for another hash.
+            let _place = admission;
+            let done = if queued.elapsed() > QUEUE_TIMEOUT {
+                BusySnafu.fail()
+            } else {
+                work(arena)
+            };
+            drop(answer.send(done));
         };
-        let Ok(Ok(running)) = tokio::time::timeout(QUEUE_TIMEOUT, self.0.running.clone().acquire_owned()).await else {
-            return BusySnafu.fail();
-        };
-        let inner = self.0.clone();
-        // The permits go with the work: a client that hangs up does not make room for another hash.
-        tokio::task::spawn_blocking(move || {
-            let _permits = (admitted, running);
-            let mut arena = inner.take_arena();
-            let result = work(&mut arena);
-            inner.put_arena(arena);
-            result
-        })
-        .await
-        .context(TaskSnafu)?
+        // The threads live as long as this does; a job that cannot be sent is dropped, and its answer with it.
+        drop(self.0.jobs.send(Box::new(job)));
+        answered.await.context(BrokeOffSnafu)?
     }
 }
 
-impl Inner {
-    fn take_arena(&self) -> Vec<Block> {
-        let kept = self.arenas.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.unwrap_or_else(arena)
+/// Until nobody can send a job any more.
+fn do_jobs(waiting: &Mutex<Receiver<Job>>) {
+    // On Linux this is the thread's own. Where it is refused, logins are as urgent as everything else.
+    if let Err(error) = setpriority_process(None, NICENESS) {
+        tracing::warn!(%error, "The priority of hashing passwords could not be lowered.");
     }
-
-    fn put_arena(&self, arena: Vec<Block>) {
-        self.arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+    let mut kept = None;
+    loop {
+        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        let arena = kept.get_or_insert_with(arena);
+        // Who asked hears of it by the answer that never comes.
+        if catch_unwind(AssertUnwindSafe(|| job(arena))).is_err() {
+            tracing::error!("Hashing a password panicked.");
+        }
     }
 }
 
@@ -181,7 +241,13 @@ fn failed(error: impl std::fmt::Display) -> PasswordError {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::getpriority_process;
+
     use super::*;
+
+    async fn check(passwords: &Passwords, password: &str, hash: Option<String>) -> Result<bool, PasswordError> {
+        passwords.verify(passwords.admit()?, password.to_owned(), hash).await
+    }
 
     #[test]
     fn a_hash_says_its_algorithm_and_cost() {
@@ -194,13 +260,8 @@ mod tests {
     async fn only_the_right_password_fits() {
         let passwords = Passwords::new(2).unwrap();
         let hash = passwords.hash("correct horse".to_owned()).await.unwrap();
-        assert!(
-            passwords
-                .verify("correct horse".to_owned(), Some(hash.clone()))
-                .await
-                .unwrap()
-        );
-        assert!(!passwords.verify("correct house".to_owned(), Some(hash)).await.unwrap());
+        assert!(check(&passwords, "correct horse", Some(hash.clone())).await.unwrap());
+        assert!(!check(&passwords, "correct house", Some(hash)).await.unwrap());
     }
 
     #[tokio::test]
@@ -208,29 +269,40 @@ mod tests {
         let passwords = Passwords::new(1).unwrap();
         let hash = passwords.hash("a".to_owned()).await.unwrap();
         let started = std::time::Instant::now();
-        assert!(!passwords.verify("b".to_owned(), Some(hash)).await.unwrap());
+        assert!(!check(&passwords, "b", Some(hash)).await.unwrap());
         let known = started.elapsed();
         let started = std::time::Instant::now();
-        assert!(!passwords.verify("b".to_owned(), None).await.unwrap());
+        assert!(!check(&passwords, "b", None).await.unwrap());
         assert!(started.elapsed() * 4 > known, "an unknown user answers faster");
     }
 
     #[tokio::test]
     async fn more_logins_than_the_queue_holds_are_told_to_come_back() {
         let passwords = Passwords::new(1).unwrap();
-        let all = (0..QUEUE_PER_CORE * 2).map(|_| passwords.verify("x".to_owned(), None));
+        let all = (0..QUEUE_PER_CORE * 2).map(|_| check(&passwords, "x", None));
         let busy = futures::future::join_all(all).await;
         let busy = busy.iter().filter(|r| matches!(r, Err(PasswordError::Busy))).count();
         assert_eq!(busy, QUEUE_PER_CORE);
-        assert!(passwords.verify("x".to_owned(), None).await.is_ok(), "it recovers");
+        assert!(check(&passwords, "x", None).await.is_ok(), "it recovers");
     }
 
     #[tokio::test]
-    async fn arenas_are_used_again() {
+    async fn a_hash_gives_way_to_everything_else() {
         let passwords = Passwords::new(1).unwrap();
-        for _ in 0..3 {
-            passwords.verify("x".to_owned(), None).await.unwrap();
-        }
-        assert_eq!(passwords.0.arenas.lock().unwrap().len(), 1);
+        let niceness = passwords.run(passwords.admit().unwrap(), |_| Ok(getpriority_process(None).unwrap()));
+        assert_eq!(niceness.await.unwrap(), NICENESS);
+        assert_ne!(
+            getpriority_process(None).unwrap(),
+            NICENESS,
+            "the threads that serve requests stay as they are"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_hash_that_panics_takes_no_other_with_it() {
+        let passwords = Passwords::new(1).unwrap();
+        let broken: Result<(), _> = passwords.run(passwords.admit().unwrap(), |_| panic!("broken")).await;
+        assert!(matches!(broken, Err(PasswordError::BrokeOff { .. })));
+        assert!(check(&passwords, "x", None).await.is_ok());
     }
 }

@@ -74,6 +74,7 @@ pub async fn login(State(state): State<AppState>, Strict(login): Strict<Login>) 
     if login.password.len() > MAX_PASSWORD || login.username.len() > MAX_NAME {
         return Err(Problem::wrong_credentials());
     }
+    let admission = state.passwords.admit()?;
     state.lockouts.check(&login.username).await?;
     let user = state
         .ledger
@@ -81,7 +82,7 @@ pub async fn login(State(state): State<AppState>, Strict(login): Strict<Login>) 
         .await?
         .filter(|user| !user.disabled);
     let hash = user.as_ref().and_then(|user| user.password_hash.clone());
-    let fits = state.passwords.verify(login.password, hash).await?;
+    let fits = state.passwords.verify(admission, login.password, hash).await?;
     let Some(user) = user.filter(|_| fits) else {
         state.lockouts.failed(&login.username).await;
         return Err(Problem::wrong_credentials());
