@@ -5,6 +5,7 @@
 pub mod bootstrap;
 pub mod cache;
 pub mod frontier;
+mod gather;
 pub mod ledger;
 pub mod previews;
 pub mod telemetry;

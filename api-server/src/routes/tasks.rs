@@ -195,7 +195,13 @@ pub async fn create(
         }]);
     }
     let location = format!("/api/v1/tasks/{}", accepted.id);
-    let task = visible_task(&state, &caller, accepted.id.0).await?;
+    let task = match accepted.task {
+        Some(task) => {
+            let waiting = fetch_waiting(&state, &task).await?;
+            TaskView::read(task, waiting)?
+        }
+        None => visible_task(&state, &caller, accepted.id.0).await?,
+    };
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(task)).into_response())
 }
 

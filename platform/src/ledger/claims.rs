@@ -9,7 +9,12 @@ use snafu::ResultExt;
 use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
-use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, pages, waiting::EntryRow};
+use super::{
+    Ledger, LedgerError, TaskId, UserId,
+    error::DatabaseSnafu,
+    leased::{EndRow, PageRow},
+    pages,
+};
 use crate::frontier::Entry;
 
 /// One extracted row.
@@ -108,13 +113,6 @@ pub enum Ending {
     },
 }
 
-#[derive(FromRow)]
-struct Released {
-    waits: bool,
-    #[sqlx(flatten)]
-    entry: EntryRow,
-}
-
 impl Claim {
     /// The proof of the lease.
     pub fn lease(&self) -> Lease {
@@ -169,6 +167,9 @@ impl Ledger {
 
     /// Extends leases. One that is missing in the answer is lost.
     pub async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>, LedgerError> {
+        // In the order in which batches of pages and ends take the same rows.
+        let mut leases = leases.to_vec();
+        leases.sort_unstable_by_key(|lease| lease.id);
         let ids: Vec<Uuid> = leases.iter().map(|l| l.id.0).collect();
         let tokens: Vec<Uuid> = leases.iter().map(|l| l.token).collect();
         sqlx::query_as(
@@ -187,7 +188,7 @@ impl Ledger {
         })
     }
 
-    /// Commits a page and its records under the lease, and extends it. A page commits once, whoever tries how often.
+    /// Commits a page and its records under the lease, and extends it, with other pages that come at the same time. A page commits once, whoever tries how often.
     pub async fn commit_page(
         &self,
         held: Lease,
@@ -195,37 +196,22 @@ impl Ledger {
         lease: Duration,
     ) -> Result<Result<Renewed, Fenced>, LedgerError> {
         let stored = pages::encode(&page.records)?;
-        let renewed: Option<Renewed> = sqlx::query_as(
-            "WITH held AS (
-                 UPDATE tasks SET pages = pages + 1, records = records + $6, warnings = warnings + $7, attempts = 1,
-                     lease_until = now() + make_interval(secs => $10)
-                 WHERE id = $1 AND lease_token = $2 AND status = 'running' AND pages = $3 - 1
-                 RETURNING id, cancel_requested, paused
-             ), kept AS (
-                 INSERT INTO pages (task_id, number, url, next_url, record_count, warnings, compressed, records)
-                 SELECT id, $3, $4, $5, $6, $7, $8, $9 FROM held
-             )
-             SELECT id, cancel_requested, paused FROM held",
-        )
-        .bind(held.id)
-        .bind(held.token)
-        .bind(page.number)
-        .bind(&page.url)
-        .bind(page.next_url.as_deref())
-        .bind(i32::try_from(page.records.len()).unwrap_or(i32::MAX))
-        .bind(page.warnings)
-        .bind(stored.compressed)
-        .bind(stored.bytes)
-        .bind(lease.as_secs_f64())
-        .fetch_optional(&self.pool)
+        self.commit_together(PageRow {
+            held,
+            number: page.number,
+            url: page.url.clone(),
+            next_url: page.next_url.clone(),
+            record_count: i32::try_from(page.records.len()).unwrap_or(i32::MAX),
+            warnings: page.warnings,
+            compressed: stored.compressed,
+            records: stored.bytes,
+            lease_seconds: lease.as_secs_f64(),
+        })
         .await
-        .context(DatabaseSnafu {
-            doing: "committing a page",
-        })?;
-        Ok(renewed.ok_or(Fenced))
     }
 
-    /// Ends a claim and adds the compute units that it used. What waits again is given back, to be offered to the frontier at once.
+    /// Ends a claim and adds the compute units that it used, with other claims that end at the same time. What waits again is given back, to
+    /// be offered to the frontier at once.
     pub async fn finish(
         &self,
         held: Lease,
@@ -240,41 +226,15 @@ impl Ledger {
             Ending::HandedBack => ("pending", None, Some(Duration::ZERO), 1),
             Ending::Waits { after, reason } => ("pending", reason.as_ref(), Some(*after), 1),
         };
-        let done: Option<Released> = sqlx::query_as(
-            "WITH ended AS (
-                 UPDATE tasks SET
-                     status = CASE WHEN $3 = 'pending' AND cancel_requested THEN 'canceled' ELSE $3 END,
-                     finished_at = CASE WHEN $3 <> 'pending' OR cancel_requested THEN now() END,
-                     due_at = CASE WHEN $6::double precision IS NULL THEN due_at ELSE now() + make_interval(secs => $6) END,
-                     attempts = greatest(attempts - $7, 0), error_class = $4, error_message = $5,
-                     compute_units_used = compute_units_used + $8,
-                     lease_token = NULL, lease_until = NULL, worker = NULL
-                 WHERE id = $1 AND lease_token = $2 AND status = 'running'
-                 RETURNING id, user_id, source_uid, status, paused, host, priority, due_at, pages, records, compute_units_used
-             ), counted AS (
-                 INSERT INTO owner_counter_deltas (user_id, succeeded, failed, canceled, pages, records, compute_units)
-                 SELECT user_id, (status = 'succeeded')::int, (status = 'failed')::int, (status = 'canceled')::int,
-                        pages, records, compute_units_used
-                 FROM ended WHERE status <> 'pending'
-             ), told AS (
-                 INSERT INTO changes (uid, task_id)
-                 SELECT source_uid, id FROM ended WHERE status <> 'pending' AND source_uid IS NOT NULL
-             )
-             SELECT status = 'pending' AND NOT paused AS waits, id, user_id, host, priority,
-                    ceil(extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds
-             FROM ended",
-        )
-        .bind(held.id)
-        .bind(held.token)
-        .bind(status)
-        .bind(error.map(|e| e.class.as_str()))
-        .bind(error.map(|e| e.message.as_str()))
-        .bind(after.map(|a| a.as_secs_f64()))
-        .bind(give_back)
-        .bind(i64::try_from(compute_units).unwrap_or(i64::MAX))
-        .fetch_optional(&self.pool)
+        self.end_together(EndRow {
+            held,
+            status,
+            error_class: error.map(|e| e.class.clone()),
+            error_message: error.map(|e| e.message.clone()),
+            after_seconds: after.map(|a| a.as_secs_f64()),
+            give_back,
+            compute_units: i64::try_from(compute_units).unwrap_or(i64::MAX),
+        })
         .await
-        .context(DatabaseSnafu { doing: "ending a claim" })?;
-        Ok(done.map(|ended| ended.waits.then(|| ended.entry.into())).ok_or(Fenced))
     }
 }

@@ -68,15 +68,19 @@ impl LedgerError {
     /// Whether trying again later may help: the database could not be reached, or ended the connection.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Database { source, .. } => match source {
-                sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) | sqlx::Error::Tls(_) => true,
-                // Classes 08 (connection), 53 (resources) and 57 (operator intervention) of the PostgreSQL manual's appendix A.
-                sqlx::Error::Database(error) => error
-                    .code()
-                    .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class))),
-                _ => false,
-            },
+            Self::Database { source, .. } => is_unavailable(source),
             _ => false,
         }
+    }
+}
+
+pub(super) fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) | sqlx::Error::Tls(_) => true,
+        // Classes 08 (connection), 53 (resources) and 57 (operator intervention) of the PostgreSQL manual's appendix A.
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class))),
+        _ => false,
     }
 }

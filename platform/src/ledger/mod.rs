@@ -3,6 +3,7 @@
 //! Statements go through `PgBouncer` in transaction mode: they are named (sqlx's default), one statement or one transaction each, and
 //! set no session state. A [`Ledger`] on a direct connection is needed for [`maintenance`] and partitions alone.
 
+mod accepting;
 pub mod batch;
 pub mod changes;
 pub mod claims;
@@ -10,6 +11,7 @@ pub(crate) mod error;
 mod expiry;
 mod id;
 pub mod idempotency;
+mod leased;
 pub mod maintenance;
 pub mod pages;
 mod partitions;
@@ -19,6 +21,7 @@ pub mod schedules;
 pub mod scrape_tasks;
 pub mod stats;
 pub mod tasks;
+mod together;
 pub mod users;
 mod waiting;
 pub mod webhooks;
@@ -31,9 +34,11 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use accepting::Accepts;
 pub use error::LedgerError;
 use error::{DatabaseSnafu, UrlSnafu};
 pub use id::{TaskId, UserId};
+use leased::Writes;
 
 /// How to reach a database, and with how many connections.
 #[derive(Clone, Debug)]
@@ -66,6 +71,8 @@ impl std::fmt::Debug for Secret {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     pub(crate) pool: PgPool,
+    accepts: Accepts,
+    writes: Writes,
 }
 
 impl Ledger {
@@ -83,7 +90,11 @@ impl Ledger {
             // A pre-ping costs 30 % of a small query's CPU: ADR 10.
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self {
+            accepts: accepting::gather(pool.clone()),
+            writes: leased::gather(pool.clone()),
+            pool,
+        })
     }
 
     /// Whether the database answers.

@@ -27,12 +27,14 @@ pub struct NewTask {
 }
 
 /// A task that was accepted; it is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Accepted {
     /// The task.
     pub id: TaskId,
     /// Whether an earlier request with the same key made it.
     pub replayed: bool,
+    /// The task as it was stored, where this call knows it.
+    pub task: Option<TaskDetail>,
 }
 
 /// A row of the list: the columns of the guide's query.
@@ -105,6 +107,16 @@ impl NewTask {
     }
 }
 
+/// The columns of a [`TaskDetail`].
+macro_rules! detail_columns {
+    () => {
+        "id, user_id, name, status, priority, rfc3339(created_at) AS created_at, rfc3339(due_at) AS due_at,
+         rfc3339(started_at) AS started_at, rfc3339(finished_at) AS finished_at, spec, attempts, max_attempts, pages, records, warnings,
+         compute_units_used, cancel_requested, paused, replays, rfc3339(expires_at) AS expires_at, error_class, error_message"
+    };
+}
+pub(super) use detail_columns;
+
 impl TaskDetail {
     /// Where it stands.
     pub fn state(&self) -> Result<RunState, LedgerError> {
@@ -168,14 +180,19 @@ impl Ledger {
         };
         let id = TaskId::new();
         let Some(idempotency) = idempotency else {
-            accept_query(id, owner, task).execute(&self.pool).await.context(doing)?;
-            return Ok(Accepted { id, replayed: false });
+            let task = self.accept_together(id, owner, task).await?;
+            return Ok(Accepted {
+                id,
+                replayed: false,
+                task: Some(task),
+            });
         };
         let mut transaction = self.pool.begin().await.context(doing)?;
         if let Taken::Earlier(ids) = idempotency::take(&mut transaction, owner, idempotency, &[id]).await? {
             return Ok(Accepted {
                 id: ids.first().copied().unwrap_or(id),
                 replayed: true,
+                task: None,
             });
         }
         accept_query(id, owner, task)
@@ -183,7 +200,11 @@ impl Ledger {
             .await
             .context(doing)?;
         transaction.commit().await.context(doing)?;
-        Ok(Accepted { id, replayed: false })
+        Ok(Accepted {
+            id,
+            replayed: false,
+            task: None,
+        })
     }
 
     /// The newest tasks of an owner, [`PAGE_ROWS`] at most, older than `before`, and in one state when asked.
@@ -207,18 +228,18 @@ impl Ledger {
 
     /// One task, of this owner, or of anybody when `owner` is `None` (for administrators).
     pub async fn task(&self, owner: Option<UserId>, id: TaskId) -> Result<Option<TaskDetail>, LedgerError> {
-        sqlx::query_as(
-            "SELECT id, user_id, name, status, priority, rfc3339(created_at) AS created_at, rfc3339(due_at) AS due_at,
-                    rfc3339(started_at) AS started_at, rfc3339(finished_at) AS finished_at, spec, attempts, max_attempts, pages,
-                    records, warnings, compute_units_used, cancel_requested, paused, replays, rfc3339(expires_at) AS expires_at,
-                    error_class, error_message
-             FROM tasks WHERE id = $1 AND ($2::uuid IS NULL OR user_id = $2)",
-        )
+        sqlx::query_as(concat!(
+            "SELECT ",
+            detail_columns!(),
+            " FROM tasks WHERE id = $1 AND ($2::uuid IS NULL OR user_id = $2)"
+        ))
         .bind(id)
         .bind(owner)
         .fetch_optional(&self.pool)
         .await
-        .context(DatabaseSnafu { doing: "reading a task" })
+        .context(DatabaseSnafu {
+            doing: "reading a task",
+        })
     }
 
     /// Ends a task: at once when it waits, at its next page when it runs. `None` when there is none, else whether it was still open.

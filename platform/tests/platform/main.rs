@@ -21,4 +21,5 @@ mod run_control;
 mod schedules;
 mod scrape_tasks;
 mod support;
+mod together;
 mod users;
