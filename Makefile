@@ -64,6 +64,12 @@ bench: tool ## What the operator costs, on release images; 30 minutes by hand (A
 soak: tool ## Load while parts are killed in turn, on release images; by hand (MINUTES=10); docs/benchmarks.md
 	@$(bench) soak --minutes $(or $(MINUTES),10) $(ARGS)
 
+.PHONY: compare
+compare: ## Our programs beside their peers, by CPU for a unit of work; by hand (ARGS='queue --rounds 5'); docs/benchmarks.md
+	@images/build --root data >/dev/null
+	@cargo build --locked --release --workspace --bins
+	@$(CARGO_TARGET_DIR)/release/selextract-bench compare --programs $(CARGO_TARGET_DIR)/release $(ARGS)
+
 .PHONY: images
 images: tool ## Builds the programs and the images, and prints their tag
 	@$(tool) tools >/dev/null

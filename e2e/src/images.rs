@@ -62,6 +62,14 @@ pub fn build_with(profile: Profile) -> Result<Built> {
     build_images(&root, &tag, &binaries, &NAMES)
 }
 
+/// The product's programs, built for release; the folder that they are in.
+pub fn release_programs() -> Result<PathBuf> {
+    stage_programs(
+        &build_programs(&tools::repository()?, &["--bins", "--release"])?,
+        "images/bin-release",
+    )
+}
+
 /// The next version of images that were just built: the same programs, but the migration knows one file more, which adds a table.
 ///
 /// Migrations are compiled into the program that applies them, so the sources are copied beside the cache and that program is built there.

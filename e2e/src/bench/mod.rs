@@ -2,6 +2,7 @@
 //! only for what must be true on any machine.
 
 mod clusters;
+mod compare;
 mod extract;
 mod played;
 mod processes;
@@ -35,6 +36,14 @@ enum Command {
     Extract(extract::Options),
     /// Load for minutes while parts are killed in turn; nothing may be lost or doubled.
     Soak(soak::Options),
+    /// Our programs beside their peers on this machine, without a cluster.
+    Compare(compare::Options),
+    /// A part in a comparison, played in a process of its own.
+    #[command(hide = true)]
+    Part {
+        #[command(subcommand)]
+        part: compare::Part,
+    },
 }
 
 /// On which images.
@@ -109,6 +118,8 @@ fn run(command: Command) -> Result<()> {
             Command::Bench(options) => measure(&options.sized()).await,
             Command::Extract(options) => extract::run(&options),
             Command::Soak(options) => soak::run(&options).await,
+            Command::Compare(options) => compare::run(options).await,
+            Command::Part { part } => part.play().await,
         }
     })
 }

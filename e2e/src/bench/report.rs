@@ -40,20 +40,27 @@ impl Report {
 
     /// The table in Markdown, under what somebody needs to judge and repeat it.
     pub fn markdown(&self) -> Result<String> {
-        let date = Program::line("date --utc +%Y-%m-%dT%H:%MZ").output()?;
-        let command: Vec<_> = std::env::args().skip(1).collect();
         let mut text = format!(
-            "{}, {}, {}, `selextract-bench {}`\n\n| what | measured | aim |\n|---|---|---|\n",
-            date.trim(),
-            machine()?,
-            self.subject,
-            command.join(" ")
+            "{}\n\n| what | measured | aim |\n|---|---|---|\n",
+            caption(&self.subject)?
         );
         for row in &self.rows {
             writeln!(text, "| {} | {} | {} |", row.what, row.measured, row.aim)?;
         }
         Ok(text)
     }
+}
+
+/// When, where, on what and by which command something is measured.
+pub fn caption(subject: &str) -> Result<String> {
+    let date = Program::line("date --utc +%Y-%m-%dT%H:%MZ").output()?;
+    let command: Vec<_> = std::env::args().skip(1).collect();
+    Ok(format!(
+        "{}, {}, {subject}, `selextract-bench {}`",
+        date.trim(),
+        machine()?,
+        command.join(" ")
+    ))
 }
 
 /// Processors and memory, as the kernel says.

@@ -1,0 +1,197 @@
+//! Pages by HTTP, from acceptance to the stored record, beside aiohttp with selectolax (which stores nothing) and Scrapy with PostgreSQL.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{
+    Outcome,
+    cast::Sample,
+    duel::Duel,
+    load::{self, request},
+    peers::Peers,
+    site::{RECORDS, Site},
+    stage::{Program, Stage, wait_until},
+};
+
+/// Each is an address of loopback, and so a host of its own.
+const HOSTS: usize = 200;
+const PAGES_OF_A_HOST: usize = 15;
+const PAGES: usize = HOSTS * PAGES_OF_A_HOST;
+/// Pages that a contestant fetches at a time.
+const CONCURRENCY: usize = 32;
+
+/// Our processes, the site and the peers.
+struct Room {
+    stage: Stage,
+    site: Site,
+    api: Program,
+    keeper: Program,
+    egress: Program,
+    worker: Program,
+    token: String,
+    peers: Peers,
+    peer_database: String,
+    peer_url: String,
+}
+
+/// Runs the whole scenario.
+pub async fn compare(rounds: usize, programs: Option<&Path>) -> Result<Outcome> {
+    let room = Room::start(programs).await?;
+    let (reader, spider) = (
+        room.idle_cost("peer_http.py").await?,
+        room.idle_cost("peer_scrapy.py").await?,
+    );
+    let (ours, theirs): (&[&str], &[&str]) = (&["worker", "egress"], &["peer"]);
+    let mut duels = [
+        Duel::new(
+            "HTTP pages, worker and proxy, beside aiohttp and selectolax",
+            "page",
+            2.0,
+        )
+        .only(ours, theirs),
+        Duel::new("HTTP pages, whole platform, beside aiohttp and selectolax", "page", 0.7),
+        Duel::new("HTTP pages, worker and proxy, beside Scrapy's process", "page", 25.0).only(ours, theirs),
+        Duel::new("HTTP pages, whole platform, beside Scrapy and PostgreSQL", "page", 15.0),
+    ];
+    for round in 0..=rounds {
+        let sample = room.scrape().await?;
+        let read = room.read().await?.without("peer", reader);
+        let crawled = room.crawl().await?.without("peer", spider);
+        let [first, second, third, fourth] = &mut duels;
+        for duel in [first, second] {
+            duel.take(round, sample.clone(), read.clone());
+        }
+        for duel in [third, fourth] {
+            duel.take(round, sample.clone(), crawled.clone());
+        }
+    }
+    Ok(Outcome {
+        duels: duels.into(),
+        notes: vec![format!(
+            "{PAGES} pages a round on {HOSTS} hosts; the start of the peers' processes is not counted"
+        )],
+    })
+}
+
+impl Room {
+    async fn start(programs: Option<&Path>) -> Result<Self> {
+        let (stage, site) = (Stage::start(programs).await?, Site::start().await?);
+        let owner = stage.users(1).await?[0];
+        let egress = stage.egress(site.port).await?;
+        let peer = stage.database_for_peer()?;
+        stage.sql(
+            &peer.name,
+            "CREATE TABLE records (url text NOT NULL, title text, price text, text text, link text)",
+        )?;
+        Ok(Self {
+            api: stage.api().await?,
+            keeper: stage.keeper().await?,
+            worker: stage.worker(&egress, CONCURRENCY).await?,
+            egress,
+            token: Stage::token(owner)?,
+            peers: Peers::provide()?,
+            peer_database: peer.name,
+            peer_url: peer.superuser_url,
+            stage,
+            site,
+        })
+    }
+
+    /// One task for each host, through the API, until all have ended.
+    async fn scrape(&self) -> Result<Sample> {
+        let (database, stored) = (
+            &self.stage.database.name,
+            "SELECT coalesce(sum(record_count), 0) FROM pages",
+        );
+        let before = self.stage.number(database, stored)?;
+        let cast = self
+            .stage
+            .cast()
+            .with("api", self.api.id())
+            .with("keeper", self.keeper.id())
+            .with("egress", self.egress.id())
+            .with("worker", self.worker.id());
+        let watch = cast.watch();
+        let make = |number: usize| request("POST", "/api/v1/tasks", Some(&self.token), &self.task(number));
+        load::run(self.api.address, 8, HOSTS, 201, make).await?;
+        wait_until("our tasks have ended", async || {
+            sleep(Duration::from_millis(100)).await;
+            let backlog = self.stage.keeper_ledger.backlog().await?;
+            Ok(backlog.pending + backlog.running == 0)
+        })
+        .await
+        .with_context(|| self.stage.output("worker"))?;
+        let sample = watch.end(u32::try_from(PAGES)?);
+        let records = self.stage.number(database, stored)? - before;
+        ensure!(
+            records == (PAGES * RECORDS) as u64,
+            "{records} records of {PAGES} pages"
+        );
+        Ok(sample)
+    }
+
+    fn task(&self, number: usize) -> String {
+        json!({
+            "name": "a benchmark", "url": format!("http://{}/p/1", self.host(number)), "items": "li.item",
+            "fields": [
+                { "name": "title", "selector": "h2 a" },
+                { "name": "price", "selector": ".price" },
+                { "name": "text", "selector": ".text" },
+                { "name": "link", "type": "Link", "selector": "h2 a" },
+            ],
+            "pagination": { "nextSelector": "a[rel=next]", "maxPages": PAGES_OF_A_HOST },
+        })
+        .to_string()
+    }
+
+    fn host(&self, number: usize) -> String {
+        format!("127.0.0.{}:{}", 2 + number, self.site.port)
+    }
+
+    fn script(&self, script: &str, pages: usize) -> Command {
+        let mut command = self.peers.command("python");
+        command
+            .args([script, &pages.to_string(), &CONCURRENCY.to_string()])
+            .args((0..HOSTS).map(|number| format!("http://{}/p/{{}}", self.host(number))))
+            .env("PEER_DATABASE_URL", &self.peer_url);
+        command
+    }
+
+    /// What a peer's process costs that fetches nothing.
+    async fn idle_cost(&self, script: &str) -> Result<Duration> {
+        let sample = self.play(script, 0).await?;
+        Ok(sample.cpu.get("peer").copied().unwrap_or_default())
+    }
+
+    async fn play(&self, script: &str, pages: usize) -> Result<Sample> {
+        let played = self.stage.peer("peer", &self.script(script, pages))?;
+        let cast = self.stage.cast().with("peer", played.id());
+        let watch = cast.watch_started(&["peer"]);
+        wait_until("the peer has ended", async || Ok(played.has_ended())).await?;
+        Ok(watch.end(u32::try_from(pages)?))
+    }
+
+    async fn read(&self) -> Result<Sample> {
+        let sample = self.play("peer_http.py", PAGES).await?;
+        let (told, expected) = (self.stage.output("peer"), format!("{PAGES} {}", PAGES * RECORDS));
+        ensure!(told.trim() == expected, "{told:?} instead of {expected:?}");
+        Ok(sample)
+    }
+
+    async fn crawl(&self) -> Result<Sample> {
+        let count = "SELECT count(*) FROM records";
+        let before = self.stage.number(&self.peer_database, count)?;
+        let sample = self.play("peer_scrapy.py", PAGES).await?;
+        let records = self.stage.number(&self.peer_database, count)? - before;
+        let expected = (PAGES * RECORDS) as u64;
+        ensure!(
+            records == expected,
+            "Scrapy stored {records} of {expected}: {}",
+            self.stage.output("peer")
+        );
+        Ok(sample)
+    }
+}
