@@ -54,12 +54,15 @@ pub struct Link {
     around: Surroundings,
 }
 
+/// Whether a task that a ledger knows exists, where the watches can tell.
+pub type Exists = Box<dyn Fn(&KnownTask) -> Option<bool> + Send + Sync>;
+
 /// What a link needs to know of the rest.
 pub struct Surroundings {
     /// Whether a change is news. What comes about unknown tasks is dropped: the answer to a task's first upsert holds its newest run.
     pub wants: Box<dyn Fn(&Change) -> bool + Send + Sync>,
     /// Whether a task that the ledger knows exists, where the watches can tell.
-    pub exists: Box<dyn Fn(&KnownTask) -> Option<bool> + Send + Sync>,
+    pub exists: Exists,
     /// Told what happened.
     pub tell: Box<dyn Fn(Notice) + Send + Sync>,
 }

@@ -112,7 +112,9 @@ async fn follow_clusters(tools: Arc<Tools>, mut news: tokio::sync::broadcast::Re
                 let cluster = clusters.get(&place.0, &place.1);
                 let uid = cluster.as_ref().and_then(|cluster| cluster.meta().uid.clone());
                 tools.links.keep_only(&place, uid.as_deref());
-                cluster.iter().for_each(|cluster| link_to(&tools, cluster));
+                if let Some(cluster) = &cluster {
+                    link_to(&tools, cluster);
+                }
                 let now = standing(cluster.as_deref());
                 match standings.insert(place.clone(), now.clone()) {
                     Some(before) if before == now => continue,

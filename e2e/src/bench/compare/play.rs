@@ -92,6 +92,7 @@ pub fn empty_task(host: &str) -> Result<NewTask> {
         spec: serde_json::from_value(spec)?,
         host: host.to_owned(),
         priority: 5,
+        ttl: None,
     })
 }
 
@@ -159,13 +160,13 @@ impl Doer {
 
     async fn claim(&self, wake: &Notify, begun: &mut impl FnMut(&[Claim])) -> Result<()> {
         loop {
-            let ids = self.frontier.take(self.batch).await?;
-            if ids.is_empty() {
+            let taken = self.frontier.take(self.batch).await?;
+            if taken.ids.is_empty() {
                 // Somebody else's word, or nobody's: it looks again.
-                let _ = timeout(IDLE, wake.notified()).await;
+                let _ = timeout(taken.next.unwrap_or(IDLE).min(IDLE), wake.notified()).await;
                 continue;
             }
-            let claims = self.ledger.claim(&ids, "a-worker", LEASE).await?;
+            let claims = self.ledger.claim(&taken.ids, "a-worker", LEASE).await?;
             begun(&claims);
             self.let_go(&claims).await?;
         }
