@@ -18,6 +18,7 @@ use crate::{
     claims::{Claims, jittered},
     failure::Failure,
     robots::{Known, Robots, disallowed, rules::Rules, unavailable},
+    telemetry::Metrics,
 };
 
 /// The longest wait for a host that is waited for in place.
@@ -55,6 +56,7 @@ impl From<Failure> for Stopped {
 pub struct Gate<'a> {
     claims: &'a Claims,
     robots: &'a Robots,
+    metrics: &'a Metrics,
     claim: &'a Claim,
     since: Instant,
     /// Pages that this claim began.
@@ -70,10 +72,11 @@ struct Held {
 
 impl<'a> Gate<'a> {
     /// For a run that was claimed just now.
-    pub fn new(claims: &'a Claims, robots: &'a Robots, claim: &'a Claim) -> Self {
+    pub fn new(claims: &'a Claims, robots: &'a Robots, metrics: &'a Metrics, claim: &'a Claim) -> Self {
         Self {
             claims,
             robots,
+            metrics,
             claim,
             since: Instant::now(),
             pages: 0,
@@ -187,6 +190,7 @@ impl<'a> Gate<'a> {
             match self.claims.begin(visit, before).await {
                 Ok(admission) => {
                     self.held = None;
+                    self.metrics.host_answered(admission);
                     return Ok(admission);
                 }
                 Err(error) if Instant::now() < give_up => {

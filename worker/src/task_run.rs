@@ -87,7 +87,7 @@ async fn work(
     let ending = match claim.spec.compile() {
         Ok(plan) => {
             let history = claims.history(claim).await?;
-            let mut gate = Gate::new(claims, &engines.robots, claim);
+            let mut gate = Gate::new(claims, &engines.robots, &engines.metrics, claim);
             let mut run = Run::new(engines, claims, claim, plan, history);
             let walked = run.pages(&mut gate, stop, &mut spending).await;
             gate.leave().await;

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
-use selextract_platform::telemetry::SECONDS;
+use selextract_platform::{frontier::hosts::Admission, telemetry::SECONDS};
 use selextract_task::Render;
 
 /// How browsers end.
 const BROWSER_ENDS: [&str; 3] = ["retired", "crashed", "hung"];
+/// What hosts answer to a page that wants to begin.
+const HOST_ANSWERS: [&str; 5] = ["start", "later", "unavailable", "full", "give_way"];
 /// What the worker counts; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -17,6 +19,8 @@ pub struct Metrics {
     run_duration: Histogram,
     page_duration: Histogram,
     wait: Histogram,
+    host_turns: IntCounterVec,
+    host_wait: Histogram,
     browser_starts: prometheus::IntCounter,
     browser_ends: IntCounterVec,
 }
@@ -65,6 +69,17 @@ impl Metrics {
                 "selextract_task_wait_seconds",
                 "From the moment when a run could start to its claim.",
             )?,
+            host_turns: counters(
+                registry,
+                "selextract_host_turns_total",
+                "Turns that pages asked for at their hosts, by the answer.",
+                &["answer"],
+            )?,
+            host_wait: seconds(
+                registry,
+                "selextract_host_wait_seconds",
+                "How long a page that had its turn waited for its host in place.",
+            )?,
             browser_starts: registered(
                 registry,
                 prometheus::IntCounter::new("selextract_browser_starts_total", "Browsers that came up.")?,
@@ -83,6 +98,9 @@ impl Metrics {
         }
         for outcome in RunOutcome::ALL {
             metrics.runs.with_label_values(&[outcome.label()]);
+        }
+        for answer in HOST_ANSWERS {
+            metrics.host_turns.with_label_values(&[answer]);
         }
         for reason in BROWSER_ENDS {
             metrics.browser_ends.with_label_values(&[reason]);
@@ -114,6 +132,20 @@ impl Metrics {
         };
         self.pages.with_label_values(&[engine, outcome]).inc();
         self.page_duration.observe(after.as_secs_f64());
+    }
+
+    pub(crate) fn host_answered(&self, admission: Admission) {
+        let answer = match admission {
+            Admission::Start(wait) => {
+                self.host_wait.observe(wait.as_secs_f64());
+                "start"
+            }
+            Admission::Later(_) => "later",
+            Admission::Unavailable(_) => "unavailable",
+            Admission::Full => "full",
+            Admission::GiveWay => "give_way",
+        };
+        self.host_turns.with_label_values(&[answer]).inc();
     }
 
     pub(crate) fn browser_started(&self) {
