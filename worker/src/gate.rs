@@ -95,8 +95,9 @@ impl<'a> Gate<'a> {
             if let Some(rule) = rules.objection(url) {
                 return Err(Stopped::Failed(disallowed(url, &rule)));
             }
-            if !has_turn {
-                let delay = own.max(rules.crawl_delay.unwrap_or_default());
+            let delay = own.max(rules.crawl_delay.unwrap_or_default());
+            // A turn that was taken without knowing of the site's delay is too short for it.
+            if !has_turn || delay > own {
                 self.turn(url, delay, plan, stop).await?;
             }
         } else {
