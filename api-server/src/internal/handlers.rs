@@ -52,6 +52,10 @@ pub struct ChangesParams {
 }
 
 /// An item after its spec was compiled.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are accepted, and a batch of them is short-lived"
+)]
 enum Checked {
     Accepted(CheckedUpsert),
     Refused(UpsertAnswer),

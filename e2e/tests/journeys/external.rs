@@ -16,7 +16,7 @@ use crate::{
 const HOST: &str = "legacy-db.journey-external.svc.cluster.local";
 
 /// PostgreSQL as somebody else might run it: TLS with a certificate of an authority of its own, passwords by SCRAM.
-const SERVER: &str = r#"
+const SERVER: &str = r"
 apiVersion: v1
 kind: Service
 metadata: {name: legacy-db, namespace: NAMESPACE}
@@ -55,7 +55,7 @@ spec:
     - {name: tls, secret: {secretName: legacy-db-tls, defaultMode: 0440}}
     - {name: data, emptyDir: {}}
     - {name: tmp, emptyDir: {}}
-"#;
+";
 
 const SHOP: &str = "
 apiVersion: selextract.io/v1alpha1
@@ -118,9 +118,9 @@ async fn a_platform_on_an_external_database_works_says_what_breaks_it_and_recove
     world.leave()
 }
 
-/// What the condition DatabaseReady says when it is False for this reason.
-async fn told(world: &World, word: &str) -> Result<String> {
-    let told = condition(world, "selextractcluster/shop", "DatabaseReady", word).await?;
+/// What the condition `DatabaseReady` says when it is False for this reason.
+async fn told(world: &World, reason: &str) -> Result<String> {
+    let told = condition(world, "selextractcluster/shop", "DatabaseReady", reason).await?;
     assert_eq!(
         (&told["status"], &told["reason"]),
         (&json!("False"), &json!("CheckFailed")),
