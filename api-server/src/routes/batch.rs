@@ -152,7 +152,10 @@ mod tests {
             .iter()
             .map(|e| e["field"].as_str().unwrap())
             .collect();
-        assert_eq!(fields, ["tasks[1].colour", "tasks[1]", "tasks[2]"]);
+        assert_eq!(
+            fields,
+            ["tasks[1].colour", "tasks[1].url", "tasks[1].fields", "tasks[2]"]
+        );
         let many = vec![json!({ "url": "x", "fields": [] }); 200];
         let many = serde_json::to_value(read(&body(&json!({ "tasks": many }))).unwrap_err()).unwrap();
         assert_eq!(many["errors"].as_array().unwrap().len(), MAX_ERRORS);
