@@ -70,6 +70,12 @@ compare: ## Our programs beside their peers, by CPU for a unit of work; by hand 
 	@cargo build --locked --release --workspace --bins
 	@$(CARGO_TARGET_DIR)/release/selextract-bench compare --programs $(CARGO_TARGET_DIR)/release $(ARGS)
 
+.PHONY: soak-browser
+soak-browser: ## A thousand pages in Chromium of which fifty crash or hang; five minutes, by hand
+	command -v chromium-headless-shell >/dev/null || apt-get install --yes --quiet --no-install-recommends chromium-headless-shell
+	SELEXTRACT_TEST_CHROMIUM=$$(command -v chromium-headless-shell) \
+	cargo test --locked --workspace --test browser -- --ignored --nocapture
+
 .PHONY: images
 images: tool ## Builds the programs and the images, and prints their tag
 	@$(tool) tools >/dev/null
