@@ -52,6 +52,12 @@ impl Failure {
         }
     }
 
+    /// A page took longer than it may.
+    pub fn late(allowed: Duration) -> Self {
+        let allowed = selextract_task::Duration::from_millis(u64::try_from(allowed.as_millis()).unwrap_or(u64::MAX));
+        Self::retryable("Timeout", format!("the page took longer than {allowed}"))
+    }
+
     /// The same, with what it says about the host.
     #[must_use]
     pub fn blaming(self, blames: Blame) -> Self {

@@ -1,6 +1,9 @@
 //! Previews: one page, read at once for a caller who waits, and stored nowhere. One at a time, beside the runs.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use selextract_platform::previews::{Answer, LONGEST, PreviewError, Previews, Request};
 use selextract_task::{Plan, Render, feed::RunError};
@@ -10,11 +13,11 @@ use url::Url;
 
 use crate::{
     claims::jittered,
-    extract::{Document, Extracted, extract},
+    extract::Extracted,
     failure::Failure,
     fetch::{self, Page, browser::Session, http::Trip},
     robots::{Known, disallowed, unavailable},
-    task_run::Engines,
+    task_run::{Engines, read_page},
 };
 
 /// Records of an answer.
@@ -96,24 +99,9 @@ async fn page(engines: &Engines, request: &Request, left: Duration) -> Result<(U
     let allowed = plan.timeout.min(left);
     let deadline = Instant::now() + allowed;
     let fetched = timeout(allowed, fetch(engines, &plan, allowed)).await;
-    let late = |_| {
-        let allowed = selextract_task::Duration::from_millis(u64::try_from(allowed.as_millis()).unwrap_or(u64::MAX));
-        Failure::retryable("Timeout", format!("the page took longer than {allowed}"))
-    };
-    let page = fetched.map_err(late)??;
-    let url = page.url.clone();
-    let extraction = tokio::task::spawn_blocking(move || {
-        let document = Document {
-            url: &page.url,
-            content: page.content,
-            text: &page.text,
-        };
-        extract(&plan, document, deadline)
-    });
-    let extracted = extraction
-        .await
-        .map_err(|_| Failure::permanent("Extraction", "the page cannot be read"))??;
-    Ok((url, extracted))
+    let page = fetched.map_err(|_| Failure::late(allowed))??;
+    let (page, extracted) = read_page(Arc::new(plan), page, deadline).await?;
+    Ok((page.url, extracted))
 }
 
 async fn fetch(engines: &Engines, plan: &Plan, allowed: Duration) -> Result<Page, Failure> {

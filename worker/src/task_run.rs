@@ -49,6 +49,27 @@ pub struct Engines {
     pub metrics: Metrics,
 }
 
+/// Extracts off the runtime; the page comes back without its text.
+pub(crate) async fn read_page(plan: Arc<Plan>, page: Page, deadline: Instant) -> Result<(Page, Extracted), Failure> {
+    let (url, content, text) = (page.url.clone(), page.content, page.text);
+    let extraction = tokio::task::spawn_blocking(move || {
+        let document = Document {
+            url: &url,
+            content,
+            text: &text,
+        };
+        extract(&plan, document, deadline)
+    });
+    let extracted = extraction
+        .await
+        .map_err(|_| Failure::permanent("Extraction", "the page cannot be read"))??;
+    let page = Page {
+        text: String::new(),
+        ..page
+    };
+    Ok((page, extracted))
+}
+
 /// When a run is to be let go before its end.
 #[derive(Clone, Debug, Default)]
 pub struct Signals {
@@ -249,38 +270,14 @@ impl<'a> Run<'a> {
         let left = self.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
         let allowed = self.plan.timeout.min(left.unwrap_or(Duration::MAX));
         let deadline = Instant::now() + allowed;
-        let late = |_: Elapsed| {
-            let allowed =
-                selextract_task::Duration::from_millis(u64::try_from(allowed.as_millis()).unwrap_or(u64::MAX));
-            Failure::retryable("Timeout", format!("the page took longer than {allowed}")).blaming(Blame::Host)
-        };
+        let late = |_: Elapsed| Failure::late(allowed).blaming(Blame::Host);
         let fetched = timeout(allowed, self.fetch(url, gate, stop, spending)).await;
         if let Some(session) = &self.session {
             spending.charge_browser(session.cpu());
         }
         let page = fetched.map_err(late)??;
         spending.bytes += page.bytes;
-        let plan = Arc::clone(&self.plan);
-        let (url, content, text) = (page.url.clone(), page.content, page.text);
-        let extraction = tokio::task::spawn_blocking(move || {
-            let document = Document {
-                url: &url,
-                content,
-                text: &text,
-            };
-            extract(&plan, document, deadline)
-        });
-        let extracted = extraction
-            .await
-            .map_err(|_| Failure::permanent("Extraction", "the page cannot be read"))?
-            .map_err(Failure::from)?;
-        Ok((
-            Page {
-                text: String::new(),
-                ..page
-            },
-            extracted,
-        ))
+        Ok(read_page(Arc::clone(&self.plan), page, deadline).await?)
     }
 
     async fn fetch(
