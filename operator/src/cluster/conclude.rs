@@ -17,6 +17,7 @@ use snafu::ResultExt;
 use super::{
     Tools,
     dereference::{self, Observed, SandboxNodes},
+    migration,
     objects::{self, Key, Live},
     pods,
     reconcile::{ClusterError, Pursued, StatusSnafu},
@@ -35,7 +36,6 @@ use crate::{
 const UNSETTLED: Duration = Duration::from_secs(15);
 /// Ready, but nodes may still get the label of the seccomp profile.
 const WITHOUT_SANDBOX: Duration = Duration::from_mins(1);
-
 /// Ready, but the Secret of an external database is the user's: it changes, and Secrets are never watched.
 const WITH_EXTERNAL_SECRET: Duration = Duration::from_mins(1);
 
@@ -103,12 +103,6 @@ fn next_look(cluster: &SelextractCluster, status: &SelextractClusterStatus) -> D
     }
 }
 
-/// The migration Job of this spec.
-fn migration(children: &[(Stage, Child)]) -> Option<&Child> {
-    let of_stage = children.iter().filter(|(stage, _)| *stage == Stage::Migration);
-    of_stage.map(|(_, child)| child).find(|child| child.kind() == "Job")
-}
-
 fn pods_of<'a>(job: &'a Child, observed: &'a Observed) -> impl Iterator<Item = &'a Pod> {
     let name = |pod: &&Pod| pod.labels().get("batch.kubernetes.io/job-name").map(String::as_str) == Some(job.name());
     observed.pods.iter().filter(name)
@@ -116,7 +110,7 @@ fn pods_of<'a>(job: &'a Child, observed: &'a Observed) -> impl Iterator<Item = &
 
 /// The last words of a failing migration: a Job that is given up, or one that failed and tries again.
 fn migration_failure(children: &[(Stage, Child)], observed: &Observed) -> Option<String> {
-    let job = migration(children)?;
+    let job = migration::job(children)?;
     let live = observed.live.get(&Key {
         kind: "Job".to_owned(),
         name: job.name().to_owned(),
@@ -131,7 +125,7 @@ fn migration_failure(children: &[(Stage, Child)], observed: &Observed) -> Option
 
 /// What the migration Job, which talks to the database whoever runs it, said of the server.
 fn server_version(children: &[(Stage, Child)], observed: &Observed) -> Option<String> {
-    pods::last_report(pods_of(migration(children)?, observed))
+    pods::last_report(pods_of(migration::job(children)?, observed))
 }
 
 async fn fetch_status(cluster: &SelextractCluster, tools: &Tools) -> Result<SelextractClusterStatus, ClusterError> {

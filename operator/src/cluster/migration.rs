@@ -1,4 +1,4 @@
-//! When a migration Job that ended runs again. Pure.
+//! The migration Job of a spec, and when one that ended runs again. Pure.
 //!
 //! The Job changes nothing where nothing is to be changed. One that gave up must find the database that has come back; and with an external
 //! database it is the only one that can tell why the programs lost it.
@@ -7,11 +7,18 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::workload::{self, Progress};
+use crate::build::{Child, Stage};
 
 /// From the end of a Job that gave up to the next.
 const AFTER_FAILURE: SignedDuration = SignedDuration::from_mins(1);
 /// How long the programs are given to come back by themselves.
 const AFTER_LOSS: SignedDuration = SignedDuration::from_secs(30);
+
+/// The migration Job among what should exist.
+pub fn job(children: &[(Stage, Child)]) -> Option<&Child> {
+    let of_stage = children.iter().filter(|(stage, _)| *stage == Stage::Migration);
+    of_stage.map(|(_, child)| child).find(|child| child.kind() == "Job")
+}
 
 /// Whether a Job is to run again: it gave up a while ago, or the API, where it is given, stopped to be available after the Job had succeeded.
 pub fn is_to_run_again(job: &Value, api: Option<&Value>, now: Timestamp) -> bool {

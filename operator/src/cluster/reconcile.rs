@@ -291,14 +291,10 @@ async fn run_migration_again(
     children: &[(Stage, Child)],
     live: &mut Live,
 ) -> Result<(), ClusterError> {
-    let key_of = |child: &Child| Key {
-        kind: child.kind().to_owned(),
-        name: child.name().to_owned(),
-    };
-    let job = children
-        .iter()
-        .map(|(_, child)| key_of(child))
-        .find(|key| key.kind == "Job");
+    let job = migration::job(children).map(|job| Key {
+        kind: job.kind().to_owned(),
+        name: job.name().to_owned(),
+    });
     let api = Key {
         kind: "Deployment".to_owned(),
         name: Names::new(validated).component(Component::Api),
