@@ -140,6 +140,17 @@ impl World {
             .output()
     }
 
+    /// The operator's pods.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub fn operator_pods(&self) -> Result<Vec<Value>> {
+        let label = "app.kubernetes.io/component=operator";
+        let mut list: Value =
+            serde_json::from_str(&self.kubectl_of_operator(&["get", "pods", "-l", label, "-o", "json"])?)?;
+        Ok(list["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
+    }
+
     /// Installs one of our charts; what helm printed. `NAMESPACE` and `TAG` in a setting stand for this journey's.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use selextract_e2e::world::World;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::platform::shared;
 
@@ -109,17 +109,8 @@ fn holder(world: &World) -> Result<String> {
 
 /// The names of the operator's pods that are not going.
 fn pods(world: &World) -> Result<Vec<String>> {
-    let list = world.kubectl_of_operator(&[
-        "get",
-        "pods",
-        "-l",
-        "app.kubernetes.io/component=operator",
-        "-o",
-        "json",
-    ])?;
-    let list: Value = serde_json::from_str(&list)?;
-    let items = list["items"].as_array().cloned().unwrap_or_default();
-    Ok(items
+    let pods = world.operator_pods()?;
+    Ok(pods
         .iter()
         .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
         .filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned))

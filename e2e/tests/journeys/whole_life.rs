@@ -153,16 +153,10 @@ struct OperatorPod {
 }
 
 fn operator_pod(world: &World) -> Result<Option<OperatorPod>> {
-    let list = world.kubectl_of_operator(&[
-        "get",
-        "pods",
-        "-l",
-        "app.kubernetes.io/component=operator",
-        "-o",
-        "json",
-    ])?;
-    let list: Value = serde_json::from_str(&list)?;
-    let pod = &list["items"][0];
+    let pods = world.operator_pods()?;
+    let Some(pod) = pods.first() else {
+        return Ok(None);
+    };
     let container = &pod["status"]["containerStatuses"][0];
     let name = pod["metadata"]["name"].as_str().map(str::to_owned);
     Ok(name
