@@ -59,22 +59,6 @@ pub struct Waiting {
     pub until: Option<Timestamp>,
 }
 
-impl Reason {
-    /// As the API and conditions write it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "Queued",
-            Self::DomainLimited => "DomainLimited",
-            Self::HostUnavailable => "HostUnavailable",
-            Self::QuotaExceeded => "QuotaExceeded",
-            Self::NoWorker => "NoWorker",
-            Self::Paused => "Paused",
-            Self::Scheduled => "Scheduled",
-            Self::RetryBackoff => "RetryBackoff",
-        }
-    }
-}
-
 /// The reason that holds longest where several do: what a person decided, then the clock, then what is used up, then who is missing.
 pub fn explain(facts: &Facts<'_>, now: Timestamp) -> Waiting {
     let of = |reason, until| Waiting { reason, until };
