@@ -117,6 +117,8 @@ mod tests {
             queued_limit: 10,
             pages_today: 100,
             pages_limit: 100,
+            artifact_bytes: 0,
+            artifact_limit: 1,
             held_until: None,
         };
         assert_eq!(held(&free), None, "the keeper has not held him yet");

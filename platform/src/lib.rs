@@ -2,11 +2,13 @@
 //!
 //! The only crate with SQL and Redis commands. Knows no HTTP handler and no browser.
 
+pub mod artifacts;
 pub mod bootstrap;
 pub mod cache;
 pub mod frontier;
 mod gather;
 pub mod ledger;
+pub mod objects;
 pub mod previews;
 pub mod telemetry;
 pub mod waiting;

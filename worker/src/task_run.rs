@@ -347,6 +347,7 @@ impl<'a> Run<'a> {
             next_url: next.map(Url::to_string),
             records: extracted.records,
             warnings: i32::try_from(extracted.left_out).unwrap_or(i32::MAX),
+            artifacts: Vec::new(),
         };
         let committed = self.claims.commit(self.claim, &page).await?;
         self.pages += 1;

@@ -410,6 +410,7 @@ async fn a_worker_that_dies_loses_nothing_and_its_late_writes_change_nothing() {
             .map(|k| json!({ "t": format!("{number}.{k}") }).as_object().unwrap().clone())
             .collect(),
         warnings: 0,
+        artifacts: Vec::new(),
     };
     let lease = Duration::from_millis(500);
     bench

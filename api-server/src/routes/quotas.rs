@@ -38,6 +38,10 @@ pub struct SetQuotas {
     #[serde(default)]
     #[schema(minimum = 0)]
     pages_per_day: Option<i64>,
+    /// Bytes of artifacts; what does not fit is left out, and the run goes on. What the cluster's spec says without it.
+    #[serde(default)]
+    #[schema(minimum = 0)]
+    artifact_bytes: Option<i64>,
 }
 
 /// One quota.
@@ -59,6 +63,8 @@ pub struct QuotasView {
     queued: Quota,
     /// Pages of the runs that ended today (UTC).
     pages_per_day: Quota,
+    /// Bytes of artifacts.
+    artifact_bytes: Quota,
 }
 
 /// What the caller may use and uses.
@@ -103,6 +109,7 @@ impl SetQuotas {
             ("running", self.running.map(i64::from)),
             ("queued", self.queued),
             ("pages_per_day", self.pages_per_day),
+            ("artifact_bytes", self.artifact_bytes),
         ];
         let negative = given
             .into_iter()
@@ -117,6 +124,7 @@ impl SetQuotas {
             running: self.running,
             queued: self.queued,
             pages_per_day: self.pages_per_day,
+            artifact_bytes: self.artifact_bytes,
         })
     }
 }
@@ -128,6 +136,7 @@ impl From<Usage> for QuotasView {
             running: quota(usage.running, usage.running_limit.map(i64::from)),
             queued: quota(usage.queued, Some(usage.queued_limit)),
             pages_per_day: quota(usage.pages_today, Some(usage.pages_limit)),
+            artifact_bytes: quota(usage.artifact_bytes, Some(usage.artifact_limit)),
         }
     }
 }

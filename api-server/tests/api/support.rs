@@ -208,6 +208,7 @@ impl Api {
                 .map(|record| record.as_object().unwrap().clone())
                 .collect(),
             warnings: 0,
+            artifacts: Vec::new(),
         };
         ledger
             .commit_page(claims[0].lease(), &page, lease)

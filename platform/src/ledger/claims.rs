@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Ledger, LedgerError, TaskId, UserId,
+    artifacts::NewArtifact,
     error::DatabaseSnafu,
     leased::{EndRow, PageRow},
     pages,
@@ -84,6 +85,8 @@ pub struct NewPage {
     pub records: Vec<Record>,
     /// Records left out for a missing required field.
     pub warnings: i32,
+    /// What is kept beside the records; seen with the page or not at all.
+    pub artifacts: Vec<NewArtifact>,
 }
 
 /// How a claim ends.
@@ -189,6 +192,7 @@ impl Ledger {
     }
 
     /// Commits a page and its records under the lease, and extends it, with other pages that come at the same time. A page commits once, whoever tries how often.
+    /// One with artifacts commits by itself, after their contents were written.
     pub async fn commit_page(
         &self,
         held: Lease,
@@ -196,7 +200,7 @@ impl Ledger {
         lease: Duration,
     ) -> Result<Result<Renewed, Fenced>, LedgerError> {
         let stored = pages::encode(&page.records)?;
-        self.commit_together(PageRow {
+        let row = PageRow {
             held,
             number: page.number,
             url: page.url.clone(),
@@ -206,8 +210,11 @@ impl Ledger {
             compressed: stored.compressed,
             records: stored.bytes,
             lease_seconds: lease.as_secs_f64(),
-        })
-        .await
+        };
+        if page.artifacts.is_empty() {
+            return self.commit_together(row).await;
+        }
+        self.commit_with_artifacts(row, &page.artifacts).await
     }
 
     /// Ends a claim and adds the compute units that it used, with other claims that end at the same time. What waits again is given back, to

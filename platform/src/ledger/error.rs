@@ -2,6 +2,8 @@
 
 use snafu::Snafu;
 
+use crate::objects::ObjectError;
+
 /// Why the ledger did not do what was asked.
 #[derive(Debug, Snafu)]
 #[snafu(visibility(pub(crate)))]
@@ -42,6 +44,12 @@ pub enum LedgerError {
         /// Why.
         message: String,
     },
+    /// The object store did not do it.
+    #[snafu(display("{source}"))]
+    Object {
+        /// What happened.
+        source: ObjectError,
+    },
     /// The same `Idempotency-Key` came with another body.
     #[snafu(display("the Idempotency-Key was used with another body"))]
     IdempotencyConflict,
@@ -69,6 +77,7 @@ impl LedgerError {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Database { source, .. } => is_unavailable(source),
+            Self::Object { source } => !source.is_missing(),
             _ => false,
         }
     }

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use snafu::{IntoError, ResultExt};
-use sqlx::{FromRow, PgPool};
+use sqlx::{FromRow, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::{
@@ -109,7 +109,11 @@ struct Ended {
     entry: EntryRow,
 }
 
-async fn commit(pool: &PgPool, rows: Vec<Arc<PageRow>>) -> Result<Vec<Result<Renewed, Fenced>>, sqlx::Error> {
+/// Commits pages in one statement.
+pub(super) async fn commit(
+    database: impl PgExecutor<'_>,
+    rows: Vec<Arc<PageRow>>,
+) -> Result<Vec<Result<Renewed, Fenced>>, sqlx::Error> {
     let sorted = sorted(&rows, |row| row.held);
     let written: Vec<Written> = sqlx::query_as(
         "WITH new AS (
@@ -140,7 +144,7 @@ async fn commit(pool: &PgPool, rows: Vec<Arc<PageRow>>) -> Result<Vec<Result<Ren
     .bind(column(&sorted, |row| row.compressed))
     .bind(column(&sorted, |row| row.records.as_slice()))
     .bind(column(&sorted, |row| row.lease_seconds))
-    .fetch_all(pool)
+    .fetch_all(database)
     .await?;
     let mut written: HashMap<Uuid, Renewed> = written
         .into_iter()

@@ -4,6 +4,7 @@
 //! set no session state. A [`Ledger`] on a direct connection is needed for [`maintenance`] and partitions alone.
 
 mod accepting;
+pub mod artifacts;
 pub mod batch;
 pub mod changes;
 pub mod claims;
@@ -26,7 +27,7 @@ pub mod users;
 mod waiting;
 pub mod webhooks;
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use snafu::ResultExt;
 use sqlx::{
@@ -39,6 +40,8 @@ pub use error::LedgerError;
 use error::{DatabaseSnafu, UrlSnafu};
 pub use id::{TaskId, UserId};
 use leased::Writes;
+
+use crate::artifacts::ArtifactHome;
 
 /// How to reach a database, and with how many connections.
 #[derive(Clone, Debug)]
@@ -61,6 +64,12 @@ pub struct PoolSettings {
 #[derive(Clone)]
 pub struct Secret(pub String);
 
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("(hidden)")
@@ -73,6 +82,7 @@ pub struct Ledger {
     pub(crate) pool: PgPool,
     accepts: Accepts,
     writes: Writes,
+    pub(crate) artifacts: Arc<ArtifactHome>,
 }
 
 impl Ledger {
@@ -93,8 +103,18 @@ impl Ledger {
         Ok(Self {
             accepts: accepting::gather(pool.clone()),
             writes: leased::gather(pool.clone()),
+            artifacts: Arc::default(),
             pool,
         })
+    }
+
+    /// The same ledger with another home for artifacts than its own database.
+    #[must_use]
+    pub fn with_artifacts(self, home: ArtifactHome) -> Self {
+        Self {
+            artifacts: Arc::new(home),
+            ..self
+        }
     }
 
     /// Whether the database answers.

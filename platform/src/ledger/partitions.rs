@@ -7,10 +7,10 @@ use snafu::ResultExt;
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::{Ledger, LedgerError, error::DatabaseSnafu};
+use super::{Ledger, LedgerError, artifacts, error::DatabaseSnafu};
 
 /// The tables that are partitioned by month.
-const PARTITIONED: [&str; 2] = ["tasks", "pages"];
+const PARTITIONED: [&str; 4] = ["tasks", "pages", "artifacts", "artifact_chunks"];
 /// How long a change of a partition waits for a lock before it gives up until the next time: it stands in everybody's way meanwhile.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 /// The migration and the keeper may both make partitions.
@@ -42,7 +42,9 @@ impl Ledger {
                 }
                 let (from, to) = (month.first_id(), month.plus(1).map_or(Uuid::max(), Month::first_id));
                 for sql in [
-                    format!("CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"),
+                    format!(
+                        "CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)"
+                    ),
                     format!("ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{from}') TO ('{to}')"),
                 ] {
                     sqlx::raw_sql(AssertSqlSafe(sql))
@@ -69,9 +71,10 @@ impl Ledger {
         // By name, as a table that was detached and not dropped yet has no parent any more.
         let found: Vec<(String, Option<bool>)> = sqlx::query_as(
             "SELECT c.relname::text, i.inhdetachpending FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
-             WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND c.relname ~ '^(tasks|pages)_[0-9]{4}_[0-9]{2}$'
+             WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND c.relname ~ $1
              ORDER BY c.relname",
         )
+        .bind(format!("^({})_[0-9]{{4}}_[0-9]{{2}}$", PARTITIONED.join("|")))
         .fetch_all(&self.pool)
         .await
         .context(doing)?;
@@ -110,7 +113,12 @@ impl Ledger {
             let how = if interrupted { "FINALIZE" } else { "CONCURRENTLY" };
             format!("ALTER TABLE {table} DETACH PARTITION {name} {how}")
         });
-        for sql in detach.into_iter().chain([format!("DROP TABLE {name}")]) {
+        let drop = if table == "artifacts" {
+            artifacts::forget(name)
+        } else {
+            format!("DROP TABLE {name}")
+        };
+        for sql in detach.into_iter().chain([drop]) {
             sqlx::raw_sql(AssertSqlSafe(sql))
                 .execute(&self.pool)
                 .await

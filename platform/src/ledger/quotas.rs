@@ -1,7 +1,7 @@
 //! What an owner may use, and what he uses.
 //!
 //! Queued tasks are checked where they are accepted, running ones at the claim, pages by the day: the keeper holds an owner who has read
-//! them until the next day begins (UTC).
+//! them until the next day begins (UTC), bytes of artifacts when one is written: what does not fit is left out, and the run goes on.
 
 use snafu::ResultExt;
 use sqlx::FromRow;
@@ -24,6 +24,8 @@ pub struct Quotas {
     pub queued: Option<i64>,
     /// Pages of runs that ended on a day (UTC); [`DEFAULT_PAGES_PER_DAY`] by default.
     pub pages_per_day: Option<i64>,
+    /// Bytes of artifacts; what the cluster's spec says by default.
+    pub artifact_bytes: Option<i64>,
 }
 
 /// What an owner may use and uses.
@@ -41,6 +43,10 @@ pub struct Usage {
     pub pages_today: i64,
     /// The most of them.
     pub pages_limit: i64,
+    /// Bytes of artifacts, those that are being written included.
+    pub artifact_bytes: i64,
+    /// The most of them.
+    pub artifact_limit: i64,
     /// Milliseconds since the epoch until which his tasks are not begun, as he has read a day's pages.
     pub held_until: Option<i64>,
 }
@@ -58,14 +64,16 @@ impl Ledger {
              )
              SELECT running.count AS running, q.running AS running_limit, greatest(open.count - running.count, 0) AS queued,
                     coalesce(q.queued, $2) AS queued_limit, coalesce(d.pages, 0) AS pages_today, coalesce(q.pages_per_day, $3) AS pages_limit,
+                    coalesce(a.bytes, 0) AS artifact_bytes, coalesce(q.artifact_bytes, $4) AS artifact_limit,
                     (extract(epoch FROM h.until) * 1000)::bigint AS held_until
              FROM running CROSS JOIN open LEFT JOIN owner_quotas q ON q.user_id = $1
                   LEFT JOIN owner_days d ON d.user_id = $1 AND d.day = (now() AT TIME ZONE 'UTC')::date
-                  LEFT JOIN owner_holds h ON h.user_id = $1 AND h.until > now()",
+                  LEFT JOIN owner_holds h ON h.user_id = $1 AND h.until > now() LEFT JOIN artifact_usage a ON a.user_id = $1",
         )
         .bind(owner)
         .bind(DEFAULT_QUEUED)
         .bind(DEFAULT_PAGES_PER_DAY)
+        .bind(self.artifacts.bytes_per_owner)
         .fetch_one(&self.pool)
         .await
         .context(DatabaseSnafu { doing: "reading an owner's usage" })
@@ -74,14 +82,15 @@ impl Ledger {
     /// Sets what an owner may use.
     pub async fn set_quotas(&self, owner: UserId, quotas: Quotas) -> Result<(), LedgerError> {
         sqlx::query(
-            "INSERT INTO owner_quotas (user_id, running, queued, pages_per_day) VALUES ($1, $2, $3, $4)
+            "INSERT INTO owner_quotas (user_id, running, queued, pages_per_day, artifact_bytes) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (user_id) DO UPDATE SET running = excluded.running, queued = excluded.queued,
-                 pages_per_day = excluded.pages_per_day, updated_at = now()",
+                 pages_per_day = excluded.pages_per_day, artifact_bytes = excluded.artifact_bytes, updated_at = now()",
         )
         .bind(owner)
         .bind(quotas.running)
         .bind(quotas.queued)
         .bind(quotas.pages_per_day)
+        .bind(quotas.artifact_bytes)
         .execute(&self.pool)
         .await
         .context(DatabaseSnafu {

@@ -6,6 +6,7 @@
 )]
 
 mod accepting;
+mod artifacts;
 mod bootstrap;
 mod cache;
 mod changes;

@@ -162,6 +162,7 @@ pub fn page(number: i32) -> NewPage {
         next_url: Some(format!("http://site.test/list/{}", number + 1)),
         records: vec![Record::from_iter([("title".to_owned(), number.into())])],
         warnings: 0,
+        artifacts: Vec::new(),
     }
 }
 
