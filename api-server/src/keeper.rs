@@ -46,6 +46,8 @@ const TURN: Duration = Duration::from_secs(1);
 const REFILL: Duration = Duration::from_secs(1);
 /// Removing runs whose time is over.
 const EXPIRY: Duration = Duration::from_mins(1);
+/// Removing what artifacts left behind.
+const REMOVALS: Duration = Duration::from_secs(10);
 /// Partitions, retention and purging.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
 /// After this long without a finished turn the keeper is not well, and is restarted by its liveness probe.
@@ -63,6 +65,8 @@ struct Keeper {
     deliveries: Option<Arc<Deliveries>>,
     /// Goes on beside the turns: a receiver may be slow.
     sending: Option<JoinHandle<()>>,
+    /// And so may the artifact store.
+    removing: Option<JoinHandle<()>>,
 }
 
 /// When each loop is due next.
@@ -70,6 +74,7 @@ struct Due {
     refill: Instant,
     sweep: Instant,
     expiry: Instant,
+    removals: Instant,
     housekeeping: Instant,
 }
 
@@ -101,7 +106,8 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
         acquire_timeout: Duration::from_secs(5),
         max_lifetime: Duration::from_hours(1),
         application_name: "selextract-keeper",
-    })?;
+    })?
+    .with_artifacts(settings.artifacts.home()?);
     let now = Instant::now();
     let keeper = Keeper {
         frontier: Frontier::connect_lazy(&Secret(settings.redis_queue_url.clone()))?,
@@ -110,11 +116,13 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
             refill: now,
             sweep: now,
             expiry: now,
+            removals: now,
             housekeeping: now,
         },
         refill_from: None,
         deliveries: deliveries(&settings)?,
         sending: None,
+        removing: None,
         settings,
         ledger,
         health,
@@ -135,9 +143,9 @@ impl Keeper {
                 _ = turns.tick() => epoch = self.turn(epoch).await,
             }
         }
-        if let Some(sending) = self.sending.take() {
-            // What it was sending is taken again when its lease ends.
-            sending.abort();
+        for beside in [self.sending.take(), self.removing.take()].into_iter().flatten() {
+            // What it was doing is taken up again: by the delivery's lease, or when the removal is due next.
+            beside.abort();
         }
         if let Some(epoch) = epoch
             && let Err(error) = self.ledger.drop_keeper_lease(epoch).await
@@ -180,6 +188,7 @@ impl Keeper {
             tell("Removing runs whose time is over", more.map(drop));
         }
         self.send_deliveries();
+        self.remove_artifacts(now);
         let started = self.ledger.tick_schedules(Timestamp::now()).await;
         let mut some_due = started.as_ref().is_ok_and(|started| *started > 0);
         tell("Starting scheduled runs", started.map(drop).map_err(Into::into));
@@ -208,6 +217,19 @@ impl Keeper {
                 "Telling webhooks",
                 deliveries.send_due(&ledger).await.map(drop).map_err(Into::into),
             );
+        }));
+    }
+
+    /// Removes contents that nothing refers to, unless the round before still does.
+    fn remove_artifacts(&mut self, now: Instant) {
+        let busy = self.removing.as_ref().is_some_and(|removing| !removing.is_finished());
+        if busy || now < self.due.removals {
+            return;
+        }
+        self.due.removals = now + REMOVALS;
+        let ledger = self.ledger.clone();
+        self.removing = Some(tokio::spawn(async move {
+            tell("Removing artifacts", remove_artifacts(&ledger).await);
         }));
     }
 
@@ -252,6 +274,23 @@ impl Keeper {
         }
         self.ledger.purge().await?;
         Ok(())
+    }
+}
+
+/// Until nothing is due: a month's objects are many rounds.
+async fn remove_artifacts(ledger: &Ledger) -> Result<()> {
+    while ledger.remove_abandoned_uploads().await? > 0 {}
+    loop {
+        let removed = ledger.remove_objects().await?;
+        if removed.left > 0 {
+            warn!(
+                left = removed.left,
+                "Objects of artifacts that are gone could not be removed; it is tried again."
+            );
+        }
+        if removed.gone == 0 {
+            return Ok(());
+        }
     }
 }
 

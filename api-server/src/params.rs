@@ -17,6 +17,10 @@ pub struct Params<T>(pub T);
 #[derive(Clone, Copy, Debug)]
 pub struct Id(pub Uuid);
 
+/// The `{id}` and the `{artifact}` of a path. What is not a UUID is not there.
+#[derive(Clone, Copy, Debug)]
+pub struct InTask(pub Uuid, pub Uuid);
+
 /// The `{uid}` of a path.
 #[derive(Clone, Debug)]
 pub struct Uid(pub String);
@@ -37,6 +41,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let id = segment(parts, state, "id").await?;
         Uuid::try_parse(&id).map(Self).map_err(|_| Problem::not_found())
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InTask {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Id(id) = Id::from_request_parts(parts, state).await?;
+        let artifact = segment(parts, state, "artifact").await?;
+        let artifact = Uuid::try_parse(&artifact).map_err(|_| Problem::not_found())?;
+        Ok(Self(id, artifact))
     }
 }
 

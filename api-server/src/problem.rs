@@ -94,6 +94,8 @@ kinds! {
     conflict = CONFLICT, "conflict", "The request does not fit the state of the resource";
     /// The body is larger than the limit.
     too_large = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
+    /// The content has no such part.
+    range_not_satisfiable = RANGE_NOT_SATISFIABLE, "range-not-satisfiable", "The content has no such part";
     /// The body is not declared as JSON.
     unsupported_media_type = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be application/json";
     /// The body is JSON, and something in it is wrong.
@@ -217,7 +219,11 @@ impl From<LedgerError> for Problem {
     fn from(error: LedgerError) -> Self {
         if error.is_unavailable() {
             tracing::warn!(%error, "The ledger is not available.");
-            return Self::unavailable().detail("the database is busy or not reachable; come back in a moment");
+            let what = match error {
+                LedgerError::Object { .. } => "the artifact store does not answer",
+                _ => "the database is busy or not reachable",
+            };
+            return Self::unavailable().detail(format!("{what}; come back in a moment"));
         }
         tracing::error!(%error, "The ledger failed.");
         Self::internal()

@@ -24,8 +24,8 @@ use crate::{
     openapi,
     problem::Problem,
     routes::{
-        api_keys, auth, batch, dead_letters, events, health, insight, preview, quotas, results, run_control, schedules,
-        tasks, users, webhooks,
+        api_keys, artifacts, auth, batch, dead_letters, events, health, insight, preview, quotas, results, run_control,
+        schedules, tasks, users, webhooks,
     },
     state::AppState,
 };
@@ -60,6 +60,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(dead_letters::causes))
         .routes(routes!(dead_letters::replay))
         .routes(routes!(results::results))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::get))
         .routes(routes!(events::events))
         .routes(routes!(quotas::get, quotas::set))
         .routes(routes!(webhooks::create, webhooks::list))

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
-use selextract_platform::cache::Limit;
+use selextract_platform::{artifacts::ArtifactSettings, cache::Limit};
 use selextract_task::Duration;
 use snafu::{OptionExt, Snafu};
 
@@ -49,6 +49,9 @@ pub struct Settings {
     /// How much a client may send.
     #[command(flatten)]
     pub limits: Limits,
+    /// Where artifacts are kept.
+    #[command(flatten)]
+    pub artifacts: ArtifactSettings,
     /// The internal listener.
     #[command(flatten)]
     pub internal: Internal,

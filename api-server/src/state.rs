@@ -173,7 +173,7 @@ impl Connections {
             application_name: "selextract-api",
         };
         Ok(Self {
-            ledger: Ledger::connect_lazy(&pool(&secrets.database_url))?,
+            ledger: Ledger::connect_lazy(&pool(&secrets.database_url))?.with_artifacts(settings.artifacts.home()?),
             replica: Ledger::connect_lazy(&pool(&secrets.database_read_url))?,
             frontier: Frontier::connect_lazy(&Secret(secrets.redis_queue_url.clone()))?,
             previews: Previews::connect_lazy(&Secret(secrets.redis_queue_url.clone()))?,

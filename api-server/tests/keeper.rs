@@ -22,6 +22,7 @@ use selextract_api_server::{
     sealed::Seal,
 };
 use selextract_platform::{
+    artifacts::ArtifactSettings,
     bootstrap,
     frontier::Frontier,
     ledger::{
@@ -32,7 +33,8 @@ use selextract_task::{
     TaskSpec,
     feed::{OnChange, RunError, Schedule, Upsert},
 };
-use selextract_test_services::{Database, start};
+use selextract_test_services::{Database, ObjectStore, PASSWORD, start};
+use sqlx::Connection;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -101,6 +103,7 @@ impl Platform {
             sweep_interval: "1s".parse().unwrap(),
             retention: "90d".parse().unwrap(),
             partitions_ahead: 3,
+            artifacts: ArtifactSettings::default(),
         };
         change(&mut settings);
         let end = CancellationToken::new();
@@ -389,5 +392,37 @@ async fn without_redis_the_keeper_still_makes_partitions_and_takes_leases_back()
     .await;
     let months = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tasks'::regclass";
     assert_eq!(platform.sql(months), "4");
+    keeper.end().await;
+}
+
+#[tokio::test]
+async fn the_keeper_removes_objects_that_nothing_refers_to() {
+    let platform = Platform::new().await;
+    let store = ObjectStore::start(None).unwrap();
+    let artifacts = ArtifactSettings {
+        s3_bucket: Some(ObjectStore::BUCKET.to_owned()),
+        s3_endpoint: Some(store.endpoint()),
+        s3_force_path_style: true,
+        s3_access_key_id: Some(Secret(ObjectStore::ACCESS_KEY_ID.to_owned())),
+        s3_secret_access_key: Some(Secret(PASSWORD.to_owned())),
+        ..ArtifactSettings::default()
+    };
+    let mut orphan = sqlx::PgConnection::connect(&platform.database.direct_url)
+        .await
+        .unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO artifact_removals (object) VALUES ('selextract/a');
+         INSERT INTO artifact_uploads VALUES (gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 1, 'selextract/b', now() - interval '1 day')",
+    )
+    .execute(&mut orphan)
+    .await
+    .unwrap();
+    let keeper = platform.keeper_with("a", |settings| settings.artifacts = artifacts);
+    wait_for("the outbox to be empty", async || {
+        let left = "SELECT (SELECT count(*) FROM artifact_removals) + (SELECT count(*) FROM artifact_uploads)";
+        let left: i64 = sqlx::query_scalar(left).fetch_one(&mut orphan).await.unwrap();
+        left == 0
+    })
+    .await;
     keeper.end().await;
 }

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    artifacts::ArtifactsSpec,
     components::{ApiSpec, EgressSpec, KeeperSpec, PgBouncerSpec, WorkerSpec},
     schema::rule,
     status::SelextractClusterStatus,
@@ -126,6 +127,9 @@ pub struct SelextractClusterSpec {
 
     /// The one way out for everything that is fetched.
     pub egress: EgressSpec,
+
+    /// Where screenshots, PDFs and copies of pages are kept.
+    pub artifacts: ArtifactsSpec,
 }
 
 /// The sizes that hold where a section gives none.

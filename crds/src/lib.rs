@@ -8,6 +8,7 @@
     reason = "the docs are what kubectl explain prints, where backticks are noise"
 )]
 
+mod artifacts;
 mod cluster;
 mod components;
 mod definitions;
@@ -18,6 +19,7 @@ mod scrape_task;
 mod status;
 mod stores;
 
+pub use artifacts::{ArtifactStore, ArtifactsSpec, S3Spec};
 pub use cluster::{DeletionPolicy, ImageSpec, Profile, PullPolicy, SelextractCluster, SelextractClusterSpec};
 pub use components::{
     AllowSpec, ApiSpec, BrowserSpec, EgressSpec, IngressSpec, KeeperSpec, PgBouncerSpec, PoolSpec, SandboxMode,

@@ -2,6 +2,7 @@
 //!
 //! Everything that is wrong is told at once, as (reason, message) pairs that are used as they are in condition and event.
 
+mod artifacts;
 mod check;
 mod egress;
 mod pods;
@@ -10,10 +11,11 @@ mod stores;
 
 use std::fmt;
 
+pub use artifacts::{Artifacts, Bucket};
 pub use check::validate;
 use selextract_crds::{
     BrowserSpec, Compute, DeletionPolicy, ExternalDatabase, IngressSpec, KeeperSpec, PodSettings, PoolSpec, PullPolicy,
-    Quantity,
+    Quantity, S3Spec,
 };
 use selextract_task::Duration;
 
@@ -82,6 +84,8 @@ pub struct ValidatedCluster {
     pub cache: Redis,
     /// The egress proxy.
     pub egress: Egress,
+    /// Where artifacts are kept.
+    pub artifacts: Artifacts,
 }
 
 /// The images in full.
@@ -104,6 +108,25 @@ pub enum Admission {
     All,
     /// These.
     Named(Vec<String>),
+}
+
+impl ValidatedCluster {
+    /// The Secrets of the user's own that open the artifacts' bucket.
+    pub fn bucket_secrets(&self) -> Vec<String> {
+        self.artifacts
+            .bucket
+            .iter()
+            .flat_map(|bucket| secrets_of(&bucket.spec))
+            .collect()
+    }
+}
+
+/// The Secrets of the user's own that a bucket is opened with.
+pub fn secrets_of(bucket: &S3Spec) -> Vec<String> {
+    let authority = bucket.ca_secret_ref.iter().map(|authority| authority.name.clone());
+    std::iter::once(bucket.credentials_secret_ref.name.clone())
+        .chain(authority)
+        .collect()
 }
 
 impl Admission {

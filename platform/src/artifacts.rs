@@ -13,6 +13,9 @@ use crate::{
 /// The most bytes of artifacts, for an owner about whom nobody said anything: 10 GiB.
 pub const DEFAULT_BYTES_PER_OWNER: i64 = 10 << 30;
 
+const REGION: &str = "us-east-1";
+const PREFIX: &str = "selextract";
+
 /// The settings cannot be used.
 #[derive(Debug, Snafu)]
 pub enum ArtifactSettingsError {
@@ -51,7 +54,7 @@ pub struct ArtifactSettings {
     #[arg(long, env = "SELEXTRACT_S3_BUCKET")]
     pub s3_bucket: Option<String>,
     /// The region that requests are signed for
-    #[arg(long, env = "SELEXTRACT_S3_REGION", default_value = "us-east-1")]
+    #[arg(long, env = "SELEXTRACT_S3_REGION", default_value = REGION)]
     pub s3_region: String,
     /// http(s)://host[:port] of a store that is not Amazon's
     #[arg(long, env = "SELEXTRACT_S3_ENDPOINT")]
@@ -60,7 +63,7 @@ pub struct ArtifactSettings {
     #[arg(long, env = "SELEXTRACT_S3_FORCE_PATH_STYLE", default_value_t = false, action = clap::ArgAction::Set)]
     pub s3_force_path_style: bool,
     /// What every key begins with
-    #[arg(long, env = "SELEXTRACT_S3_PREFIX", default_value = "selextract")]
+    #[arg(long, env = "SELEXTRACT_S3_PREFIX", default_value = PREFIX)]
     pub s3_prefix: String,
     /// A file with the certificate authority (PEM) that signed the endpoint's certificate
     #[arg(long, env = "SELEXTRACT_S3_CA")]
@@ -81,6 +84,23 @@ pub enum Store {
     Database,
     /// A bucket that speaks S3.
     S3,
+}
+
+impl Default for ArtifactSettings {
+    fn default() -> Self {
+        Self {
+            artifact_store: Store::Database,
+            artifact_bytes_per_owner: DEFAULT_BYTES_PER_OWNER,
+            s3_bucket: None,
+            s3_region: REGION.to_owned(),
+            s3_endpoint: None,
+            s3_force_path_style: false,
+            s3_prefix: PREFIX.to_owned(),
+            s3_ca: None,
+            s3_access_key_id: None,
+            s3_secret_access_key: None,
+        }
+    }
 }
 
 /// Where artifacts are kept, as the ledger uses it.
@@ -155,11 +175,16 @@ mod tests {
     }
 
     fn settings(arguments: &[&str]) -> ArtifactSettings {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         Program::parse_from(["program"].iter().chain(arguments)).artifacts
     }
 
     #[test]
     fn without_a_word_artifacts_lie_in_the_database() {
+        assert_eq!(
+            format!("{:?}", settings(&[])),
+            format!("{:?}", ArtifactSettings::default())
+        );
         let home = settings(&[]).home().unwrap();
         assert!(home.store == Store::Database && home.objects.is_none());
         assert_eq!(home.bytes_per_owner, 10 << 30);

@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
+use selextract_platform::artifacts::ArtifactSettings;
 use selextract_task::Duration;
 use url::Url;
 
@@ -79,6 +80,10 @@ pub struct Settings {
     /// Megabytes at which a browser is retired.
     #[arg(long, env = "SELEXTRACT_BROWSER_MAX_MEMORY_MB", default_value_t = 500)]
     pub browser_max_memory_mb: u64,
+
+    /// Where artifacts are kept.
+    #[command(flatten)]
+    pub artifacts: ArtifactSettings,
 
     /// Where health and metrics are served.
     #[arg(long, env = "SELEXTRACT_TELEMETRY_ADDR", default_value = "0.0.0.0:9090")]

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
+use selextract_platform::artifacts::ArtifactSettings;
 use selextract_task::Duration;
 use url::Url;
 
@@ -39,6 +40,9 @@ pub struct KeeperSettings {
     /// How many months ahead partitions are made
     #[arg(long, env = "SELEXTRACT_PARTITIONS_AHEAD", default_value = "3")]
     pub partitions_ahead: u8,
+    /// Where artifacts are kept
+    #[command(flatten)]
+    pub artifacts: ArtifactSettings,
 }
 
 /// What the migration needs to know.

@@ -1,6 +1,7 @@
 //! The handlers, one file for each group of routes. A handler takes a request apart, asks the ledger or the cache, and builds the answer.
 
 pub mod api_keys;
+pub mod artifacts;
 pub mod auth;
 pub mod batch;
 pub mod dead_letters;

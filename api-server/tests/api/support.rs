@@ -99,7 +99,7 @@ impl Api {
         .await
     }
 
-    async fn with(change: impl FnOnce(&mut Settings, &mut Secrets)) -> Self {
+    pub async fn with(change: impl FnOnce(&mut Settings, &mut Secrets)) -> Self {
         let services = start();
         let database = services.database().unwrap();
         let owner = Secret(database.direct_url.clone());
@@ -163,6 +163,16 @@ impl Api {
 
     pub async fn get(&self, path: &str, token: Option<&str>) -> Answer {
         self.send(request(Method::GET, path, token), None).await
+    }
+
+    /// With headers of one's own.
+    pub async fn ask(&self, method: Method, path: &str, token: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = headers
+            .iter()
+            .fold(request(method, path, Some(token)), |request, (name, value)| {
+                request.header(*name, *value)
+            });
+        self.send(request, None).await
     }
 
     pub async fn delete(&self, path: &str, token: &str) -> Answer {

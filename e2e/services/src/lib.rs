@@ -4,6 +4,7 @@
 //! serves a whole test program; each test takes a [`Database`] and a [`Services::redis_url`] of its own. Needs root, and
 //! `SELEXTRACT_DATA_ROOT` or a root made by `images/build --root data`.
 
+mod objects;
 mod process;
 mod root;
 
@@ -18,6 +19,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+pub use objects::ObjectStore;
 pub use process::{Process, free_port};
 use root::Root;
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Child, Component, Inputs, Names, Server, labels,
+    Child, Component, Inputs, Names, Server, artifacts, labels,
     pod::{self, Template, env, mount_read_only, secret_env},
     program,
 };
@@ -68,6 +68,7 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
     ]
     .concat();
     template.grace = 60;
+    artifacts::add(inputs, &mut template);
     vec![program::deployment(inputs, template, api.replicas)]
 }
 

@@ -91,6 +91,18 @@ pub fn external() -> (ValidatedCluster, External) {
     )
 }
 
+/// One that keeps artifacts in a bucket at this endpoint, with an authority of its own.
+pub fn bucket(endpoint: Option<&str>) -> ValidatedCluster {
+    let mut s3 = json!({ "bucket": "shots", "prefix": "team/blue", "credentialsSecretRef": { "name": "s3" } });
+    if let Some(endpoint) = endpoint {
+        s3["endpoint"] = json!(endpoint);
+        s3["forcePathStyle"] = json!(true);
+        s3["caSecretRef"] = json!({ "name": "s3-ca" });
+    }
+    let spec = json!({ "artifacts": { "store": "S3", "maxBytesPerOwner": "1Gi", "s3": s3 } });
+    read(&MINIMAL.replace("spec: {}", &format!("spec: {spec}")))
+}
+
 pub fn passwords() -> Passwords {
     Passwords {
         superuser: "superuser-secret".into(),

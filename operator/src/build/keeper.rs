@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    Child, Component, Inputs, Names,
+    Child, Component, Inputs, Names, artifacts,
     pod::{Template, env, secret_env},
     program,
 };
@@ -37,5 +37,6 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
         vec![names.with("redis"), names.with("api")],
     ]
     .concat();
+    artifacts::add(inputs, &mut template);
     vec![program::deployment(inputs, template, 1)]
 }

@@ -4,6 +4,7 @@
 //! `spec.replicas`: a builder never sets replicas, [`Child::replicas`] says how many the scaler is to set.
 
 mod api;
+mod artifacts;
 mod egress;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -31,6 +32,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use api::audience;
+pub use artifacts::{ACCESS_KEY_ID, AUTHORITY, SECRET_ACCESS_KEY};
 pub use names::{Component, Names, Server};
 pub use postgres::{FOREIGN_DATA_EXIT_CODE, SLOT_PREFIX, slot_name};
 use serde_json::Value;

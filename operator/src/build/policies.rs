@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Child, Component, Inputs, Names, identity, labels};
+use super::{Child, Component, Inputs, Names, artifacts, identity, labels};
 use crate::validated::{Allowed, Destination};
 
 /// Who speaks to whom at which port; everything else is denied. Every component also asks DNS.
@@ -133,6 +133,7 @@ fn egress(inputs: Inputs<'_>, component: Component) -> Vec<Value> {
         rules.extend(world(inputs));
     }
     rules.extend(external_database(inputs, component));
+    rules.extend(artifacts::edge(inputs, component));
     rules
 }
 
@@ -150,7 +151,7 @@ fn operator_pods(inputs: Inputs<'_>) -> Value {
     peer
 }
 
-fn tcp(port: u16) -> Value {
+pub(super) fn tcp(port: u16) -> Value {
     json!({ "protocol": "TCP", "port": port })
 }
 
@@ -165,16 +166,18 @@ fn dns() -> Value {
 fn world(inputs: Inputs<'_>) -> Vec<Value> {
     let egress = &inputs.cluster.egress;
     let ports: Vec<_> = egress.ports.iter().map(|port| tcp(*port)).collect();
-    let public = json!({
-        "to": [
-            { "ipBlock": { "cidr": "0.0.0.0/0", "except": PRIVATE_V4 } },
-            { "ipBlock": { "cidr": "::/0", "except": PRIVATE_V6 } },
-        ],
-        "ports": ports,
-    });
+    let public = json!({ "to": public_network(), "ports": ports });
     std::iter::once(public)
         .chain(egress.allow.iter().map(allowed))
         .collect()
+}
+
+/// Everything that is globally routable.
+pub(super) fn public_network() -> Value {
+    json!([
+        { "ipBlock": { "cidr": "0.0.0.0/0", "except": PRIVATE_V4 } },
+        { "ipBlock": { "cidr": "::/0", "except": PRIVATE_V6 } },
+    ])
 }
 
 /// A policy knows addresses and pods, the allow list knows names: the proxy itself holds to the name and the port.
@@ -189,7 +192,7 @@ fn allowed(allowed: &Allowed) -> Value {
 fn host_rule(host: &str, ports: &[Value]) -> Value {
     // A policy sees the pods behind a Service, at ports of their own.
     if let Some(namespace) = service_namespace(host) {
-        return json!({ "to": [{ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } } }] });
+        return namespace_rule(namespace);
     }
     let networks = [
         "10.0.0.0/8",
@@ -205,8 +208,13 @@ fn host_rule(host: &str, ports: &[Value]) -> Value {
     json!({ "to": blocks, "ports": ports })
 }
 
+/// Every pod of a namespace, at every port.
+pub(super) fn namespace_rule(namespace: &str) -> Value {
+    json!({ "to": [{ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } } }] })
+}
+
 /// The namespace of a Service's name, such as `docs.demo.svc.cluster.local`.
-fn service_namespace(host: &str) -> Option<&str> {
+pub(super) fn service_namespace(host: &str) -> Option<&str> {
     let mut parts = host.trim_end_matches(".cluster.local").rsplit('.');
     (parts.next()? == "svc").then(|| parts.next())?
 }

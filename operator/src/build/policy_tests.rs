@@ -209,3 +209,43 @@ fn only_the_proxy_reaches_addresses_and_none_that_is_private_but_what_is_opened(
         }
     }
 }
+
+/// What the egress rules of a component hold besides those of a cluster without a bucket.
+fn ways_to(endpoint: Option<&str>, component: &str) -> Vec<Value> {
+    let rules = |cluster: &crate::validated::ValidatedCluster| -> Vec<Value> {
+        let facts = fixture::facts();
+        let children = desired(Inputs { cluster, facts: &facts });
+        let policy = children.into_iter().map(|(_, child)| child.object).find(|object| {
+            object["kind"] == "NetworkPolicy" && object["metadata"]["name"] == format!("shop-{component}")
+        });
+        policy.unwrap()["spec"]["egress"].as_array().unwrap().clone()
+    };
+    let before = rules(&fixture::minimal());
+    let mut more = rules(&fixture::bucket(endpoint));
+    more.retain(|rule| !before.contains(rule));
+    more
+}
+
+#[test]
+fn the_bucket_is_reached_by_those_who_use_it_at_its_place_and_port() {
+    for component in ["worker", "api", "keeper"] {
+        let amazon = &ways_to(None, component)[0];
+        assert_eq!(amazon["ports"], json!([{ "protocol": "TCP", "port": 443 }]));
+        assert!(
+            amazon["to"][0]["ipBlock"]["except"]
+                .as_array()
+                .unwrap()
+                .contains(&json!("10.0.0.0/8"))
+        );
+        let service = ways_to(Some("https://minio.storage.svc.cluster.local:9000"), component);
+        let storage = json!({ "matchLabels": { "kubernetes.io/metadata.name": "storage" } });
+        assert_eq!(service, [json!({ "to": [{ "namespaceSelector": storage }] })]);
+        let address = ways_to(Some("https://10.1.2.3:9000"), component);
+        assert_eq!(address[0]["to"], json!([{ "ipBlock": { "cidr": "10.1.2.3/32" } }]));
+        let name = ways_to(Some("https://s3.example.org"), component);
+        assert_eq!(name, [json!({ "ports": [{ "protocol": "TCP", "port": 443 }] })]);
+    }
+    for component in ["egress", "pgbouncer-rw", "postgres", "redis-queue", "migrate"] {
+        assert!(ways_to(None, component).is_empty(), "{component}");
+    }
+}

@@ -31,6 +31,10 @@ fn all() -> Vec<(ValidatedCluster, Facts)> {
         (fixture::full(), streaming()),
         (fixture::long(), fixture::facts()),
         (
+            fixture::bucket(Some("https://minio.storage.svc:9000")),
+            fixture::facts(),
+        ),
+        (
             cluster,
             Facts {
                 external: Some(external),
@@ -162,8 +166,9 @@ fn secrets_that_pods_read_are_made_with_those_keys() {
                     .external
                     .as_ref()
                     .is_some_and(|e| e.secret_name == secret);
+                let users = external || cluster.bucket_secrets().contains(&secret);
                 assert!(
-                    external || made.contains(&(secret.clone(), key.clone())),
+                    users || made.contains(&(secret.clone(), key.clone())),
                     "{name} reads {key} of {secret}"
                 );
             }
@@ -402,4 +407,38 @@ fn another_number_of_replicas_does_not_restart_the_primary() {
         find(&build(&other, &fixture::facts()), "ConfigMap", "shop-postgres-replicas")["data"]["wanted"],
         "2"
     );
+}
+
+#[test]
+fn a_bucket_is_opened_by_worker_api_and_keeper_alone_and_its_secrets_roll_them() {
+    let cluster = fixture::bucket(Some("https://minio.storage.svc:9000"));
+    let facts = |credentials: &str| Facts {
+        secrets: [("s3".to_owned(), credentials.to_owned())].into(),
+        ..fixture::facts()
+    };
+    let (before, after) = (build(&cluster, &facts("one")), build(&cluster, &facts("two")));
+    let hash = "/metadata/annotations/selextract.io~1secrets-hash";
+    for ((name, template), (_, changed)) in templates(&before).zip(templates(&after)) {
+        let variables =
+            containers(&template["spec"]).flat_map(|container| container["env"].as_array().into_iter().flatten());
+        let told: Vec<_> = variables
+            .filter(|variable| {
+                variable["name"]
+                    .as_str()
+                    .is_some_and(|name| name.starts_with("SELEXTRACT_S3_"))
+            })
+            .collect();
+        let uses = ["shop-api", "shop-keeper", "shop-worker"].contains(&name);
+        assert_eq!(told.len(), if uses { 8 } else { 0 }, "{name}");
+        assert_eq!(template.pointer(hash) != changed.pointer(hash), uses, "{name}");
+        let secret = told
+            .iter()
+            .find(|variable| variable["name"] == "SELEXTRACT_S3_SECRET_ACCESS_KEY");
+        assert!(secret.is_none_or(|secret| secret["value"].is_null()), "{name}");
+        let prefix = told.iter().find(|variable| variable["name"] == "SELEXTRACT_S3_PREFIX");
+        assert!(
+            prefix.is_none_or(|prefix| prefix["value"] == "team/blue/0b0e7f7c-0000-4000-8000-000000000001"),
+            "{name}"
+        );
+    }
 }

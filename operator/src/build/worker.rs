@@ -4,7 +4,7 @@ use selextract_crds::SandboxMode;
 use serde_json::{Value, json};
 
 use super::{
-    Child, Component, Inputs, Names, SANDBOX_LABEL,
+    Child, Component, Inputs, Names, SANDBOX_LABEL, artifacts,
     pod::{Template, env, field_env, secret_env},
     program,
 };
@@ -41,6 +41,7 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
     template.tmp = "2Gi";
     template.grace = GRACE_SECONDS;
     template.secrets = [program::database_secrets(inputs), vec![names.with("redis")]].concat();
+    artifacts::add(inputs, &mut template);
     let mut child = program::deployment(inputs, template, worker.replicas);
     if sandboxed(inputs) {
         let pod = &mut child.object["spec"]["template"]["spec"];

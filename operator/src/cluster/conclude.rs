@@ -36,8 +36,8 @@ use crate::{
 const UNSETTLED: Duration = Duration::from_secs(15);
 /// Ready, but nodes may still get the label of the seccomp profile.
 const WITHOUT_SANDBOX: Duration = Duration::from_mins(1);
-/// Ready, but the Secret of an external database is the user's: it changes, and Secrets are never watched.
-const WITH_EXTERNAL_SECRET: Duration = Duration::from_mins(1);
+/// Ready, but Secrets of the user's own, of an external database or a bucket, change, and Secrets are never watched.
+const WITH_USER_SECRETS: Duration = Duration::from_mins(1);
 
 /// Computes the status, writes it if it differs, and says when to look again.
 pub async fn conclude(
@@ -96,8 +96,8 @@ fn next_look(cluster: &SelextractCluster, status: &SelextractClusterStatus) -> D
         UNSETTLED
     } else if sandbox.is_some_and(|condition| waits_for_nodes(&condition.reason)) {
         WITHOUT_SANDBOX
-    } else if cluster.spec.postgres.external.is_some() {
-        WITH_EXTERNAL_SECRET
+    } else if cluster.spec.postgres.external.is_some() || cluster.spec.artifacts.s3.is_some() {
+        WITH_USER_SECRETS
     } else {
         backoff::calm_round()
     }

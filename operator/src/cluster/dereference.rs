@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 
 use futures::{future::join_all, try_join};
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::{Event, Node, Pod, Secret},
-};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, Secret};
 use kube::{Api, Client, api::ListParams};
 use serde_json::Value;
 use snafu::{ResultExt, Snafu};
 
 use super::{
+    bucket::UserSecrets,
     objects::{self, Live},
     pods::{self, Cause, Trouble},
     workload,
@@ -56,8 +54,8 @@ pub struct Observed {
     pub pods: Vec<Pod>,
     /// The cluster's own Secrets that are there, by name.
     pub secrets: BTreeMap<String, Secret>,
-    /// The data of the external database's Secret, where one is named and there.
-    pub external: Option<BTreeMap<String, ByteString>>,
+    /// The data of the user's own Secrets that the spec names and that are there: the external database's, the bucket's.
+    pub users: UserSecrets,
     /// Nodes for Chromium's sandbox.
     pub sandbox_nodes: SandboxNodes,
     /// The issuer of service-account tokens.
@@ -74,11 +72,11 @@ pub async fn dereference(
     client: &Client,
     names: &Names<'_>,
     place: (&str, &str),
-    external: Option<&str>,
+    users: &[String],
 ) -> Result<Observed, ReadError> {
     let (namespace, cluster) = place;
     let own = names.secrets();
-    let (live, pods, secrets, user, (issuer, jwks)) = try_join!(
+    let (live, pods, secrets, users, (issuer, jwks)) = try_join!(
         async {
             objects::fetch_live(client, namespace, cluster)
                 .await
@@ -87,14 +85,17 @@ pub async fn dereference(
         },
         fetch_pods(client, namespace, cluster),
         fetch_secrets(client, namespace, &own),
-        fetch_external(client, namespace, external),
+        fetch_secrets(client, namespace, users),
         fetch_issuer(client),
     )?;
     Ok(Observed {
         live,
         pods,
         secrets,
-        external: user,
+        users: users
+            .into_iter()
+            .map(|(name, secret)| (name, secret.data.unwrap_or_default()))
+            .collect(),
         sandbox_nodes: fetch_sandbox_nodes(client).await,
         issuer,
         jwks,
@@ -128,23 +129,6 @@ async fn fetch_secrets(
         all.extend(secret.map(|secret| (name.clone(), secret)));
     }
     Ok(all)
-}
-
-async fn fetch_external(
-    client: &Client,
-    namespace: &str,
-    name: Option<&str>,
-) -> Result<Option<BTreeMap<String, ByteString>>, ReadError> {
-    let Some(name) = name else { return Ok(None) };
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let found = secrets
-        .get_opt(name)
-        .await
-        .map_err(Box::new)
-        .with_context(|_| ReadSnafu {
-            what: format!("Secret {name}"),
-        })?;
-    Ok(found.map(|secret| secret.data.unwrap_or_default()))
 }
 
 async fn fetch_sandbox_nodes(client: &Client) -> SandboxNodes {

@@ -1,6 +1,7 @@
 //! The controller of `SelextractCluster`s: dereference, validate, decide, build, apply, status.
 
 mod apply;
+mod bucket;
 mod certificates;
 mod conclude;
 mod dereference;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{
     Tools,
     apply::{ApplyError, Owner, Refused, Writer},
+    bucket,
     conclude::{conclude, unreadable},
     dereference::{self, Observed, ReadError, SandboxNodes},
     external, migration,
@@ -24,7 +25,7 @@ use crate::{
     build::{self, Child, Component, Facts, Inputs, Names, Stage},
     context::GuardedCluster,
     queue::Next,
-    validated::{Defaults, Refusal, ValidatedCluster, validate},
+    validated::{Defaults, Refusal, ValidatedCluster, secrets_of, validate},
 };
 
 /// Why a reconcile broke off.
@@ -104,19 +105,22 @@ fn chain(error: &dyn std::error::Error) -> String {
 async fn drive(cluster: &SelextractCluster, tools: &Tools) -> Result<Next, ClusterError> {
     let (namespace, name) = objects::namespace_and_name(cluster);
     let names = Names::of(&name, &namespace);
-    let secret = cluster
-        .spec
-        .postgres
-        .external
-        .as_ref()
-        .map(|external| external.secret_name.as_str());
-    let mut observed = dereference::dereference(&tools.context.client, &names, (&namespace, &name), secret).await?;
+    let users = user_secrets(cluster);
+    let mut observed = dereference::dereference(&tools.context.client, &names, (&namespace, &name), &users).await?;
     let validated = validate(cluster, &defaults(tools));
     let outcome = match &validated {
         Ok(validated) => pursue(cluster, validated, &mut observed, tools).await?,
         Err(refusals) => Pursued::refused(refusals.iter().map(|refusal| (None, refusal)).collect()),
     };
     conclude(cluster, validated.as_ref().ok(), &observed, outcome, tools).await
+}
+
+/// The Secrets of the user's own that the spec names.
+fn user_secrets(cluster: &SelextractCluster) -> Vec<String> {
+    let external = cluster.spec.postgres.external.as_ref();
+    let external = external.map(|external| external.secret_name.clone());
+    let bucket = cluster.spec.artifacts.s3.as_ref().map(secrets_of).unwrap_or_default();
+    external.into_iter().chain(bucket).collect()
 }
 
 fn defaults(tools: &Tools) -> Defaults {
@@ -166,11 +170,16 @@ async fn pursue(
 ) -> Result<Pursued, ClusterError> {
     let external = match &validated.postgres.external {
         None => None,
-        Some(spec) => match external::parse(spec, observed.external.as_ref()) {
+        Some(spec) => match external::parse(spec, observed.users.get(&spec.secret_name)) {
             Ok(external) => Some(external),
             Err(refusal) => return Ok(Pursued::refused(vec![(Some("DatabaseReady"), &refusal)])),
         },
     };
+    if let Some(bucket) = &validated.artifacts.bucket
+        && let Err(refusal) = bucket::check(&bucket.spec, &observed.users)
+    {
+        return Ok(Pursued::refused(vec![(None, &refusal)]));
+    }
     let mut facts = Facts {
         secrets: BTreeMap::new(),
         sandbox_nodes: observed.sandbox_nodes == SandboxNodes::Present,
@@ -189,7 +198,7 @@ async fn pursue(
         });
     }
     facts.secrets = secrets.hashes;
-    add_user_secret(validated, observed, &mut facts);
+    add_user_secrets(validated, observed, &mut facts);
     let children = build::desired(Inputs {
         cluster: validated,
         facts: &facts,
@@ -197,14 +206,14 @@ async fn pursue(
     apply(cluster, validated, children, &mut observed.live, tools).await
 }
 
-/// The external database's own Secret counts too: pods that mount its authority roll when it changes.
-fn add_user_secret(validated: &ValidatedCluster, observed: &Observed, facts: &mut Facts) {
-    if let (Some(spec), Some(data)) = (&validated.postgres.external, &observed.external) {
-        let salt = secrets::salt(observed, &validated.name);
-        facts
-            .secrets
-            .insert(spec.secret_name.clone(), secrets::hash(&salt, data));
-    }
+/// The user's own Secrets count too: pods that read them roll when they change.
+fn add_user_secrets(validated: &ValidatedCluster, observed: &Observed, facts: &mut Facts) {
+    let salt = secrets::salt(observed, &validated.name);
+    let hashes = observed
+        .users
+        .iter()
+        .map(|(name, data)| (name.clone(), secrets::hash(&salt, data)));
+    facts.secrets.extend(hashes);
 }
 
 /// The replicas whose pods are ready: their probe says that they stream within `maxLag`.

@@ -41,6 +41,7 @@ pub fn validate(cluster: &SelextractCluster, defaults: &Defaults) -> Result<Vali
         queue: check.queue(&spec.redis),
         cache: check.cache(&spec.redis),
         egress: check.egress(&spec.egress),
+        artifacts: check.artifacts(&spec.artifacts),
     };
     if check.refusals.is_empty() {
         Ok(validated)
@@ -275,6 +276,7 @@ mod tests {
             "redis": { "cache": { "maxMemory": "9Gi" } },
             "egress": { "allow": [{ "cidr": "10.0.0.0/99" }] },
             "worker": { "pod": { "labels": { "selextract.io/x": "y" } } },
+            "artifacts": { "store": "S3", "maxBytesPerOwner": "much" },
         }))
         .unwrap_err();
         let told: Vec<_> = refusals
@@ -289,6 +291,8 @@ mod tests {
                 "spec.postgres.provider",
                 "spec.redis.cache.maxMemory",
                 "spec.egress.allow[0].cidr",
+                "spec.artifacts.store",
+                "spec.artifacts.maxBytesPerOwner",
             ]
         );
     }
@@ -298,6 +302,25 @@ mod tests {
         let refusals = read(&json!({ "pgbouncer": { "replicas": 3, "defaultPoolSize": 20 } })).unwrap_err();
         assert_eq!(refusals[0].reason, "TooFewConnections");
         assert!(refusals[0].message.contains("135"), "{}", refusals[0]);
+    }
+
+    #[test]
+    fn a_bucket_has_a_host_and_a_port_and_an_authority_only_with_https() {
+        let s3 = |endpoint: &str| {
+            let s3 = json!({
+                "endpoint": endpoint, "bucket": "shots",
+                "credentialsSecretRef": { "name": "s3" }, "caSecretRef": { "name": "ca" },
+            });
+            read(&json!({ "artifacts": { "store": "S3", "s3": s3 } }))
+        };
+        let cluster = s3("https://minio.storage.svc:9000").unwrap();
+        assert_eq!(cluster.artifacts.bucket.as_ref().unwrap().port, 9000);
+        assert_eq!(cluster.artifacts.bytes_per_owner, 10 << 30);
+        assert_eq!(cluster.bucket_secrets(), ["s3", "ca"]);
+        for bad in ["http://minio:9000", "https://minio/shots"] {
+            let refusals = s3(bad).unwrap_err();
+            assert!(refusals[0].message.contains(bad), "{}", refusals[0]);
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod counters;
 mod expiry;
 mod frontier;
 mod hosts;
+mod object_store;
 mod partitions;
 mod previews;
 mod quotas;

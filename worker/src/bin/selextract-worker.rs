@@ -96,8 +96,9 @@ fn claims(settings: &Settings, frontier: Frontier) -> Result<Claims> {
         application_name: "selextract-worker",
     })
     .context("reading the database's URL")?;
+    let home = settings.artifacts.home().context("reading where artifacts are kept")?;
     Ok(Claims::new(
-        ledger,
+        ledger.with_artifacts(home),
         frontier,
         settings.worker_name.clone(),
         settings.lease.get(),
