@@ -181,14 +181,14 @@ impl ObjectError {
 
 /// Where requests go: the bucket's name stands in the host unless it stands in the path.
 fn reached_at(endpoint: &str, bucket: &str, path_style: bool) -> Result<String, ObjectError> {
-    let endpoint = endpoint.trim_end_matches('/');
     let unusable = || EndpointSnafu { endpoint }.build();
     let (scheme, host) = endpoint.split_once("://").ok_or_else(unusable)?;
+    let host = host.trim_end_matches('/');
     if !["http", "https"].contains(&scheme) || host.is_empty() || host.contains(['/', '@', '?', '#']) {
         return Err(unusable());
     }
     Ok(if path_style {
-        endpoint.to_owned()
+        format!("{scheme}://{host}")
     } else {
         format!("{scheme}://{bucket}.{host}")
     })

@@ -139,7 +139,7 @@ pub async fn get(
     if let Some(reason) = &artifact.left_out {
         return Err(Problem::not_found().detail(format!("the artifact was left out: {reason}")));
     }
-    let etag = format!("\"{}\"", hexadecimal(&artifact.sha256));
+    let etag = format!("\"{}\"", hex::encode(&artifact.sha256));
     if is_named(&headers, header::IF_NONE_MATCH, &etag) {
         return Ok(described(StatusCode::NOT_MODIFIED.into_response(), &artifact, &etag));
     }
@@ -319,10 +319,6 @@ async fn piece(state: &AppState, artifact: &artifacts::Artifact, part: &Range<u6
     Ok(chunk.slice(from..to))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl From<artifacts::Artifact> for ArtifactView {
     fn from(artifact: artifacts::Artifact) -> Self {
         Self {
@@ -331,7 +327,7 @@ impl From<artifacts::Artifact> for ArtifactView {
             name: artifact.name,
             media_type: artifact.media_type,
             size: artifact.size,
-            sha256: hexadecimal(&artifact.sha256),
+            sha256: hex::encode(&artifact.sha256),
             left_out: artifact.left_out,
             created_at: artifact.created_at,
         }

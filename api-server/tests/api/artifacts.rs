@@ -63,7 +63,8 @@ fn html(name: &str, text: &str) -> NewArtifact {
 
 /// Three chunks, every line of which says where it stands.
 fn long() -> String {
-    (0..3 * CHUNK / 8).map(|n| format!("{n:07}\n")).collect()
+    let lines: Vec<_> = (0..3 * CHUNK / 8).map(|n| format!("{n:07}\n")).collect();
+    lines.concat()
 }
 
 #[tokio::test]
@@ -149,13 +150,13 @@ async fn a_list_goes_on_behind_its_cursor_and_says_what_was_left_out_for_which_q
         html("c", "0123456789"),
     ];
     let (path, list) = api.kept(&anna, shots).await;
-    let last = &list["artifacts"][2];
+    let third = &list["artifacts"][2];
     assert_eq!(
-        last["left_out"],
+        third["left_out"],
         "the quota artifact_bytes is 25 and 20 are used; this has 10"
     );
     let gone = api
-        .get(&format!("{path}/{}", last["id"].as_str().unwrap()), Some(&anna))
+        .get(&format!("{path}/{}", third["id"].as_str().unwrap()), Some(&anna))
         .await;
     assert_eq!(gone.status, StatusCode::NOT_FOUND);
     assert!(gone.json()["detail"].as_str().unwrap().contains("artifact_bytes is 25"));

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod artifacts;
+mod cache_keys;
 mod internal;
 mod public;
 mod support;

@@ -146,6 +146,11 @@ impl Api {
         }
     }
 
+    /// Where it caches.
+    pub fn cache_url(&self) -> &str {
+        &self.secrets.redis_cache_url
+    }
+
     pub async fn login(&self, username: &str, password: &str) -> String {
         let body = json!({ "username": username, "password": password });
         let answer = self.post("/api/v1/auth/login", None, &body).await;

@@ -22,6 +22,7 @@ mod quotas;
 mod run_control;
 mod schedules;
 mod scrape_tasks;
+mod storage;
 mod support;
 mod together;
 mod users;

@@ -55,11 +55,12 @@ fn bucket(endpoint: String) -> Bucket {
 }
 
 async fn is_there(objects: &Objects, key: &str) -> bool {
-    match objects.read(key, 0..1).await {
-        Ok(_) => true,
-        Err(error) if error.is_missing() => false,
-        Err(error) => panic!("{error}"),
+    let read = objects.read(key, 0..1).await;
+    if read.as_ref().is_err_and(ObjectError::is_missing) {
+        return false;
     }
+    read.unwrap();
+    true
 }
 
 async fn keys(room: &Room, id: TaskId) -> Vec<String> {
