@@ -5,6 +5,7 @@ mod changes;
 mod data;
 mod external;
 mod ground;
+mod guarantees;
 mod operator;
 mod platform;
 mod refusals;
