@@ -29,6 +29,8 @@ fn every_route_is_in_the_document_with_an_operation_id_of_its_own() {
         .collect();
     let expected = [
         "GET /api/v1/health",
+        "GET /api/v1/tasks/{id}/artifacts",
+        "GET /api/v1/tasks/{id}/artifacts/{artifact}",
         "POST /api/v1/auth/login",
         "POST /api/v1/auth/refresh",
         "POST /api/v1/auth/logout",

@@ -32,8 +32,9 @@ impl Ledger {
                 for sql in [LOCK_TIMEOUT, ONE_CHANGE_AT_A_TIME] {
                     sqlx::query(sql).execute(&mut *transaction).await.context(doing)?;
                 }
-                let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+                let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL OR to_regclass($2) IS NULL")
                     .bind(&name)
+                    .bind(table)
                     .fetch_one(&mut *transaction)
                     .await
                     .context(doing)?;

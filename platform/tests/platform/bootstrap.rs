@@ -124,6 +124,14 @@ async fn a_ledger_of_the_first_version_keeps_what_it_has_and_goes_on() {
             .await
             .unwrap();
     }
+    for table in ["artifacts", "artifact_chunks"] {
+        let months: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_inherits WHERE inhparent = $1::text::regclass")
+            .bind(table)
+            .fetch_one(&mut owner)
+            .await
+            .unwrap();
+        assert_eq!(months, 2, "{table} has the months that tasks has");
+    }
     let app = ledger(&database.url);
     let letters = app.dead_letters(user, None, None).await.unwrap();
     app.replay(None, letters[0].id).await.unwrap();
