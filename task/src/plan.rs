@@ -1,14 +1,15 @@
 //! From a [`TaskSpec`] to a [`Plan`] that can be run, or to every [`Violation`] at once.
 
 mod fields;
+mod paging;
 
 use std::fmt;
 
 use url::Url;
 
 use crate::{
-    Automatic, Duration, JsonPath, Locator, MAX_CONCURRENT, MAX_DELAY, Politeness, Render, Robots, RobotsPolicy,
-    TaskSpec,
+    Automatic, Duration, JsonPath, Locator, MAX_CONCURRENT, MAX_DELAY, PageTemplate, Politeness, Render, Robots,
+    RobotsPolicy, Stop, TaskSpec,
 };
 pub use fields::{Change, CompiledField, Shape, Take};
 
@@ -35,6 +36,10 @@ pub struct Plan {
     pub automatic: Vec<Automatic>,
     /// The link to the next page.
     pub next: Option<Locator>,
+    /// The URLs of the pages after the first, instead of a link.
+    pub template: Option<PageTemplate>,
+    /// When the run ends besides at its last page.
+    pub stop: Stop,
     /// The most pages of a run, at least 1.
     pub max_pages: u32,
     /// What must be in the page before it is read: the selector as text (for the browser) and how long to wait.
@@ -147,10 +152,7 @@ impl TaskSpec {
         } else {
             check.record(&self.fields, items_read(reads, &items))
         };
-        let next = self
-            .pagination
-            .as_ref()
-            .and_then(|p| check.locator_in(reads, "pagination.nextSelector", &p.next_selector));
+        let paging = check.paging(self.pagination.as_ref(), url.as_ref(), reads);
         let max_pages = self.pagination.as_ref().map_or(1, |p| p.max_pages);
         check.range("pagination.maxPages", max_pages.into(), 1, 10_000);
         check.range("maxRetries", self.max_retries.into(), 0, 10);
@@ -184,7 +186,9 @@ impl TaskSpec {
                 items,
                 fields,
                 automatic: self.automatic.clone(),
-                next,
+                next: paging.next,
+                template: paging.template,
+                stop: paging.stop,
                 max_pages,
                 wait_conditions: self
                     .wait_conditions

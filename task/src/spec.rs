@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Field, Politeness, Robots};
+use crate::{Duration, Field, Pagination, Politeness, Robots};
 
 /// The version of [`TaskSpec`] that this build writes; stored beside every spec.
 pub const SPEC_VERSION: i16 = 1;
@@ -124,20 +124,6 @@ pub enum Render {
     Browser,
 }
 
-/// How to go on to further pages.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Pagination {
-    /// A selector (CSS, XPath or JSONPath, as items) of the link to the next page; its `href` or text is followed, on the same origin only. The run ends where it is missing.
-    #[schemars(length(min = 1, max = 1024))]
-    pub next_selector: String,
-
-    /// The most pages that a run reads.
-    #[serde(default = "default_max_pages")]
-    #[schemars(range(min = 1, max = 10000))]
-    pub max_pages: u32,
-}
-
 /// What has to be in the page before it is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -162,10 +148,6 @@ fn default_retry_delay() -> Duration {
 fn default_timeout() -> Duration {
     // The guide's task processing target ("Key Performance Metrics").
     Duration::from_secs(30)
-}
-
-fn default_max_pages() -> u32 {
-    100
 }
 
 fn default_wait_timeout() -> Duration {

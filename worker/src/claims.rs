@@ -15,6 +15,7 @@ use selextract_platform::{
     ledger::{
         Ledger, LedgerError, TaskId,
         claims::{Claim, Ending, Fenced, Lease, NewPage, Renewed},
+        pages::Page,
     },
 };
 use snafu::{ResultExt, Snafu};
@@ -185,6 +186,15 @@ impl Claims {
             urls: visited.urls.into_iter().collect(),
             records: u64::try_from(visited.records).unwrap_or_default(),
         })
+    }
+
+    /// The page of a run that was committed after this one (0 for the first).
+    ///
+    /// # Errors
+    /// When the ledger does not answer for a lease's time.
+    pub async fn page_after(&self, claim: &Claim, number: i32) -> Result<Option<Page>, LedgerError> {
+        let mut pages = self.patiently(|| self.ledger.pages(claim.id, number, 1)).await?;
+        Ok(pages.pop())
     }
 
     /// Commits a page.

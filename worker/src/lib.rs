@@ -12,6 +12,7 @@ pub mod extract;
 pub mod failure;
 pub mod fetch;
 pub mod gate;
+mod paging;
 pub mod preview;
 pub mod probes;
 pub mod robots;

@@ -100,7 +100,12 @@ async fn page(engines: &Engines, request: &Request, left: Duration) -> Result<(U
     let deadline = Instant::now() + allowed;
     let fetched = timeout(allowed, fetch(engines, &plan, allowed)).await;
     let page = fetched.map_err(|_| Failure::late(allowed))??;
-    let (page, extracted) = read_page(Arc::new(plan), page, deadline).await?;
+    let plan = Arc::new(plan);
+    let (page, mut extracted) = read_page(Arc::clone(&plan), page, deadline).await?;
+    if let Some(template) = &plan.template {
+        extracted.next = template.page(2);
+    }
+    extracted.next = extracted.next.filter(|_| !extracted.stops);
     Ok((page.url, extracted))
 }
 

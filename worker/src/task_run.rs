@@ -30,6 +30,7 @@ use crate::{
         http::{Http, Trip},
     },
     gate::{Gate, Stopped},
+    paging::{self, Seen},
     robots::Robots,
     telemetry::{Metrics, PageOutcome, RunOutcome},
 };
@@ -110,6 +111,7 @@ async fn work(
             let history = claims.history(claim).await?;
             let mut gate = Gate::new(claims, &engines.robots, &engines.metrics, claim);
             let mut run = Run::new(engines, claims, claim, plan, history);
+            run.remember().await?;
             let walked = run.pages(&mut gate, stop, &mut spending).await;
             gate.leave().await;
             match walked? {
@@ -149,6 +151,8 @@ struct Run<'a> {
     session: Option<Session>,
     /// The pages of this run, requested and arrived at: a next link back to one of them ends it.
     visited: HashSet<String>,
+    /// Its records, where a page that repeats them ends it.
+    seen: Seen,
     /// Pages committed; the ledger counts them from 1.
     pages: i32,
     records: u64,
@@ -171,10 +175,25 @@ impl<'a> Run<'a> {
             plan: Arc::new(plan),
             session: None,
             visited: history.urls,
+            seen: Seen::default(),
             pages: claim.pages,
             records: history.records,
             attempt: u32::try_from(claim.attempts).unwrap_or(1).max(1),
         }
+    }
+
+    /// What was committed by earlier claims, as far as it is asked for.
+    async fn remember(&mut self) -> Result<(), LedgerError> {
+        if !self.plan.stop.repeated_records || self.pages == 0 {
+            return Ok(());
+        }
+        let last = (self.pages - paging::PAGES).max(1);
+        for number in [0].into_iter().chain(last..self.pages) {
+            for page in self.claims.page_after(self.claim, number).await? {
+                self.seen.extend(&page.records);
+            }
+        }
+        Ok(())
     }
 
     /// Reads page after page from where the last committed one leads.
@@ -205,11 +224,17 @@ impl<'a> Run<'a> {
                 Err(Stopped::GivenBack(ending)) => return Ok(Walk::Ended(ending)),
                 Err(Stopped::Failed(failure)) => {
                     gate.ended(failure.outcome());
+                    if self.is_behind_the_last(&failure) {
+                        return Ok(Walk::Ended(self.finished()));
+                    }
                     let failure = self.over(spending).unwrap_or(failure);
                     return Ok(Walk::Ended(self.failed(&failure, started)));
                 }
             };
             gate.ended(Outcome::Answered);
+            if self.repeats(&extracted) {
+                return Ok(Walk::Ended(self.finished()));
+            }
             let following = self.following(&next, &page.url, &extracted);
             match self.commit(&page, extracted, following.as_ref()).await? {
                 Err(Fenced) => return Ok(Walk::Fenced),
@@ -326,13 +351,40 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Whether a page that failed tells that the one before it was the last: who counts pages comes to one that is not there.
+    fn is_behind_the_last(&self, failure: &Failure) -> bool {
+        let empty = self.plan.stop.no_records && failure.class == "NoRecords";
+        self.pages > 0 && (empty || (self.plan.template.is_some() && failure.no_page))
+    }
+
+    /// Whether the page only repeats what the run has; else it is remembered.
+    fn repeats(&mut self, extracted: &Extracted) -> bool {
+        if !self.plan.stop.repeated_records {
+            return false;
+        }
+        let repeats = self.seen.has_all(&extracted.records);
+        if repeats {
+            tracing::info!(task = %self.claim.id, pages = self.pages, "A page repeats what the run has; the run ends.");
+        } else {
+            self.seen.extend(&extracted.records);
+        }
+        repeats
+    }
+
     /// The next page, if the run goes there.
     fn following(&mut self, requested: &Url, arrived: &Url, extracted: &Extracted) -> Option<Url> {
         self.visited.insert(key(requested));
         self.visited.insert(key(arrived));
-        extracted.next.clone().filter(|next| {
-            i64::from(self.pages) + 1 < i64::from(self.plan.max_pages) && !self.visited.contains(&key(next))
-        })
+        let pages = self.pages + 1;
+        let last = extracted.stops || (self.plan.stop.no_records && extracted.records.is_empty());
+        if last || i64::from(pages) >= i64::from(self.plan.max_pages) {
+            return None;
+        }
+        let next = match &self.plan.template {
+            Some(template) => template.page(u32::try_from(pages + 1).ok()?),
+            None => extracted.next.clone(),
+        };
+        next.filter(|next| !self.visited.contains(&key(next)))
     }
 
     async fn commit(

@@ -9,6 +9,7 @@
 mod crash;
 #[path = "hostile/http.rs"]
 mod hostile;
+mod paging;
 mod politeness;
 mod site;
 
@@ -121,6 +122,7 @@ impl Bench {
                 get(async || axum::response::Redirect::temporary("http://third.test/list/1")),
             )
             .merge(hostile::routes())
+            .merge(paging::routes())
             .route("/robots.txt", get(async move || says.lock().unwrap().clone()))
             .layer(axum::middleware::map_request(move |request: axum::extract::Request| {
                 let host = request.headers().get("x-asked-host").unwrap().to_str().unwrap();
