@@ -189,7 +189,7 @@ impl<'a> Run<'a> {
         }
         let last = (self.pages - paging::PAGES).max(1);
         for number in [0].into_iter().chain(last..self.pages) {
-            for page in self.claims.page_after(self.claim, number).await? {
+            if let Some(page) = self.claims.page_after(self.claim, number).await? {
                 self.seen.extend(&page.records);
             }
         }

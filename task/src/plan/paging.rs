@@ -97,7 +97,7 @@ mod tests {
 
     use crate::{Plan, TaskSpec};
 
-    fn compile(pagination: Value) -> Result<Plan, Vec<String>> {
+    fn compile(pagination: &Value) -> Result<Plan, Vec<String>> {
         let spec = json!({ "url": "https://e.com/list", "fields": [{ "name": "t" }], "pagination": pagination });
         let spec: TaskSpec = serde_json::from_value(spec).unwrap();
         spec.compile()
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_stored_next_link_is_read_as_before() {
-        let plan = compile(json!({ "nextSelector": "a", "maxPages": 7 })).unwrap();
+        let plan = compile(&json!({ "nextSelector": "a", "maxPages": 7 })).unwrap();
         assert!(plan.next.is_some() && plan.template.is_none() && plan.max_pages == 7);
         assert!(!plan.stop.no_records && !plan.stop.repeated_records);
         let spec: TaskSpec = serde_json::from_value(
@@ -123,28 +123,28 @@ mod tests {
 
     #[test]
     fn a_template_ends_by_itself_where_pages_are_empty_or_repeat() {
-        let plan = compile(json!({ "urlTemplate": "https://e.com/list?p={page}" })).unwrap();
+        let plan = compile(&json!({ "urlTemplate": "https://e.com/list?p={page}" })).unwrap();
         assert!(plan.template.is_some() && plan.stop.no_records && plan.stop.repeated_records);
         let stop = json!({ "noRecords": false, "selector": ".end" });
-        let plan = compile(json!({ "urlTemplate": "https://e.com/{page}", "stopCondition": stop })).unwrap();
+        let plan = compile(&json!({ "urlTemplate": "https://e.com/{page}", "stopCondition": stop })).unwrap();
         assert!(!plan.stop.no_records && plan.stop.repeated_records && plan.stop.found.is_some());
     }
 
     #[test]
     fn there_is_one_way_to_the_next_page() {
-        assert_eq!(compile(json!({})).unwrap_err(), ["pagination"]);
+        assert_eq!(compile(&json!({})).unwrap_err(), ["pagination"]);
         let both = json!({ "nextSelector": "a", "urlTemplate": "https://e.com/{page}" });
-        assert_eq!(compile(both).unwrap_err(), ["pagination"]);
+        assert_eq!(compile(&both).unwrap_err(), ["pagination"]);
         let counting = json!({ "nextSelector": "a", "start": 3, "step": 0 });
         assert_eq!(
-            compile(counting).unwrap_err(),
+            compile(&counting).unwrap_err(),
             ["pagination.start", "pagination.step", "pagination.step"]
         );
     }
 
     #[test]
     fn what_is_wrong_with_a_stop_condition_is_named() {
-        let with = |stop: Value| compile(json!({ "nextSelector": "a", "stopCondition": stop })).unwrap_err();
+        let with = |stop: Value| compile(&json!({ "nextSelector": "a", "stopCondition": stop })).unwrap_err();
         assert_eq!(with(json!({})), ["pagination.stopCondition"]);
         assert_eq!(
             with(json!({ "selector": "a[", "missingSelector": "$.next" })),
@@ -154,7 +154,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            compile(json!({ "urlTemplate": "https://other.com/{page}" })).unwrap_err(),
+            compile(&json!({ "urlTemplate": "https://other.com/{page}" })).unwrap_err(),
             ["pagination.urlTemplate"]
         );
     }
