@@ -80,6 +80,7 @@ pub fn complete(document: &utoipa::openapi::OpenApi) -> serde_json::Result<Value
             },
         }],
     });
+    schemas["CreateSchedule"] = create_schedule();
     schemas["CreateTasks"] = json!({
         "description": "Tasks to accept, all or none.",
         "type": "object",
@@ -93,6 +94,37 @@ pub fn complete(document: &utoipa::openapi::OpenApi) -> serde_json::Result<Value
         },
     });
     Ok(document)
+}
+
+fn create_schedule() -> Value {
+    let duration = |description: &str| json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$", "description": description });
+    json!({
+        "description": "What to extract, and when. Unknown fields are refused.",
+        "type": "object",
+        "required": ["name", "cron", "task"],
+        "additionalProperties": false,
+        "properties": {
+            "name": { "type": "string", "minLength": 1, "maxLength": 200, "description": "A name for people." },
+            "cron": { "type": "string", "examples": ["0 6 * * *"], "description": "Minute, hour, day of the month, month, day of the week." },
+            "timeZone": { "type": "string", "default": "UTC", "examples": ["Europe/Berlin"], "description": "An IANA time zone." },
+            "concurrencyPolicy": {
+                "type": "string", "enum": ["Allow", "Forbid", "Replace"], "default": "Forbid",
+                "description": "What a tick does while a run is under way: Forbid waits for its end until the starting deadline, Replace \
+                                cancels it and starts another one, Allow starts another one beside it.",
+            },
+            "startingDeadline": duration("How late a tick may start its run, 10s to 7d; 10m without it."),
+            "suspend": { "type": "boolean", "default": false, "description": "No new run starts while it is set." },
+            "priority": { "type": "integer", "minimum": 0, "maximum": 9, "default": crate::routes::new_task::DEFAULT_PRIORITY },
+            "onChange": {
+                "type": "string", "enum": ["Replace", "Forbid"], "default": "Replace",
+                "description": "What a changed task does to a run that is under way: Replace cancels it and starts the new one, Forbid refuses the change.",
+            },
+            "ttlAfterFinished": duration("How long a finished run and its results are kept, up to 3650d."),
+            "successfulRunsHistoryLimit": { "type": "integer", "minimum": 0, "maximum": 10000 },
+            "failedRunsHistoryLimit": { "type": "integer", "minimum": 0, "maximum": 10000 },
+            "task": { "$ref": "#/components/schemas/TaskSpec" },
+        },
+    })
 }
 
 /// Every operation of the document: the method in capitals, and the template of the path.

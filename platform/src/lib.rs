@@ -5,6 +5,8 @@
 pub mod artifacts;
 pub mod bootstrap;
 pub mod cache;
+pub mod digest;
+pub mod drift;
 pub mod frontier;
 mod gather;
 pub mod ledger;

@@ -12,7 +12,9 @@ mod locator;
 mod pagination;
 mod plan;
 mod politeness;
+mod schedule;
 mod spec;
+mod watch;
 pub mod xpath;
 
 pub use convert::{Conversion, DateReader, absolute};
@@ -23,4 +25,8 @@ pub use locator::{CssLocator, Locator};
 pub use pagination::{PageTemplate, Pagination, Stop, StopCondition};
 pub use plan::{Change, CompiledField, Items, Plan, Reads, Shape, Take, Violation, Violations};
 pub use politeness::{MAX_CONCURRENT, MAX_DELAY, Politeness, Robots, RobotsPolicy};
+pub use schedule::{
+    ConcurrencyPolicy, DEFAULT_STARTING_DEADLINE, MAX_STARTING_DEADLINE, MIN_STARTING_DEADLINE, check_starting_deadline,
+};
 pub use spec::{Automatic, Render, SPEC_VERSION, TaskSpec, WaitCondition};
+pub use watch::{OnDrift, Report, Watch};

@@ -221,6 +221,6 @@ mod tests {
     #[test]
     fn the_largest_numbers_fit() {
         let template = template("https://e.com/{page}", Some(1_000_000_000), Some(1_000_000)).unwrap();
-        assert_eq!(template.page(10_000).unwrap().as_str(), "https://e.com/10999000000");
+        assert_eq!(template.page(10_000).unwrap().as_str(), "https://e.com/10998000000");
     }
 }

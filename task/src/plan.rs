@@ -2,6 +2,7 @@
 
 mod fields;
 mod paging;
+mod watching;
 
 use std::fmt;
 
@@ -156,6 +157,11 @@ impl TaskSpec {
         let max_pages = self.pagination.as_ref().map_or(1, |p| p.max_pages);
         check.range("pagination.maxPages", max_pages.into(), 1, 10_000);
         check.range("maxRetries", self.max_retries.into(), 0, 10);
+        check.watch(self);
+        if self.conditional == Some(true) && self.render == Render::Browser {
+            let cure = "is asked by HTTP alone; use render Http, or remove it";
+            check.refuse("conditional", true, cure);
+        }
         check.wait_conditions(self);
         let headers = check.headers(self);
         let politeness = check.politeness(self.politeness);
@@ -566,6 +572,13 @@ mod tests {
             refused(&serde_json::json!({ "robots": { "reason": "x" } })),
             ["robots.reason"]
         );
+    }
+
+    #[test]
+    fn a_browser_asks_for_no_states_of_pages() {
+        let spec_of = |render: &str| serde_json::json!({ "conditional": true, "render": render });
+        assert_eq!(refused(&spec_of("Browser")), ["conditional"]);
+        assert!(spec(&spec_of("Http")).compile().is_ok());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Field, Pagination, Politeness, Robots};
+use crate::{Duration, Field, Pagination, Politeness, Robots, Watch};
 
 /// The version of [`TaskSpec`] that this build writes; stored beside every spec.
 pub const SPEC_VERSION: i16 = 1;
@@ -57,6 +57,14 @@ pub struct TaskSpec {
     /// How to go on to further pages. Without it only the first page is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pagination: Option<Pagination>,
+
+    /// What a run is compared by with the last one of the same task that succeeded: which records are new, changed or gone, and what becomes of it when the site has changed under its selectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watch>,
+
+    /// Whether the site is asked if a page is as it was in the run before (`ETag`, `Last-Modified`), which spares fetching and reading it again. Without it: in the runs of a `ScrapeTask` and of a schedule, with render Http.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditional: Option<bool>,
 
     /// What has to be in the page before it is read, in this order. Only with render Browser.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

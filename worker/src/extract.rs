@@ -62,6 +62,19 @@ pub struct Fill {
     pub found: Vec<u32>,
 }
 
+impl Fill {
+    /// As pages are committed with it: the items, then the fields. Empty where there were neither.
+    pub fn counts(&self) -> Vec<i32> {
+        if self.found.is_empty() {
+            return Vec::new();
+        }
+        let numbers = [self.items].into_iter().chain(self.found.iter().copied());
+        numbers
+            .map(|number| i32::try_from(number).unwrap_or(i32::MAX))
+            .collect()
+    }
+}
+
 /// Why nothing could be extracted.
 #[derive(Debug, Snafu, PartialEq, Eq)]
 pub enum ExtractError {

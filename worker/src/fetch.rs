@@ -2,11 +2,13 @@
 
 pub mod browser;
 mod charset;
+mod freshness;
 pub mod http;
 mod tunnel;
 
 use std::time::Duration;
 
+use selextract_platform::ledger::conditional::{Known, Validators};
 use snafu::Snafu;
 use url::Url;
 
@@ -44,6 +46,20 @@ pub struct Page {
     pub text: String,
     /// Bytes that came in through the egress proxy. HTTP counts bodies after decompression.
     pub bytes: u64,
+    /// What the site says about its state.
+    pub freshness: Freshness,
+}
+
+/// What a site says about a page's state (RFC 9110, section 8.8).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Freshness {
+    /// Nothing that it could be asked about.
+    #[default]
+    Unknown,
+    /// It can be asked the next time whether the page has changed.
+    Named(Validators),
+    /// The page is as it was: there is no text.
+    NotModified(Box<Known>),
 }
 
 /// Why a page could not be fetched.

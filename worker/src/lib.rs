@@ -5,6 +5,8 @@
 
 pub mod browser;
 pub mod claims;
+mod conclusion;
+mod conditional;
 pub mod contact;
 pub mod content;
 pub mod cpu;

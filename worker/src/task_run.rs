@@ -21,11 +21,12 @@ use url::Url;
 use crate::{
     browser::Browsers,
     claims::{Claims, History},
+    conclusion, conditional,
     cpu::{Meter, Share},
     extract::{Document, Extracted, extract},
     failure::{Blame, Failure, backoff},
     fetch::{
-        Page, Request,
+        Freshness, Page, Request,
         browser::Session,
         http::{Http, Trip},
     },
@@ -115,6 +116,10 @@ async fn work(
             let walked = run.pages(&mut gate, stop, &mut spending).await;
             gate.leave().await;
             match walked? {
+                Walk::Ended(Ending::Succeeded) => match conclusion::conclude(engines, claims, claim).await? {
+                    Ok(ending) => ending,
+                    Err(Fenced) => return Ok(RunOutcome::Fenced),
+                },
                 Walk::Ended(ending) => ending,
                 Walk::Fenced => return Ok(RunOutcome::Fenced),
             }
@@ -239,7 +244,10 @@ impl<'a> Run<'a> {
             match self.commit(&page, extracted, following.as_ref()).await? {
                 Err(Fenced) => return Ok(Walk::Fenced),
                 Ok(renewed) => {
-                    self.count_page(PageOutcome::Committed, started);
+                    self.count_page(committed(&page), started);
+                    if conditional::asks(&self.plan, self.claim) {
+                        conditional::remember(self.claims, self.claim, &next, &page, self.pages).await;
+                    }
                     if renewed.cancel_requested {
                         return Ok(Walk::Ended(Ending::Canceled));
                     }
@@ -302,6 +310,11 @@ impl<'a> Run<'a> {
         }
         let page = fetched.map_err(late)??;
         spending.bytes += page.bytes;
+        if let Freshness::NotModified(known) = &page.freshness {
+            let read = conditional::read(self.claims, known).await;
+            let extracted = read.map_err(|error| Failure::retryable("Ledger", error.to_string()))??;
+            return Ok((page, extracted));
+        }
         Ok(read_page(Arc::clone(&self.plan), page, deadline).await?)
     }
 
@@ -340,7 +353,14 @@ impl<'a> Run<'a> {
             home: &plan.url,
             headers: &plan.headers,
         };
-        let mut trip = Trip::to(url);
+        let known = if conditional::asks(plan, self.claim) {
+            self.claims
+                .known_page(self.claim, conditional::key(self.claim, url))
+                .await
+        } else {
+            None
+        };
+        let mut trip = Trip::to(url).with(known);
         loop {
             let arrived = self.engines.http.go_on(&mut trip, request).await;
             if let Some(page) = arrived.map_err(Failure::from)? {
@@ -400,6 +420,8 @@ impl<'a> Run<'a> {
             records: extracted.records,
             warnings: i32::try_from(extracted.left_out).unwrap_or(i32::MAX),
             artifacts: Vec::new(),
+            fill: extracted.fill.counts(),
+            not_modified: matches!(page.freshness, Freshness::NotModified(_)),
         };
         let committed = self.claims.commit(self.claim, &page).await?;
         self.pages += 1;
@@ -451,6 +473,13 @@ impl<'a> Run<'a> {
 
     fn count_page(&self, outcome: PageOutcome, started: Instant) {
         self.engines.metrics.page(self.plan.render, outcome, started.elapsed());
+    }
+}
+
+fn committed(page: &Page) -> PageOutcome {
+    match page.freshness {
+        Freshness::NotModified(_) => PageOutcome::NotModified,
+        Freshness::Unknown | Freshness::Named(_) => PageOutcome::Committed,
     }
 }
 

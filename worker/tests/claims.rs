@@ -12,6 +12,7 @@ mod hostile;
 mod paging;
 mod politeness;
 mod site;
+mod watching;
 
 use std::{
     sync::{
@@ -76,6 +77,7 @@ struct Bench {
     previews: Previews,
     proxy: ForwardProxy,
     owner: UserId,
+    shop: watching::Shop,
     hits: Arc<[AtomicU32]>,
     /// When each path was asked for.
     asked: Arc<Mutex<Vec<(String, Instant)>>>,
@@ -101,6 +103,7 @@ impl Bench {
         let counted = Arc::clone(&hits);
         let asked: Arc<Mutex<Vec<(String, Instant)>>> = Arc::default();
         let robots = Arc::new(Mutex::new((StatusCode::NOT_FOUND, String::new())));
+        let shop = watching::Shop::default();
         let (log, says) = (Arc::clone(&asked), Arc::clone(&robots));
         let router = Router::new()
             .route(
@@ -123,6 +126,7 @@ impl Bench {
             )
             .merge(hostile::routes())
             .merge(paging::routes())
+            .merge(watching::routes(shop.clone()))
             .route("/robots.txt", get(async move || says.lock().unwrap().clone()))
             .layer(axum::middleware::map_request(move |request: axum::extract::Request| {
                 let host = request.headers().get("x-asked-host").unwrap().to_str().unwrap();
@@ -139,6 +143,7 @@ impl Bench {
             previews: Previews::connect_lazy(&redis).unwrap(),
             proxy,
             owner,
+            shop,
             hits,
             asked,
             robots,
@@ -411,8 +416,7 @@ async fn a_worker_that_dies_loses_nothing_and_its_late_writes_change_nothing() {
         records: (0..3)
             .map(|k| json!({ "t": format!("{number}.{k}") }).as_object().unwrap().clone())
             .collect(),
-        warnings: 0,
-        artifacts: Vec::new(),
+        ..NewPage::default()
     };
     let lease = Duration::from_millis(500);
     bench

@@ -5,4 +5,6 @@ mod artifacts;
 mod cache_keys;
 mod internal;
 mod public;
+mod schedules;
 mod support;
+mod watching;

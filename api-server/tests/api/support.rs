@@ -222,8 +222,7 @@ impl Api {
                 .iter()
                 .map(|record| record.as_object().unwrap().clone())
                 .collect(),
-            warnings: 0,
-            artifacts: Vec::new(),
+            ..NewPage::default()
         };
         ledger
             .commit_page(claims[0].lease(), &page, lease)

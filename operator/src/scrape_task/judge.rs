@@ -135,9 +135,22 @@ fn check_schedule(schedule: &ScheduleSpec) -> Result<Schedule, Fault> {
             message,
         });
     }
+    if let Err(message) = selextract_task::check_starting_deadline(schedule.starting_deadline) {
+        return Err(Fault {
+            reason: "InvalidSchedule",
+            message: format!(
+                "spec.schedule.startingDeadline = {}: {message}",
+                schedule
+                    .starting_deadline
+                    .unwrap_or(selextract_task::DEFAULT_STARTING_DEADLINE)
+            ),
+        });
+    }
     Ok(Schedule {
         cron: schedule.cron.clone(),
         time_zone: schedule.time_zone.clone(),
+        concurrency_policy: schedule.concurrency_policy,
+        starting_deadline: schedule.starting_deadline,
     })
 }
 
@@ -228,6 +241,15 @@ mod tests {
             let mut spec = good();
             spec["schedule"] = json!({"cron": cron, "timeZone": zone});
             assert_eq!(compile(&task(&spec)).is_ok(), good_one, "{cron} {zone}");
+        }
+    }
+
+    #[test]
+    fn a_starting_deadline_has_bounds() {
+        for (deadline, good_one) in [("9s", false), ("10s", true), ("7d", true), ("8d", false)] {
+            let mut spec = good();
+            spec["schedule"] = json!({"cron": "0 3 * * *", "startingDeadline": deadline});
+            assert_eq!(compile(&task(&spec)).is_ok(), good_one, "{deadline}");
         }
     }
 

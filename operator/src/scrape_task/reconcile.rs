@@ -9,6 +9,7 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams},
     core::error_boundary::InvalidObject,
     discovery::ApiResource,
+    runtime::events::EventType,
 };
 use selextract_crds::{ScrapeTask, ScrapeTaskStatus};
 use selextract_task::feed::{Change, Upsert};
@@ -224,6 +225,7 @@ async fn settle(task: &ScrapeTask, outcome: &Outcome, look: &Look<'_>) -> Result
     let mut version = task.resource_version().unwrap_or_default();
     if new != old {
         version = patch_status(task.meta(), whole(&new), look.tools).await?;
+        tell_drift(task, &old, &new, look.tools).await;
     }
     let done = !matches!(outcome, Outcome::Waiting { .. });
     let version = done.then_some(version.as_str());
@@ -231,10 +233,22 @@ async fn settle(task: &ScrapeTask, outcome: &Outcome, look: &Look<'_>) -> Result
     Ok(Next::OnNews)
 }
 
+/// An event when something drifted that had not before.
+async fn tell_drift(task: &ScrapeTask, old: &ScrapeTaskStatus, new: &ScrapeTaskStatus, tools: &Tools) {
+    let told = new.conditions.iter().find(|condition| condition.type_ == status::DRIFT);
+    if let Some(condition) = told.filter(|_| status::has_drifted(new) && new.drift != old.drift) {
+        let note = condition.message.clone();
+        tools
+            .context
+            .event(task, EventType::Warning, status::DRIFT, "Compare", note)
+            .await;
+    }
+}
+
 /// Every field is in the patch: one that has no value now must not keep its old one.
 fn whole(status: &ScrapeTaskStatus) -> Value {
     let mut fields = json!({
-        "runId": null, "specHash": null, "state": null, "pages": null, "records": null, "error": null, "createdAt": null,
+        "runId": null, "specHash": null, "state": null, "waiting": null, "drift": null, "pages": null, "records": null, "error": null, "createdAt": null,
         "startedAt": null, "finishedAt": null, "nextRunTime": null, "preview": null, "results": null,
     });
     let known = serde_json::to_value(status).unwrap_or_default();

@@ -10,7 +10,14 @@ use uuid::Uuid;
 use super::{Ledger, LedgerError, artifacts, error::DatabaseSnafu};
 
 /// The tables that are partitioned by month.
-const PARTITIONED: [&str; 4] = ["tasks", "pages", "artifacts", "artifact_chunks"];
+const PARTITIONED: [&str; 6] = [
+    "tasks",
+    "pages",
+    "artifacts",
+    "artifact_chunks",
+    "run_reports",
+    "watch_records",
+];
 /// How long a change of a partition waits for a lock before it gives up until the next time: it stands in everybody's way meanwhile.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 /// The migration and the keeper may both make partitions.
@@ -32,8 +39,9 @@ impl Ledger {
                 for sql in [LOCK_TIMEOUT, ONE_CHANGE_AT_A_TIME] {
                     sqlx::query(sql).execute(&mut *transaction).await.context(doing)?;
                 }
-                let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+                let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL OR to_regclass($2) IS NULL")
                     .bind(&name)
+                    .bind(table)
                     .fetch_one(&mut *transaction)
                     .await
                     .context(doing)?;

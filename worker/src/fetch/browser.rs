@@ -22,7 +22,9 @@ use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 use url::Url;
 
-use super::{BrowserSnafu, ConnectionSnafu, FetchError, MAX_BYTES, Page, SchemeSnafu, WaitingSnafu, shortened};
+use super::{
+    BrowserSnafu, ConnectionSnafu, FetchError, Freshness, MAX_BYTES, Page, SchemeSnafu, WaitingSnafu, shortened,
+};
 use crate::{
     browser::{BrowserError, Browsers, Tab},
     content::Content,
@@ -242,6 +244,7 @@ impl Load<'_> {
             content: Content::Html,
             text,
             bytes: 0,
+            freshness: Freshness::Unknown,
         })
     }
 

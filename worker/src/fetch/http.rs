@@ -7,11 +7,12 @@ use reqwest::{
     header::{self, HeaderMap},
     redirect,
 };
+use selextract_platform::ledger::conditional::Known;
 use url::Url;
 
 use super::{
     ConnectionSnafu, EGRESS_HEADER, FetchError, MAX_BYTES, Page, Request, SchemeSnafu, TooManyRedirectsSnafu, charset,
-    check_content, check_egress, check_status, retry_after, shortened, tunnel,
+    check_content, check_egress, check_status, freshness, retry_after, shortened, tunnel,
 };
 use crate::contact::Contact;
 
@@ -81,7 +82,11 @@ impl Http {
         // Redirects are followed by hand: each hop's scheme is looked at, and the task's headers stay at home.
         while trip.hops <= MAX_REDIRECTS {
             trip.hops += 1;
-            let response = self.get(&trip.url, request).await?;
+            let known = trip.known.take_if(|known| known.url == trip.url.as_str());
+            let response = self.get(&trip.url, request, known.as_ref()).await?;
+            if let Some(known) = known.filter(|_| response.status() == StatusCode::NOT_MODIFIED) {
+                return freshness::not_modified(&trip.url, &response, known).map(Some);
+            }
             let Some(target) = redirect_target(&trip.url, &response)? else {
                 return read(trip.url.clone(), response).await.map(Some);
             };
@@ -108,7 +113,7 @@ impl Http {
                 home: &url,
                 headers: &[],
             };
-            let response = self.get(&url, request).await?;
+            let response = self.get(&url, request, None).await?;
             match redirect_target(&url, &response)? {
                 Some(target) => url = target,
                 None => return read_robots(response).await,
@@ -117,8 +122,11 @@ impl Http {
         Ok(RobotsAnswer::Absent)
     }
 
-    async fn get(&self, url: &Url, request: Request<'_>) -> Result<Response, FetchError> {
+    async fn get(&self, url: &Url, request: Request<'_>, known: Option<&Known>) -> Result<Response, FetchError> {
         let mut get = self.client.get(url.clone()).header(header::ACCEPT, ACCEPT);
+        if let Some(known) = known {
+            get = get.headers(freshness::conditions(&known.validators));
+        }
         if request.may_carry_headers(url) {
             // A header of the task's replaces ours.
             let mut headers = HeaderMap::new();
@@ -152,6 +160,7 @@ impl Http {
 pub struct Trip {
     url: Url,
     hops: usize,
+    known: Option<Known>,
 }
 
 impl Trip {
@@ -160,7 +169,14 @@ impl Trip {
         Self {
             url: url.clone(),
             hops: 0,
+            known: None,
         }
+    }
+
+    /// The same to a page that a former run has: the site is asked whether it has changed.
+    #[must_use]
+    pub fn with(self, known: Option<Known>) -> Self {
+        Self { known, ..self }
     }
 
     /// What is asked for next.
@@ -241,6 +257,7 @@ async fn read(url: Url, mut response: Response) -> Result<Page, FetchError> {
             .and_then(|word| word.to_str().ok()),
     )?;
     check_status(response.status().as_u16(), wait)?;
+    let freshness = freshness::of(response.headers());
     let content = check_content(content_type.as_deref(), &url, "HTML, XML, JSON or CSV", |_| true)?;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| connection(&error))? {
@@ -255,6 +272,7 @@ async fn read(url: Url, mut response: Response) -> Result<Page, FetchError> {
         content,
         text: charset::decode(&body, content_type.as_deref(), content),
         bytes: body.len() as u64,
+        freshness,
     })
 }
 
