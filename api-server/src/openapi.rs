@@ -1,7 +1,7 @@
 //! The OpenAPI 3.1 document: what the handlers declare, and the task's schema from the one type that every part shares.
 
 use schemars::{SchemaGenerator, generate::SchemaSettings};
-use selextract_task::TaskSpec;
+use selextract_task::{TaskSpec, credentials::SiteCredentials};
 use serde_json::{Value, json};
 use utoipa::{
     Modify, OpenApi,
@@ -30,6 +30,7 @@ pub const PATH: &str = "/api/v1/openapi.json";
         (name = "api-keys", description = "Keys for programs"),
         (name = "tasks", description = "What to extract, and what became of it"),
         (name = "dead-letters", description = "Runs that failed, and their replay"),
+        (name = "credentials", description = "Logins to sites, which tasks name; written and never read back"),
         (name = "webhooks", description = "Hearing of the end of tasks: signed as standard-webhooks says, sent again for a day"),
         (name = "insight", description = "Counts and trends"),
         (name = "health", description = "Whether the API answers"),
@@ -58,6 +59,7 @@ pub fn complete(document: &utoipa::openapi::OpenApi) -> serde_json::Result<Value
     let settings = SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
     let mut generator = SchemaGenerator::new(settings);
     let spec = generator.subschema_for::<TaskSpec>();
+    let _ = generator.subschema_for::<SiteCredentials>();
     let definitions = generator.take_definitions(true);
     let schemas = &mut document["components"]["schemas"];
     for (name, schema) in definitions {

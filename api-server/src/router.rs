@@ -24,8 +24,8 @@ use crate::{
     openapi,
     problem::Problem,
     routes::{
-        api_keys, artifacts, auth, batch, changes, dead_letters, events, health, insight, preview, quotas, results,
-        run_control, schedules, tasks, users, webhooks,
+        api_keys, artifacts, auth, batch, changes, credentials, dead_letters, events, health, insight, preview, quotas,
+        results, run_control, schedules, tasks, users, webhooks,
     },
     state::AppState,
 };
@@ -70,6 +70,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(webhooks::delete))
         .routes(routes!(webhooks::deliveries))
         .routes(routes!(webhooks::resend))
+        .routes(routes!(credentials::list))
+        .routes(routes!(credentials::put, credentials::delete))
         .routes(routes!(insight::dashboard))
         .routes(routes!(insight::analytics))
 }

@@ -102,6 +102,10 @@ pub struct ScrapeTaskSpec {
     /// What to extract. A change starts a new run; with a schedule it holds from the next tick. onChange says what becomes of a run that is under way.
     pub task: TaskSpec,
 
+    /// Where task.credentials are: Api, stored for the owner k8s:<namespace> by the API; or Secret, in the Secret of that name and of type selextract.io/credentials in this namespace, which the operator hands to the cluster and follows.
+    #[serde(default)]
+    pub credentials_from: CredentialsFrom,
+
     /// Which of the namespace's tasks go first: 9 first, 0 last.
     #[serde(default = "default_priority")]
     #[schemars(range(min = 0, max = 9))]
@@ -132,6 +136,16 @@ pub struct ScrapeTaskSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10000))]
     pub failed_runs_history_limit: Option<u32>,
+}
+
+/// Where credentials are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CredentialsFrom {
+    /// In the cluster's API.
+    #[default]
+    Api,
+    /// In a Secret of the namespace.
+    Secret,
 }
 
 fn default_priority() -> u8 {

@@ -12,6 +12,7 @@ mod gather;
 pub mod ledger;
 pub mod objects;
 pub mod previews;
+pub mod sealed;
 pub mod telemetry;
 pub mod waiting;
 

@@ -2,6 +2,8 @@
 //!
 //! The operator upserts every `ScrapeTask` in bulk and follows one change feed per cluster. Both ends read leniently.
 
+pub mod credentials;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

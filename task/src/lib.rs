@@ -3,7 +3,9 @@
 //! Pure: no I/O, no clock. [`TaskSpec::compile`] turns a spec into a [`Plan`] or says everything that is wrong with it.
 //! Must not know Kubernetes, SQL, Redis or HTTP.
 
+pub mod access;
 mod convert;
+pub mod credentials;
 mod duration;
 pub mod feed;
 mod field;
@@ -17,6 +19,7 @@ mod spec;
 mod watch;
 pub mod xpath;
 
+pub use access::Cookie;
 pub use convert::{Conversion, DateReader, absolute};
 pub use duration::{Duration, ParseDurationError};
 pub use field::{DecimalSeparator, Field, FieldType, MAX_LEVELS, Transform, TransformType};

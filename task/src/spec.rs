@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Field, Pagination, Politeness, Robots, Watch};
+use crate::{Cookie, Duration, Field, Pagination, Politeness, Robots, Watch};
 
 /// The version of [`TaskSpec`] that this build writes; stored beside every spec.
 pub const SPEC_VERSION: i16 = 1;
@@ -71,7 +71,22 @@ pub struct TaskSpec {
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub wait_conditions: Vec<WaitCondition>,
 
-    /// Request headers to add. Hop-by-hop headers, Host, Cookie and Authorization are refused.
+    /// Cookies that requests carry, to the task's own host or domain alone. What a site sets during a run holds for that run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
+    pub cookies: Vec<Cookie>,
+
+    /// The name of stored credentials (PUT /api/v1/credentials/{name}) that requests to their origin carry. The spec never holds the password itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub credentials: Option<String>,
+
+    /// The name of a pool of upstream proxies that the cluster declares (spec.egress.upstreams). Without it requests go out from the cluster itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub proxy_pool: Option<String>,
+
+    /// Request headers to add. Hop-by-hop headers, Host, Cookie (see cookies) and Authorization (see credentials) are refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub custom_headers: BTreeMap<String, String>,

@@ -15,6 +15,7 @@ mod xpath;
 
 use std::time::Instant;
 
+use scraper::Html;
 use selextract_task::{CompiledField, Items, Locator, Plan, Reads, Stop, absolute};
 use serde_json::{Map, Value};
 use snafu::Snafu;
@@ -318,6 +319,13 @@ fn next_page(locator: &Locator, root: Scope<'_>, page: &Url, reading: &Reading) 
     };
     next.set_fragment(None);
     Ok((next.origin() == page.origin()).then_some(next))
+}
+
+/// A page's tree for other readers within the same limits, and what its relative URLs are relative to.
+pub(crate) fn tree(html: &str, url: &Url, deadline: Instant) -> Result<(Html, Url), ExtractError> {
+    let html = document::parse(html, &Budget::new(deadline))?;
+    let base = document::base_url(html.root_element(), url);
+    Ok((html, base))
 }
 
 #[cfg(test)]

@@ -103,6 +103,10 @@ impl From<FetchError> for Failure {
                 },
                 no_page: matches!(status, 404 | 410),
             },
+            FetchError::CredentialsRefused { .. } => {
+                Self::permanent("CredentialsRefused", message).blaming(Blame::Page)
+            }
+            FetchError::UnknownProxyPool => Self::permanent("UnknownProxyPool", message),
             FetchError::UnsupportedContent { .. } => {
                 Self::permanent("UnsupportedContent", message).blaming(Blame::Page)
             }

@@ -100,6 +100,17 @@ pub enum FetchError {
     /// The egress proxy does not let this address be reached.
     #[snafu(display("the cluster's egress does not let this address be reached"))]
     Refused,
+    /// The site does not take the credentials that it was shown.
+    #[snafu(display("the site answered {status} to the credentials {name:?}"))]
+    CredentialsRefused {
+        /// The credentials.
+        name: String,
+        /// The HTTP status: 401, 403, or that of a redirect to the login.
+        status: u16,
+    },
+    /// The cluster has no pool of upstream proxies of the task's name.
+    #[snafu(display("the cluster declares no pool of upstream proxies of the name that proxyPool has"))]
+    UnknownProxyPool,
     /// The connection failed, or the egress proxy did not make it.
     #[snafu(display("the connection failed: {message}"))]
     Connection {
@@ -136,6 +147,11 @@ fn check_egress(word: Option<&str>) -> Result<(), FetchError> {
     match word {
         None => Ok(()),
         Some("EgressRefused" | "EgressMalformed") => Err(FetchError::Refused),
+        Some("EgressUnknownPool") => Err(FetchError::UnknownProxyPool),
+        Some("EgressNoUpstream") => EgressSnafu {
+            message: "no proxy of the task's pool makes a connection",
+        }
+        .fail(),
         Some("EgressUnreachable") => ConnectionSnafu {
             message: "the host is unreachable",
         }

@@ -3,6 +3,7 @@
 //! One direction: claim → fetch → extract (pure) → record → let go. It decides no scheduling and knows no Kubernetes; SQL and Redis
 //! are behind `selextract-platform`.
 
+pub mod access;
 pub mod browser;
 pub mod claims;
 mod conclusion;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
+    access::{Access, Vault, http_login},
     browser::Browsers,
     claims::{Claims, History},
     conclusion, conditional,
@@ -45,6 +46,8 @@ pub struct Engines {
     pub robots: Robots,
     /// Fetches in Chromium.
     pub browsers: Arc<Browsers>,
+    /// Where credentials come from.
+    pub vault: Vault,
     /// This process's CPU.
     pub cpu: Arc<Meter>,
     /// What is counted.
@@ -108,22 +111,30 @@ async fn work(
 ) -> Result<RunOutcome, LedgerError> {
     let mut spending = Spending::new(engines);
     let ending = match claim.spec.compile() {
-        Ok(plan) => {
-            let history = claims.history(claim).await?;
-            let mut gate = Gate::new(claims, &engines.robots, &engines.metrics, claim);
-            let mut run = Run::new(engines, claims, claim, plan, history);
-            run.remember().await?;
-            let walked = run.pages(&mut gate, stop, &mut spending).await;
-            gate.leave().await;
-            match walked? {
-                Walk::Ended(Ending::Succeeded) => match conclusion::conclude(engines, claims, claim).await? {
-                    Ok(ending) => ending,
-                    Err(Fenced) => return Ok(RunOutcome::Fenced),
-                },
-                Walk::Ended(ending) => ending,
-                Walk::Fenced => return Ok(RunOutcome::Fenced),
+        Ok(plan) => match engines
+            .vault
+            .open(&plan, Some(claim.user_id), (&engines.http, claim.id.0))
+            .await?
+        {
+            Ok(rights) => {
+                let history = claims.history(claim).await?;
+                let robots = engines.robots.by(&rights.1);
+                let mut gate = Gate::new(claims, &robots, &engines.metrics, claim);
+                let mut run = Run::new(engines, claims, claim, (plan, rights), history);
+                run.remember().await?;
+                let walked = run.pages(&mut gate, stop, &mut spending).await;
+                gate.leave().await;
+                match walked? {
+                    Walk::Ended(Ending::Succeeded) => match conclusion::conclude(engines, claims, claim).await? {
+                        Ok(ending) => ending,
+                        Err(Fenced) => return Ok(RunOutcome::Fenced),
+                    },
+                    Walk::Ended(ending) => ending,
+                    Walk::Fenced => return Ok(RunOutcome::Fenced),
+                }
             }
-        }
+            Err(failure) => Ending::Failed(told(&failure)),
+        },
         // It was accepted by a version that understood it.
         Err(violations) => Ending::Failed(told(&Failure::permanent("InvalidSpec", violations.to_string()))),
     };
@@ -153,6 +164,9 @@ struct Run<'a> {
     claims: &'a Claims,
     claim: &'a Claim,
     plan: Arc<Plan>,
+    access: Arc<Access>,
+    /// What its requests go by.
+    http: Http,
     session: Option<Session>,
     /// The pages of this run, requested and arrived at: a next link back to one of them ends it.
     visited: HashSet<String>,
@@ -168,7 +182,13 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(engines: &'a Engines, claims: &'a Claims, claim: &'a Claim, plan: Plan, history: History) -> Self {
+    fn new(
+        engines: &'a Engines,
+        claims: &'a Claims,
+        claim: &'a Claim,
+        (plan, (access, http)): (Plan, (Arc<Access>, Http)),
+        history: History,
+    ) -> Self {
         let ran = Duration::from_secs_f64(claim.running_seconds.clamp(0.0, 1e9));
         Self {
             ends: plan
@@ -178,6 +198,8 @@ impl<'a> Run<'a> {
             claims,
             claim,
             plan: Arc::new(plan),
+            access,
+            http,
             session: None,
             visited: history.urls,
             seen: Seen::default(),
@@ -325,28 +347,41 @@ impl<'a> Run<'a> {
         stop: &CancellationToken,
         spending: &mut Spending,
     ) -> Result<Page, Stopped> {
-        if self.plan.render == Render::Http {
-            return self.fetch_by_http(url, gate, stop).await;
+        loop {
+            let fetched = match self.plan.render {
+                Render::Http => self.fetch_by_http(url, gate, stop).await,
+                Render::Browser => self.fetch_by_browser(url, spending).await,
+            };
+            match fetched {
+                // The next session is another tab's.
+                Err(Stopped::Failed(failure)) if self.access.may_enter_again(&failure) => self.session = None,
+                done => return done,
+            }
         }
+    }
+
+    async fn fetch_by_browser(&mut self, url: &Url, spending: &mut Spending) -> Result<Page, Stopped> {
         let plan = &self.plan;
         // A tab that cannot be used again goes before the next one comes.
         let session = if let Some(session) = self.session.take().filter(Session::is_usable) {
             session
         } else {
             spending.browser_before = Duration::ZERO;
-            Session::open(&self.engines.browsers, &plan.url, &plan.headers)
+            Session::open_with(&self.engines.browsers, &plan.url, &plan.headers, &self.access)
                 .await
                 .map_err(Failure::from)?
         };
         let session = self.session.insert(session);
+        session.enter().await?;
         match session.fetch(url, &plan.wait_conditions, plan.timeout).await {
             Ok(page) => Ok(page),
-            Err(error) => Err(Failure::from(self.engines.http.explain(url, error).await).into()),
+            Err(error) => Err(Failure::from(self.http.explain(url, error).await).into()),
         }
     }
 
     /// Each host on the way has its turn.
     async fn fetch_by_http(&self, url: &Url, gate: &mut Gate<'_>, stop: &CancellationToken) -> Result<Page, Stopped> {
+        http_login::enter(&self.http, &self.access).await?;
         let plan = &self.plan;
         let request = Request {
             url,
@@ -360,9 +395,9 @@ impl<'a> Run<'a> {
         } else {
             None
         };
-        let mut trip = Trip::to(url).with(known);
+        let mut trip = Trip::to(url).with(known).by(&self.access);
         loop {
-            let arrived = self.engines.http.go_on(&mut trip, request).await;
+            let arrived = self.http.go_on(&mut trip, request).await;
             if let Some(page) = arrived.map_err(Failure::from)? {
                 return Ok(page);
             }

@@ -4,6 +4,7 @@
 #[path = "hostile/browser.rs"]
 mod hostile;
 mod hygiene;
+mod pools;
 mod site;
 
 use std::{
@@ -26,6 +27,7 @@ use axum::{
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use selextract_platform::{frontier::Frontier, ledger::Secret, previews::Request};
 use selextract_worker::{
+    access::Vault,
     browser::{BrowserSettings, Browsers},
     contact::Contact,
     cpu::Meter,
@@ -228,6 +230,7 @@ async fn a_preview_is_read_in_the_browser_when_the_task_asks_for_it() {
     // Not asked: the task does not obey robots.txt.
     let frontier = Frontier::connect_lazy(&Secret("redis://127.0.0.1:1/0".to_owned())).unwrap();
     let engines = Engines {
+        vault: Vault::default(),
         robots: Robots::new(http.clone(), frontier),
         http,
         browsers: Arc::clone(&bench.browsers),
@@ -242,6 +245,7 @@ async fn a_preview_is_read_in_the_browser_when_the_task_asks_for_it() {
     let request = Request {
         id: uuid::Uuid::nil(),
         deadline_milliseconds: 0,
+        owner: None,
         spec: serde_json::from_value(spec).unwrap(),
     };
     let answer = preview::read(&engines, &request, Duration::from_secs(10)).await;

@@ -5,6 +5,7 @@
     reason = "what a test's helper cannot do fails the test"
 )]
 
+mod access;
 #[path = "hostile/crash.rs"]
 mod crash;
 #[path = "hostile/http.rs"]
@@ -41,6 +42,7 @@ use selextract_platform::{
 };
 use selextract_task::TaskSpec;
 use selextract_worker::{
+    access::Vault,
     browser::{BrowserSettings, Browsers},
     claims::Claims,
     contact::Contact,
@@ -127,6 +129,7 @@ impl Bench {
             .merge(hostile::routes())
             .merge(paging::routes())
             .merge(watching::routes(shop.clone()))
+            .merge(access::routes())
             .route("/robots.txt", get(async move || says.lock().unwrap().clone()))
             .layer(axum::middleware::map_request(move |request: axum::extract::Request| {
                 let host = request.headers().get("x-asked-host").unwrap().to_str().unwrap();
@@ -189,6 +192,7 @@ impl Bench {
         };
         let http = Http::new(&self.proxy.url).unwrap();
         Engines {
+            vault: Vault::new(self.ledger.clone(), Some(access::seal())),
             robots: Robots::new(http.clone(), self.frontier.clone()),
             http,
             browsers: Arc::new(Browsers::new(browser, metrics.clone())),
@@ -240,6 +244,7 @@ impl Bench {
         let request = Request {
             id: uuid::Uuid::now_v7(),
             deadline_milliseconds: jiff::Timestamp::now().as_millisecond() + 10_000,
+            owner: Some(self.owner),
             spec: serde_json::from_value(spec).unwrap(),
         };
         match self.previews.ask(&request, Duration::from_secs(11)).await.unwrap() {

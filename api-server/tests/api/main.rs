@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod cache_keys;
+mod credentials;
 mod internal;
 mod public;
 mod schedules;

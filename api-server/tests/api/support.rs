@@ -249,6 +249,11 @@ impl Api {
         ended.unwrap().unwrap();
     }
 
+    /// What a statement gives, as text.
+    pub fn sql(&self, sql: &str) -> String {
+        start().sql(&self.database.name, sql).unwrap()
+    }
+
     /// Holds every statement on tasks up for a while.
     pub fn lock_tasks(&self, time: Duration) -> std::thread::JoinHandle<()> {
         let name = self.database.name.clone();

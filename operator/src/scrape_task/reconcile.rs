@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Tools,
+    credentials::Brought,
     judge::{self, Fault},
     link::{Link, Reach},
     registry::{Beginning, Uid},
@@ -129,6 +130,9 @@ async fn drive(task: ScrapeTask, look: &Look<'_>) -> Result<Next, TaskError> {
     };
     let cluster_uid = cluster.uid().unwrap_or_default();
     let link = tools.links.to(cluster);
+    if let Some(next) = bring_credentials(&task, (&cluster_uid, &link), look).await? {
+        return Ok(next);
+    }
     let change = link.take(uid);
     let settled = if tools.registry.is_accepted(uid, &cluster_uid, generation) {
         let outcome = change.as_ref().map_or_else(|| known(&task), told);
@@ -140,6 +144,31 @@ async fn drive(task: ScrapeTask, look: &Look<'_>) -> Result<Next, TaskError> {
         link.put_back(change);
     }
     settled
+}
+
+/// Hands the Secret that the task names to its cluster. A look that cannot go on without it ends here.
+async fn bring_credentials(
+    task: &ScrapeTask,
+    (cluster_uid, link): (&str, &Link),
+    look: &Look<'_>,
+) -> Result<Option<Next>, TaskError> {
+    let tools = look.tools;
+    let brought = tools
+        .credentials
+        .bring(&tools.context.client, task, (cluster_uid, link));
+    match brought.await.map_err(Box::new).context(KubeSnafu {
+        verb: "read the Secret of",
+    })? {
+        Brought::Done => Ok(None),
+        Brought::Fault(fault) => settle(task, &Outcome::Stalled(fault), look).await.map(Some),
+        Brought::NotTaken(why) => {
+            let next = settle(task, &unreachable(&why), look).await?;
+            if link.is_up() {
+                return NotTakenSnafu { why }.fail();
+            }
+            Ok(Some(next))
+        }
+    }
 }
 
 /// Sends the task to its cluster.

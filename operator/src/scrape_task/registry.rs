@@ -200,6 +200,11 @@ impl Registry {
         })
     }
 
+    /// Whether a watch has listed all there is in this namespace.
+    pub fn has_listed(&self, namespace: &str) -> bool {
+        self.with(|known| known.listed.contains(&None) || known.listed.contains(&Some(namespace.to_owned())))
+    }
+
     /// The clusters that tasks name.
     pub fn clusters(&self) -> BTreeSet<Place> {
         let place = |entry: &Entry| (entry.cluster.0.to_string(), entry.cluster.1.to_string());

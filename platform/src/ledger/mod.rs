@@ -10,6 +10,7 @@ pub mod changes;
 pub mod claims;
 pub mod clock;
 pub mod conditional;
+pub mod credentials;
 pub(crate) mod error;
 mod expiry;
 mod id;

@@ -2,8 +2,13 @@
 
 mod answer;
 mod headers;
+mod login;
+mod pool;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chromiumoxide::{
     cdp::{
@@ -26,11 +31,13 @@ use super::{
     BrowserSnafu, ConnectionSnafu, FetchError, Freshness, MAX_BYTES, Page, SchemeSnafu, WaitingSnafu, shortened,
 };
 use crate::{
+    access::Access,
     browser::{BrowserError, Browsers, Tab},
     content::Content,
 };
 use answer::Answer;
 use headers::Interception;
+use pool::Relay;
 
 /// How often the page is asked whether it is ready.
 const POLL: Duration = Duration::from_millis(50);
@@ -56,6 +63,11 @@ pub struct Session {
     tab: Tab,
     _headers: Option<Interception>,
     reusable: bool,
+    access: Option<Arc<Access>>,
+    /// Whether the login that its access asks for was done in this tab.
+    entered: bool,
+    /// The tab's way out, where that is a pool of upstream proxies.
+    relay: Option<Relay>,
 }
 
 impl Session {
@@ -64,17 +76,51 @@ impl Session {
     /// # Errors
     /// [`FetchError::Browser`].
     pub async fn open(browsers: &Browsers, home: &Url, headers: &[(String, String)]) -> Result<Self, FetchError> {
-        let tab = browsers.open_tab().await?;
+        Self::set_up(browsers.open_tab().await?, (home, headers), None).await
+    }
+
+    /// The same, with the rights of a run; a login is done by [`Session::enter`].
+    ///
+    /// # Errors
+    /// [`FetchError::Browser`].
+    pub async fn open_with(
+        browsers: &Browsers,
+        home: &Url,
+        headers: &[(String, String)],
+        access: &Arc<Access>,
+    ) -> Result<Self, FetchError> {
+        let relay = match access.route() {
+            Some(route) => Some(Relay::start(route).await?),
+            None => None,
+        };
+        let tab = browsers.open_tab_by(relay.as_ref().map(Relay::url)).await?;
+        let mut session = Self::set_up(tab, (home, headers), Some(Arc::clone(access))).await?;
+        session.relay = relay;
+        Ok(session)
+    }
+
+    async fn set_up(
+        tab: Tab,
+        (home, headers): (&Url, &[(String, String)]),
+        access: Option<Arc<Access>>,
+    ) -> Result<Self, FetchError> {
         let gone = tab.gone().clone();
+        let set_up = async {
+            login::set_cookies(&tab, access.as_deref()).await?;
+            headers::add(&tab, (home, headers), access.clone()).await
+        };
         let headers = tokio::select! {
             biased;
             () = gone.cancelled() => return Err(BrowserError::Gone.into()),
-            headers = headers::add(&tab, home, headers) => headers?,
+            headers = set_up => headers?,
         };
         Ok(Self {
             tab,
             _headers: headers,
             reusable: true,
+            access,
+            entered: false,
+            relay: None,
         })
     }
 
@@ -98,6 +144,7 @@ impl Session {
         self.reusable = false;
         let mut load = Load {
             tab: &self.tab,
+            access: self.access.as_deref(),
             started: Instant::now(),
             timeout,
             loaded: false,
@@ -124,6 +171,7 @@ impl Drop for Session {
 /// One page on its way.
 struct Load<'t> {
     tab: &'t Tab,
+    access: Option<&'t Access>,
     started: Instant,
     timeout: Duration,
     /// Whether the navigation is over.
@@ -182,7 +230,8 @@ impl Load<'_> {
                 }
                 _ = tick.tick() => {
                     let Some(answer) = &answer else { continue };
-                    answer.check(url)?;
+                    answer.check(url).map_err(|error| answer.judged(self.access, error))?;
+                    answer.check_session(url, self.access)?;
                     if self.is_ready(&mut waiting).await? {
                         return self.read().await;
                     }
