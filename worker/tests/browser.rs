@@ -20,6 +20,7 @@ use std::{
 
 use axum::{
     Router,
+    extract::Path,
     http::{HeaderMap, StatusCode, header},
     response::{Html, IntoResponse, Response},
     routing::get,
@@ -58,10 +59,18 @@ async fn echo(headers: HeaderMap) -> Response {
     ([("access-control-allow-origin", "*")], Html(format!("{mine}|{agent}"))).into_response()
 }
 
+async fn redirects(Path(left): Path<u32>) -> Response {
+    match left {
+        0 => Html("<p>arrived").into_response(),
+        left => axum::response::Redirect::temporary(&format!("/redirects/{}", left - 1)).into_response(),
+    }
+}
+
 fn router() -> Router {
     Router::new()
         .route("/scripted", get(async || Html(SCRIPTED)))
         .route("/plain", get(async || Html("<p>plain")))
+        .route("/redirects/{left}", get(redirects))
         .route(
             "/store",
             get(async || {
@@ -220,6 +229,16 @@ async fn a_page_is_read_after_its_wait_conditions_hold() {
     assert!(page.text.contains("<li>made by script"), "{}", page.text);
     assert_eq!(page.url.as_str(), "http://site.test/scripted");
     assert!(page.bytes > 0);
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn ten_redirects_are_followed_in_the_browser_too_and_eleven_are_not() {
+    let bench = Bench::new(|_| {}).await;
+    let page = bench.fetch("/redirects/10", &[]).await.unwrap();
+    assert!(page.text.contains("<p>arrived"), "{}", page.text);
+    let error = bench.fetch("/redirects/11", &[]).await.unwrap_err();
+    assert!(matches!(error, FetchError::TooManyRedirects { limit: 10 }), "{error:?}");
     bench.browsers.close().await;
 }
 

@@ -14,8 +14,8 @@ use chromiumoxide::{
     cdp::{
         browser_protocol::{
             inspector::EventTargetCrashed,
-            network::{EventLoadingFinished, EventResponseReceived, ResourceType},
-            page::{CreateIsolatedWorldParams, NavigateParams},
+            network::{EventLoadingFinished, EventRequestWillBeSent, EventResponseReceived, ResourceType},
+            page::{CreateIsolatedWorldParams, FrameId, NavigateParams},
         },
         js_protocol::runtime::EvaluateParams,
     },
@@ -28,7 +28,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use url::Url;
 
 use super::{
-    BrowserSnafu, ConnectionSnafu, FetchError, Freshness, MAX_BYTES, Page, SchemeSnafu, WaitingSnafu, shortened,
+    BrowserSnafu, ConnectionSnafu, FetchError, Freshness, MAX_BYTES, Page, SchemeSnafu, WaitingSnafu,
+    http::MAX_REDIRECTS, shortened,
 };
 use crate::{
     access::Access,
@@ -184,6 +185,7 @@ impl Load<'_> {
         let mut crashes = page.event_listener::<EventTargetCrashed>().await.map_err(failed)?;
         let mut answers = page.event_listener::<EventResponseReceived>().await.map_err(failed)?;
         let mut ends = page.event_listener::<EventLoadingFinished>().await.map_err(failed)?;
+        let mut requests = page.event_listener::<EventRequestWillBeSent>().await.map_err(failed)?;
         let renderer_end = async {
             if crashes.next().await.is_none() {
                 std::future::pending::<()>().await;
@@ -195,6 +197,7 @@ impl Load<'_> {
                 self.tab.condemn_browser();
                 BrowserSnafu { message: "the page crashed its process" }.fail()
             }
+            error = too_many_redirects(&mut requests, &self.tab.frame) => Err(error),
             page = self.navigate_and_read(url, waits, &mut answers) => page,
         }?;
         Ok(Page {
@@ -358,6 +361,20 @@ impl<'w> Waiting<'w> {
             _ => Ok(()),
         }
     }
+}
+
+/// Ends when the main frame's page is redirected more often than is followed by HTTP; Chromium itself follows twenty.
+async fn too_many_redirects(requests: &mut EventStream<EventRequestWillBeSent>, main: &FrameId) -> FetchError {
+    let mut hops = 0;
+    while let Some(event) = requests.next().await {
+        if event.r#type == Some(ResourceType::Document) && event.frame_id.as_ref() == Some(main) {
+            hops = if event.redirect_response.is_some() { hops + 1 } else { 0 };
+        }
+        if hops > MAX_REDIRECTS {
+            return FetchError::TooManyRedirects { limit: MAX_REDIRECTS };
+        }
+    }
+    std::future::pending().await
 }
 
 /// A navigation that ended in an error page. One that only did not end in time is none: what there is will be read.

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{access::Access, contact::Contact, content::Content};
 
-const MAX_REDIRECTS: usize = 10;
+/// The most redirects on the way to a page, by either engine.
+pub(super) const MAX_REDIRECTS: usize = 10;
 /// To the proxy and through it. The page's own deadline bounds the whole.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Redirects of a robots.txt that are followed (RFC 9309, section 2.3.1.2).

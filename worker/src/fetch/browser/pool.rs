@@ -122,8 +122,10 @@ fn named(head: &str, route: &Url) -> String {
     } else {
         "Connection: close\r\n"
     };
-    let kept: Vec<&str> = lines.filter(|line| !is_ours(line)).collect();
-    let kept = kept.iter().map(|line| format!("{line}\r\n")).collect::<String>();
+    let kept: String = lines
+        .filter(|line| !is_ours(line))
+        .flat_map(|line| [line, "\r\n"])
+        .collect();
     format!("{first}\r\n{kept}{name}\r\n{last}\r\n")
 }
 
