@@ -7,6 +7,7 @@ mod deliveries;
 mod gauges;
 mod migrate;
 mod settings;
+mod waits;
 
 use std::{
     sync::{
@@ -62,6 +63,8 @@ struct Keeper {
     health: Arc<Health>,
     due: Due,
     refill_from: Option<TaskId>,
+    waits_from: Option<TaskId>,
+    purged_to: Option<TaskId>,
     deliveries: Option<Arc<Deliveries>>,
     /// Goes on beside the turns: a receiver may be slow.
     sending: Option<JoinHandle<()>>,
@@ -76,6 +79,7 @@ struct Due {
     expiry: Instant,
     removals: Instant,
     housekeeping: Instant,
+    waits: Instant,
 }
 
 struct Health {
@@ -118,8 +122,11 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
             expiry: now,
             removals: now,
             housekeeping: now,
+            waits: now,
         },
         refill_from: None,
+        waits_from: None,
+        purged_to: None,
         deliveries: deliveries(&settings)?,
         sending: None,
         removing: None,
@@ -189,15 +196,24 @@ impl Keeper {
         }
         self.send_deliveries();
         self.remove_artifacts(now);
-        let started = self.ledger.tick_schedules(Timestamp::now()).await;
-        let mut some_due = started.as_ref().is_ok_and(|started| *started > 0);
-        tell("Starting scheduled runs", started.map(drop).map_err(Into::into));
+        let ticked = self.ledger.tick_schedules(Timestamp::now()).await;
+        let mut some_due = ticked.as_ref().is_ok_and(|ticked| ticked.started > 0);
+        tell(
+            "Starting scheduled runs",
+            ticked.map(|ticked| self.gauges.ticked(ticked)).map_err(Into::into),
+        );
         if now >= self.due.sweep {
             self.due.sweep = now + self.settings.sweep_interval.get();
             match self.sweep().await {
                 Ok(some) => some_due |= some,
                 Err(error) => tell("Taking expired leases back", Err(error)),
             }
+        }
+        if now >= self.due.waits {
+            self.due.waits = now + waits::ROUND;
+            let round = waits::round(&self.ledger, &self.frontier, self.waits_from).await;
+            self.waits_from = round.as_ref().ok().copied().flatten();
+            tell("Looking why runs wait", round.map(drop));
         }
         if now >= self.due.refill || some_due {
             self.due.refill = now + self.settings.refill_interval.get();
@@ -264,7 +280,7 @@ impl Keeper {
         Ok(removed > 0)
     }
 
-    async fn housekeeping(&self) -> Result<()> {
+    async fn housekeeping(&mut self) -> Result<()> {
         let now = Timestamp::now();
         for name in self.ledger.make_partitions(now, self.settings.partitions_ahead).await? {
             info!(name, "A partition was made.");
@@ -273,6 +289,7 @@ impl Keeper {
             info!(name, "A partition was beyond the retention and was dropped.");
         }
         self.ledger.purge().await?;
+        self.purged_to = self.ledger.purge_reports(self.purged_to).await?;
         Ok(())
     }
 }

@@ -16,9 +16,10 @@ pub mod program;
 pub mod quotas;
 pub mod router;
 pub mod routes;
-pub mod sealed;
 pub mod server;
 pub mod settings;
 pub mod state;
 pub mod strict;
 pub mod telemetry;
+
+pub use selextract_platform::sealed;

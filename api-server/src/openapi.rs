@@ -1,7 +1,7 @@
 //! The OpenAPI 3.1 document: what the handlers declare, and the task's schema from the one type that every part shares.
 
 use schemars::{SchemaGenerator, generate::SchemaSettings};
-use selextract_task::TaskSpec;
+use selextract_task::{TaskSpec, credentials::SiteCredentials};
 use serde_json::{Value, json};
 use utoipa::{
     Modify, OpenApi,
@@ -30,6 +30,7 @@ pub const PATH: &str = "/api/v1/openapi.json";
         (name = "api-keys", description = "Keys for programs"),
         (name = "tasks", description = "What to extract, and what became of it"),
         (name = "dead-letters", description = "Runs that failed, and their replay"),
+        (name = "credentials", description = "Logins to sites, which tasks name; written and never read back"),
         (name = "webhooks", description = "Hearing of the end of tasks: signed as standard-webhooks says, sent again for a day"),
         (name = "insight", description = "Counts and trends"),
         (name = "health", description = "Whether the API answers"),
@@ -58,6 +59,7 @@ pub fn complete(document: &utoipa::openapi::OpenApi) -> serde_json::Result<Value
     let settings = SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
     let mut generator = SchemaGenerator::new(settings);
     let spec = generator.subschema_for::<TaskSpec>();
+    let _ = generator.subschema_for::<SiteCredentials>();
     let definitions = generator.take_definitions(true);
     let schemas = &mut document["components"]["schemas"];
     for (name, schema) in definitions {
@@ -80,6 +82,7 @@ pub fn complete(document: &utoipa::openapi::OpenApi) -> serde_json::Result<Value
             },
         }],
     });
+    schemas["CreateSchedule"] = create_schedule();
     schemas["CreateTasks"] = json!({
         "description": "Tasks to accept, all or none.",
         "type": "object",
@@ -93,6 +96,37 @@ pub fn complete(document: &utoipa::openapi::OpenApi) -> serde_json::Result<Value
         },
     });
     Ok(document)
+}
+
+fn create_schedule() -> Value {
+    let duration = |description: &str| json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$", "description": description });
+    json!({
+        "description": "What to extract, and when. Unknown fields are refused.",
+        "type": "object",
+        "required": ["name", "cron", "task"],
+        "additionalProperties": false,
+        "properties": {
+            "name": { "type": "string", "minLength": 1, "maxLength": 200, "description": "A name for people." },
+            "cron": { "type": "string", "examples": ["0 6 * * *"], "description": "Minute, hour, day of the month, month, day of the week." },
+            "timeZone": { "type": "string", "default": "UTC", "examples": ["Europe/Berlin"], "description": "An IANA time zone." },
+            "concurrencyPolicy": {
+                "type": "string", "enum": ["Allow", "Forbid", "Replace"], "default": "Forbid",
+                "description": "What a tick does while a run is under way: Forbid waits for its end until the starting deadline, Replace \
+                                cancels it and starts another one, Allow starts another one beside it.",
+            },
+            "startingDeadline": duration("How late a tick may start its run, 10s to 7d; 10m without it."),
+            "suspend": { "type": "boolean", "default": false, "description": "No new run starts while it is set." },
+            "priority": { "type": "integer", "minimum": 0, "maximum": 9, "default": crate::routes::new_task::DEFAULT_PRIORITY },
+            "onChange": {
+                "type": "string", "enum": ["Replace", "Forbid"], "default": "Replace",
+                "description": "What a changed task does to a run that is under way: Replace cancels it and starts the new one, Forbid refuses the change.",
+            },
+            "ttlAfterFinished": duration("How long a finished run and its results are kept, up to 3650d."),
+            "successfulRunsHistoryLimit": { "type": "integer", "minimum": 0, "maximum": 10000 },
+            "failedRunsHistoryLimit": { "type": "integer", "minimum": 0, "maximum": 10000 },
+            "task": { "$ref": "#/components/schemas/TaskSpec" },
+        },
+    })
 }
 
 /// Every operation of the document: the method in capitals, and the template of the path.

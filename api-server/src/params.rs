@@ -21,6 +21,10 @@ pub struct Id(pub Uuid);
 #[derive(Clone, Copy, Debug)]
 pub struct InTask(pub Uuid, pub Uuid);
 
+/// The `{name}` of a path.
+#[derive(Clone, Debug)]
+pub struct Name(pub String);
+
 /// The `{uid}` of a path.
 #[derive(Clone, Debug)]
 pub struct Uid(pub String);
@@ -60,6 +64,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Uid {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         segment(parts, state, "uid").await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        segment(parts, state, "name").await.map(Self)
     }
 }
 

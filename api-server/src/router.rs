@@ -24,8 +24,8 @@ use crate::{
     openapi,
     problem::Problem,
     routes::{
-        api_keys, artifacts, auth, batch, dead_letters, events, health, insight, preview, quotas, results, run_control,
-        schedules, tasks, users, webhooks,
+        api_keys, artifacts, auth, batch, changes, credentials, dead_letters, events, health, insight, preview, quotas,
+        results, run_control, schedules, tasks, users, webhooks,
     },
     state::AppState,
 };
@@ -54,7 +54,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(run_control::pause))
         .routes(routes!(run_control::resume))
         .routes(routes!(run_control::replay))
-        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::create, schedules::list))
+        .routes(routes!(schedules::get, schedules::replace, schedules::delete))
         .routes(routes!(schedules::run))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::causes))
@@ -62,12 +63,15 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(results::results))
         .routes(routes!(artifacts::list))
         .routes(routes!(artifacts::get))
+        .routes(routes!(changes::changes))
         .routes(routes!(events::events))
         .routes(routes!(quotas::get, quotas::set))
         .routes(routes!(webhooks::create, webhooks::list))
         .routes(routes!(webhooks::delete))
         .routes(routes!(webhooks::deliveries))
         .routes(routes!(webhooks::resend))
+        .routes(routes!(credentials::list))
+        .routes(routes!(credentials::put, credentials::delete))
         .routes(routes!(insight::dashboard))
         .routes(routes!(insight::analytics))
 }

@@ -256,9 +256,7 @@ async fn a_lost_offer_and_an_expired_lease_come_back() {
     keeper.end().await;
 }
 
-#[tokio::test]
-async fn a_due_tick_reaches_the_frontier_once_with_two_keepers() {
-    let platform = Platform::new().await;
+fn scrape_task(schedule: Option<Schedule>) -> CheckedUpsert {
     let item = Upsert {
         uid: "uid".to_owned(),
         namespace: "shop".to_owned(),
@@ -267,19 +265,55 @@ async fn a_due_tick_reaches_the_frontier_once_with_two_keepers() {
         task: spec(),
         priority: 5,
         suspend: false,
-        schedule: Some(Schedule {
-            cron: "* * * * *".to_owned(),
-            time_zone: "UTC".to_owned(),
-        }),
+        schedule,
         on_change: OnChange::Replace,
         ttl_after_finished: None,
         successful_runs_history_limit: None,
         failed_runs_history_limit: None,
     };
-    let checked = CheckedUpsert {
+    CheckedUpsert {
         item,
         host: "site.test".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_no_worker_takes_says_so_when_it_has_waited_for_a_minute() {
+    let platform = Platform::new().await;
+    let item = scrape_task(None);
+    platform
+        .ledger
+        .upsert_scrape_task(&item, Timestamp::now())
+        .await
+        .unwrap();
+    platform.sql("UPDATE tasks SET created_at = now() - interval '1 minute'");
+    let keeper = platform.keeper("keeper");
+    wait_for("the keeper to see why it waits", async || {
+        platform.sql("SELECT reason FROM run_waits") == "NoWorker"
+    })
+    .await;
+    let told = async || {
+        let answer = platform
+            .ledger
+            .upsert_scrape_task(&item, Timestamp::now())
+            .await
+            .unwrap();
+        answer.answer.run.unwrap().waiting
     };
+    assert_eq!(told().await, None, "it may pass");
+    platform.sql("UPDATE run_waits SET since = since - interval '1 minute'");
+    wait_for("the feed to tell", async || told().await.as_deref() == Some("NoWorker")).await;
+    keeper.end().await;
+}
+
+#[tokio::test]
+async fn a_due_tick_reaches_the_frontier_once_with_two_keepers() {
+    let platform = Platform::new().await;
+    let checked = scrape_task(Some(Schedule {
+        cron: "* * * * *".to_owned(),
+        time_zone: "UTC".to_owned(),
+        ..Schedule::default()
+    }));
     let minute_ago = Timestamp::now() - jiff::SignedDuration::from_mins(1);
     platform.ledger.upsert_scrape_task(&checked, minute_ago).await.unwrap();
     let keepers = [platform.keeper("first"), platform.keeper("second")];

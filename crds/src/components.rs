@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use selextract_task::Duration;
 use serde::{Deserialize, Serialize};
 
-use crate::{pod::PodSettings, schema::rule};
+use crate::{UpstreamPool, pod::PodSettings, schema::rule};
 
 /// The API server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -257,6 +257,11 @@ pub struct EgressSpec {
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub allow: Vec<AllowSpec>,
 
+    /// Pools of upstream proxies that tasks may name in proxyPool. The default is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub upstreams: Vec<UpstreamPool>,
+
     /// The pods of the proxy.
     pub pod: PodSettings,
 }
@@ -267,6 +272,7 @@ impl Default for EgressSpec {
             replicas: None,
             ports: vec![80, 443],
             allow: Vec::new(),
+            upstreams: Vec::new(),
             pod: PodSettings::default(),
         }
     }

@@ -18,6 +18,7 @@ mod schema;
 mod scrape_task;
 mod status;
 mod stores;
+mod upstreams;
 
 pub use artifacts::{ArtifactStore, ArtifactsSpec, S3Spec};
 pub use cluster::{DeletionPolicy, ImageSpec, Profile, PullPolicy, SelextractCluster, SelextractClusterSpec};
@@ -32,13 +33,15 @@ pub use placement::{
 };
 pub use pod::{Compute, LocalObjectReference, PodSettings, Quantity, Resources};
 pub use scrape_task::{
-    ClusterRef, LastError, OnChange, RunState, ScheduleSpec, ScrapeTask, ScrapeTaskSpec, ScrapeTaskStatus,
+    ClusterRef, CredentialsFrom, LastError, OnChange, RunState, ScheduleSpec, ScrapeTask, ScrapeTaskSpec,
+    ScrapeTaskStatus,
 };
 pub use status::{
     ComponentStatus, DatabaseStatus, Endpoints, ImageStatus, ReplicaSlotStatus, ScaleStatus, ScalingStatus,
     SelextractClusterStatus,
 };
 pub use stores::{ExternalDatabase, PostgresSpec, Provider, RedisCacheSpec, RedisQueueSpec, RedisSpec, SslMode};
+pub use upstreams::{Resolves, Stickiness, UpstreamHealth, UpstreamPool, UpstreamProxy};
 
 /// The API group of both kinds.
 pub const GROUP: &str = "selextract.io";

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
-pub use selextract_task::feed::OnChange;
+pub use selextract_task::{ConcurrencyPolicy, feed::OnChange};
 use selextract_task::{Duration, TaskSpec};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,12 @@ use crate::schema::{conditions, rule};
         type_ = "string",
         json_path = ".status.state",
         description = "Where the newest run stands."
+    ),
+    printcolumn(
+        name = "Waiting",
+        type_ = "string",
+        json_path = ".status.waiting",
+        description = "Why the newest run waits, once that has lasted for a minute."
     ),
     printcolumn(
         name = "Pages",
@@ -96,6 +102,10 @@ pub struct ScrapeTaskSpec {
     /// What to extract. A change starts a new run; with a schedule it holds from the next tick. onChange says what becomes of a run that is under way.
     pub task: TaskSpec,
 
+    /// Where task.credentials are: Api, stored for the owner k8s:<namespace> by the API; or Secret, in the Secret of that name and of type selextract.io/credentials in this namespace, which the operator hands to the cluster and follows.
+    #[serde(default)]
+    pub credentials_from: CredentialsFrom,
+
     /// Which of the namespace's tasks go first: 9 first, 0 last.
     #[serde(default = "default_priority")]
     #[schemars(range(min = 0, max = 9))]
@@ -128,6 +138,16 @@ pub struct ScrapeTaskSpec {
     pub failed_runs_history_limit: Option<u32>,
 }
 
+/// Where credentials are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CredentialsFrom {
+    /// In the cluster's API.
+    #[default]
+    Api,
+    /// In a Secret of the namespace.
+    Secret,
+}
+
 fn default_priority() -> u8 {
     5
 }
@@ -158,6 +178,14 @@ pub struct ScheduleSpec {
     #[serde(default = "utc")]
     #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z][-+_/A-Za-z0-9]*$"))]
     pub time_zone: String,
+
+    /// What a tick does while a run is under way: Forbid waits for its end until the starting deadline, Replace cancels it and starts another one, Allow starts another one beside it.
+    #[serde(default)]
+    pub concurrency_policy: ConcurrencyPolicy,
+
+    /// How late a tick may start its run, after a pause of the platform or behind a run that is under way: 10s to 7d, without it 10m. A later one is missed. Of several missed ticks at most the newest starts a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starting_deadline: Option<Duration>,
 }
 
 fn utc() -> String {
@@ -171,7 +199,7 @@ pub struct ScrapeTaskStatus {
     /// The generation of the spec that this status speaks of; -1 before the operator has looked at it.
     pub observed_generation: i64,
 
-    /// Ready (accepted and valid), Reconciling and Stalled, of which exactly one is True; Succeeded is the outcome of the newest run, Unknown while it is under way.
+    /// Ready (accepted and valid), Reconciling and Stalled, of which exactly one is True; Succeeded is the outcome of the newest run, Unknown while it is under way; SchemaDrift is True when it found far less than the runs before it.
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
 
@@ -188,6 +216,16 @@ pub struct ScrapeTaskStatus {
     /// Where the newest run stands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<RunState>,
+
+    /// Why the newest run waits, once that has lasted for a minute: DomainLimited, HostUnavailable, QuotaExceeded, NoWorker, Paused, RetryBackoff.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub waiting: Option<String>,
+
+    /// What the newest run that could be compared found far less of than the runs before it, such as field price; empty when nothing drifted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65), inner(length(max = 128)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub drift: Option<Vec<String>>,
 
     /// Pages that the newest run has committed.
     #[serde(skip_serializing_if = "Option::is_none")]

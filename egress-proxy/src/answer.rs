@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
 use hyper::{
     Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+    header::{CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHENTICATE},
 };
 
 /// The header that carries the word. An origin's header of this name is dropped, so a client may trust it.
@@ -24,11 +24,22 @@ pub enum Failure {
     Unreachable,
     /// Resolving, connecting or the first byte took too long.
     TimedOut,
+    /// No pool of upstream proxies has this name. Do not retry.
+    UnknownPool,
+    /// No proxy of the pool made a connection.
+    NoUpstream,
 }
 
 impl Failure {
     /// Every kind, so that each has a metric from the start.
-    pub const ALL: [Self; 4] = [Self::Malformed, Self::Refused, Self::Unreachable, Self::TimedOut];
+    pub const ALL: [Self; 6] = [
+        Self::Malformed,
+        Self::Refused,
+        Self::Unreachable,
+        Self::TimedOut,
+        Self::UnknownPool,
+        Self::NoUpstream,
+    ];
 
     /// The word in [`HEADER`] and in the body.
     pub const fn word(self) -> &'static str {
@@ -37,6 +48,8 @@ impl Failure {
             Self::Refused => "EgressRefused",
             Self::Unreachable => "EgressUnreachable",
             Self::TimedOut => "EgressTimedOut",
+            Self::UnknownPool => "EgressUnknownPool",
+            Self::NoUpstream => "EgressNoUpstream",
         }
     }
 
@@ -47,13 +60,16 @@ impl Failure {
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
             Self::TimedOut => "timed_out",
+            Self::UnknownPool => "unknown_pool",
+            Self::NoUpstream => "no_upstream",
         }
     }
 
     const fn status(self) -> StatusCode {
         match self {
             Self::Malformed => StatusCode::BAD_REQUEST,
-            Self::Refused => StatusCode::FORBIDDEN,
+            Self::Refused | Self::UnknownPool => StatusCode::FORBIDDEN,
+            Self::NoUpstream => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable => StatusCode::BAD_GATEWAY,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -71,6 +87,15 @@ impl Failure {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         response
     }
+}
+
+/// The answer to a request at the pools' listener that names no pool: browsers send what they are asked for and nothing before.
+pub fn which_pool() -> Response<Body> {
+    let mut response = established();
+    *response.status_mut() = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+    let challenge = HeaderValue::from_static("Basic realm=\"pool\"");
+    response.headers_mut().insert(PROXY_AUTHENTICATE, challenge);
+    response
 }
 
 /// The answer to CONNECT once the tunnel is open.

@@ -15,6 +15,8 @@ pub struct Entry {
     destination: String,
     address: IpAddr,
     started: Instant,
+    /// The pool and the upstream proxy that it goes through.
+    via: Option<String>,
     /// Bytes to the origin.
     pub sent: u64,
     /// Bytes from the origin.
@@ -29,9 +31,17 @@ impl Entry {
             destination: target.to_string(),
             address,
             started: Instant::now(),
+            via: None,
             sent: 0,
             received: 0,
         }
+    }
+
+    /// The same, through a proxy of a pool.
+    #[must_use]
+    pub fn via(mut self, via: Option<String>) -> Self {
+        self.via = via;
+        self
     }
 }
 
@@ -43,6 +53,7 @@ impl Drop for Entry {
             client = %self.client,
             destination = self.destination,
             address = %self.address,
+            via = self.via,
             sent = self.sent,
             received = self.received,
             milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),

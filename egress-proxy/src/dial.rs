@@ -12,6 +12,8 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 use tracing::debug;
 
 use crate::{
@@ -23,7 +25,11 @@ use crate::{
     policy::Policy,
     resolve::Resolver,
     target::{Host, Target},
+    upstream::{Pools, Route},
 };
+
+/// What carries bytes to an origin: a connection of ours, or one inside TLS to an upstream proxy.
+pub type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// The limits of one connection to an origin.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +50,7 @@ pub struct Dialler {
     policy: watch::Receiver<Arc<Policy>>,
     metrics: Arc<Metrics>,
     limits: Limits,
+    pools: Pools,
 }
 
 impl Dialler {
@@ -57,6 +64,7 @@ impl Dialler {
         Self {
             resolver,
             policy,
+            pools: Pools::new(metrics.clone()),
             metrics,
             limits,
         }
@@ -73,7 +81,12 @@ impl Dialler {
     }
 
     /// Connects a client to the target, or says why not. Either way it is one line of the audit. Tells the address that it dialled.
-    pub async fn open(&self, target: &Target, client: IpAddr) -> Result<(Origin<TcpStream>, IpAddr), Failure> {
+    pub async fn open(
+        &self,
+        target: &Target,
+        client: IpAddr,
+        route: &Route,
+    ) -> Result<(Origin<Wire>, IpAddr), Failure> {
         let refused = |address, failure| {
             audit::refused(client, target, address, failure);
             failure
@@ -84,6 +97,13 @@ impl Dialler {
         if !policy.may_resolve(target) {
             return Err(refused(None, Failure::Refused));
         }
+        let pool = match route {
+            Route::Direct => None,
+            Route::Pool { pool, session } => {
+                let known = policy.pool(pool).ok_or_else(|| refused(None, Failure::UnknownPool))?;
+                Some((known, session.as_str()))
+            }
+        };
         let addresses = self
             .resolve(target, deadline)
             .await
@@ -91,16 +111,26 @@ impl Dialler {
         if let Some(address) = addresses.iter().find(|address| !policy.admits(target, **address)) {
             return Err(refused(Some(*address), Failure::Refused));
         }
-        let (stream, address) = connect_first(&addresses, target.port, deadline)
-            .await
-            .map_err(|failure| refused(None, failure))?;
+        let connected = match (pool, addresses.first()) {
+            (Some(pool), Some(address)) => {
+                let through = self
+                    .pools
+                    .connect(pool, (target, *address), &self.resolver, deadline)
+                    .await;
+                through.map(|through| (through.wire, *address, Some(through.via)))
+            }
+            _ => connect_first(&addresses, target.port, deadline)
+                .await
+                .map(|(stream, address)| (Either::Left(stream), address, None)),
+        };
+        let (stream, address, via) = connected.map_err(|failure| refused(None, failure))?;
         self.metrics.connect_seconds.observe(started.elapsed().as_secs_f64());
         let origin = Origin::new(
             stream,
             self.limits.idle,
             self.limits.max_bytes,
             self.metrics.clone(),
-            audit::Entry::new(client, target, address),
+            audit::Entry::new(client, target, address).via(via),
         );
         Ok((origin, address))
     }

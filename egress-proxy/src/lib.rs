@@ -20,3 +20,4 @@ pub mod server;
 pub mod settings;
 pub mod target;
 pub mod telemetry;
+pub mod upstream;

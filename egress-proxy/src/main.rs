@@ -37,19 +37,25 @@ async fn run(settings: Settings) -> Result<()> {
     let resolver = Resolver::from_system().context("reading the resolver configuration")?;
     let tasks = TaskTracker::new();
     let dialler = Dialler::new(resolver, policy, metrics.clone(), settings.origin_limits());
-    let server = Server {
-        proxy: Arc::new(Proxy::new(dialler, metrics.clone(), tasks.clone())),
+    let direct = Proxy::new(dialler, metrics.clone(), tasks.clone());
+    let pools = direct.for_pools();
+    let server = |proxy| Server {
+        proxy: Arc::new(proxy),
         metrics: metrics.clone(),
-        tasks,
+        tasks: tasks.clone(),
         limits: settings.server_limits(),
     };
     let listener = bind(settings.listen).await?;
     let listens = listener.local_addr().context("asking where it listens")?;
-    let serving = tokio::spawn(server.run(listener, stop.clone()));
+    let serving = tokio::spawn(server(direct).run(listener, stop.clone()));
+    let serving_pools = match settings.pools_listen {
+        Some(address) => Some(tokio::spawn(server(pools).run(bind(address).await?, stop.clone()))),
+        None => None,
+    };
     // Before the probes are served, so that nobody sends it anything until it has proved that it refuses.
     selftest::run(listens, &tested).await.context("the self-test failed")?;
     let probes = bind(settings.telemetry_addr).await?;
-    let router = telemetry::router(metrics, stop.clone());
+    let router = telemetry::router(metrics.clone(), stop.clone());
     tokio::spawn(async move {
         if let Err(error) = axum::serve(probes, router).await {
             error!(%error, "The telemetry listener ended.");
@@ -57,6 +63,9 @@ async fn run(settings: Settings) -> Result<()> {
     });
     info!(listen = %settings.listen, "The egress proxy serves.");
     serving.await.context("serving")?;
+    if let Some(serving) = serving_pools {
+        serving.await.context("serving the pools")?;
+    }
     info!("The egress proxy stopped.");
     Ok(())
 }

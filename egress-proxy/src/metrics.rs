@@ -1,6 +1,8 @@
 //! What the proxy counts. Every label value exists at 0 from the start, so that a rate over nothing is 0 and not absent.
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use crate::answer::Failure;
 
@@ -19,6 +21,8 @@ pub struct Metrics {
     /// Seconds from a request to a connected origin, resolving included.
     pub connect_seconds: Histogram,
     reloads: IntCounterVec,
+    through: IntCounterVec,
+    resting: IntGaugeVec,
 }
 
 /// How a request ended.
@@ -88,7 +92,25 @@ impl Metrics {
             .buckets(vec![0.005, 0.025, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]),
         )?;
         registry.register(Box::new(connect_seconds.clone()))?;
+        let through = IntCounterVec::new(
+            Opts::new(
+                "selextract_egress_upstream_connections_total",
+                "Connections asked of upstream proxies.",
+            ),
+            &["pool", "result"],
+        )?;
+        registry.register(Box::new(through.clone()))?;
+        let resting = IntGaugeVec::new(
+            Opts::new(
+                "selextract_egress_upstreams_resting",
+                "Upstream proxies that rest after failures.",
+            ),
+            &["pool"],
+        )?;
+        registry.register(Box::new(resting.clone()))?;
         let metrics = Self {
+            through,
+            resting,
             requests: counters(
                 &registry,
                 "selextract_egress_requests_total",
@@ -132,6 +154,17 @@ impl Metrics {
         self.reloads
             .with_label_values(&[if taken { "taken" } else { "refused" }])
             .inc();
+    }
+
+    /// Counts a connection that an upstream proxy of a pool was asked for.
+    pub fn through(&self, pool: &str, result: &str) {
+        self.through.with_label_values(&[pool, result]).inc();
+    }
+
+    /// How many proxies of a pool rest.
+    pub fn resting(&self, pool: &str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.resting.with_label_values(&[pool]).set(count);
     }
 
     /// The text format of Prometheus.

@@ -11,6 +11,7 @@ use snafu::{ResultExt, Snafu, ensure};
 use crate::{
     address,
     target::{Host, Target},
+    upstream::config::{FilePool, Pool, PoolError, compile},
 };
 
 /// The ports that are open when the file names none.
@@ -23,6 +24,7 @@ const MAX_ENTRIES: usize = 1000;
 pub struct Policy {
     ports: Vec<u16>,
     allow: Vec<Entry>,
+    pools: Vec<Pool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,12 @@ pub enum PolicyError {
         /// What was given.
         cidr: String,
     },
+    /// Pools that cannot be used.
+    #[snafu(display("{source}"))]
+    Pools {
+        /// What is wrong with them.
+        source: PoolError,
+    },
     /// Port 0.
     #[snafu(display("port 0 cannot be allowed"))]
     PortZero,
@@ -89,6 +97,8 @@ struct File {
     ports: Option<Vec<u16>>,
     #[serde(default)]
     allow: Vec<FileEntry>,
+    #[serde(default)]
+    upstreams: Vec<FilePool>,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +115,7 @@ impl Default for Policy {
         Self {
             ports: DEFAULT_PORTS.to_vec(),
             allow: Vec::new(),
+            pools: Vec::new(),
         }
     }
 }
@@ -124,7 +135,13 @@ impl Policy {
         }
         let mut all_ports = ports.iter().chain(allow.iter().flat_map(|entry| &entry.ports));
         ensure!(all_ports.all(|port| *port != 0), PortZeroSnafu);
-        Ok(Self { ports, allow })
+        let pools = compile(file.upstreams).context(PoolsSnafu)?;
+        Ok(Self { ports, allow, pools })
+    }
+
+    /// The pool of this name.
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name == name)
     }
 
     /// Whether any address could be reached on the target's port: asked before a name is resolved.

@@ -11,19 +11,20 @@ use hyper::{
     http::{request::Parts, uri::PathAndQuery},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{io::copy_bidirectional, net::TcpStream, time::timeout};
+use tokio::{io::copy_bidirectional, time::timeout};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::{
-    answer::{Body, Failure, established},
-    dial::Dialler,
+    answer::{Body, Failure, established, which_pool},
+    dial::{Dialler, Wire},
     guard::Origin,
     headers,
     kept::{Carrier, Outgoing},
     metrics::{Cut, Metrics, Outcome},
     server::Slot,
     target::Target,
+    upstream::Route,
 };
 
 /// The longest head of a response that is taken from an origin.
@@ -33,7 +34,9 @@ const READY: Duration = Duration::from_millis(100);
 
 /// What all requests share.
 pub struct Proxy {
-    dialler: Dialler,
+    dialler: Arc<Dialler>,
+    /// Whether every request names a pool.
+    of_pools: bool,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
 }
@@ -42,20 +45,40 @@ impl Proxy {
     /// A proxy whose tunnels are tracked by `tasks`.
     pub fn new(dialler: Dialler, metrics: Arc<Metrics>, tasks: TaskTracker) -> Self {
         Self {
-            dialler,
+            dialler: Arc::new(dialler),
+            of_pools: false,
             metrics,
             tasks,
         }
     }
 
+    /// The same for the pools' listener: every request names a pool.
+    #[must_use]
+    pub fn for_pools(&self) -> Self {
+        Self {
+            dialler: self.dialler.clone(),
+            of_pools: true,
+            metrics: self.metrics.clone(),
+            tasks: self.tasks.clone(),
+        }
+    }
+
     /// Serves one request. The slot of its connection is held by its tunnel, if it becomes one.
     pub async fn handle(&self, request: Request<Incoming>, slot: Arc<Slot>) -> Response<Body> {
+        let route = if self.of_pools {
+            let Some(route) = Route::of(request.headers()) else {
+                return which_pool();
+            };
+            route
+        } else {
+            Route::Direct
+        };
         let served = if request.method() == Method::CONNECT {
-            self.tunnel(request, slot)
+            self.tunnel(request, slot, &route)
                 .await
                 .map(|response| (response, Outcome::Tunnelled))
         } else {
-            self.forward(request, &slot)
+            self.forward(request, &slot, &route)
                 .await
                 .map(|response| (response, Outcome::Forwarded))
         };
@@ -64,13 +87,18 @@ impl Proxy {
         response
     }
 
-    async fn tunnel(&self, request: Request<Incoming>, slot: Arc<Slot>) -> Result<Response<Body>, Failure> {
+    async fn tunnel(
+        &self,
+        request: Request<Incoming>,
+        slot: Arc<Slot>,
+        route: &Route,
+    ) -> Result<Response<Body>, Failure> {
         // A tunnel has no body: what would be one is read by some as the first bytes inside it.
         if has_body_framing(request.headers()) {
             return Err(Failure::Malformed);
         }
         let target = Target::of_connect(request.uri()).map_err(|error| malformed(&error))?;
-        let (mut origin, _) = self.dialler.open(&target, slot.client()).await?;
+        let (mut origin, _) = self.dialler.open(&target, slot.client(), route).await?;
         let limits = self.dialler.limits();
         let metrics = self.metrics.clone();
         self.tasks.spawn(async move {
@@ -88,18 +116,21 @@ impl Proxy {
         Ok(established())
     }
 
-    async fn forward(&self, request: Request<Incoming>, slot: &Slot) -> Result<Response<Body>, Failure> {
+    async fn forward(&self, request: Request<Incoming>, slot: &Slot, route: &Route) -> Result<Response<Body>, Failure> {
         if request.method() == Method::TRACE {
             return Err(Failure::Malformed);
         }
         let target = Target::of_absolute(request.uri()).map_err(|error| malformed(&error))?;
         // A connection is used again only behind requests that may be sent twice and have no body: what an origin takes for the next
         // request is never what somebody meant as this one's body.
-        let last = !matches!(*request.method(), Method::GET | Method::HEAD) || has_body_framing(request.headers());
+        // What came through a pool is kept by nobody: the next request may name another one.
+        let last = !matches!(*request.method(), Method::GET | Method::HEAD)
+            || has_body_framing(request.headers())
+            || *route != Route::Direct;
         let (parts, body) = rewrite(request, &target, last)?.into_parts();
         let (response, carrier) = if last {
             let request = Request::from_parts(parts, Either::Left(body));
-            self.send_anew(request, &target, slot).await?
+            self.send_anew(request, &target, slot, route).await?
         } else {
             self.send_again(parts, &target, slot).await?
         };
@@ -133,7 +164,7 @@ impl Proxy {
                 Err(error) => return Err(failure_of(&error)),
             }
         }
-        self.send_anew(request(parts), target, slot).await
+        self.send_anew(request(parts), target, slot, &Route::Direct).await
     }
 
     async fn send_anew(
@@ -141,15 +172,16 @@ impl Proxy {
         request: Request<Outgoing>,
         target: &Target,
         slot: &Slot,
+        route: &Route,
     ) -> Result<(Response<Incoming>, Carrier), Failure> {
-        let (origin, address) = self.dialler.open(target, slot.client()).await?;
+        let (origin, address) = self.dialler.open(target, slot.client(), route).await?;
         let mut carrier = Carrier::new(self.handshake(origin).await?, address);
         let response = carrier.sender.send_request(request).await;
         Ok((response.map_err(|error| failure_of(&error))?, carrier))
     }
 
     /// Starts HTTP/1.1 on the stream; what carries it ends with it, or at the total time-out.
-    async fn handshake(&self, origin: Origin<TcpStream>) -> Result<http1::SendRequest<Outgoing>, Failure> {
+    async fn handshake(&self, origin: Origin<Wire>) -> Result<http1::SendRequest<Outgoing>, Failure> {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
             .handshake(TokioIo::new(origin))

@@ -14,6 +14,9 @@ pub struct Settings {
     /// Where clients connect.
     #[arg(long, env = "SELEXTRACT_LISTEN", default_value = "0.0.0.0:3128")]
     pub listen: SocketAddr,
+    /// Where clients connect that name a pool of upstream proxies, as the user of Proxy-Authorization; without it there are no pools.
+    #[arg(long, env = "SELEXTRACT_POOLS_LISTEN")]
+    pub pools_listen: Option<SocketAddr>,
     /// Where probes and metrics are served.
     #[arg(long, env = "SELEXTRACT_TELEMETRY_ADDR", default_value = "0.0.0.0:9090")]
     pub telemetry_addr: SocketAddr,

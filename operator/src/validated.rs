@@ -15,7 +15,7 @@ pub use artifacts::{Artifacts, Bucket};
 pub use check::validate;
 use selextract_crds::{
     BrowserSpec, Compute, DeletionPolicy, ExternalDatabase, IngressSpec, KeeperSpec, PodSettings, PoolSpec, PullPolicy,
-    Quantity, S3Spec,
+    Quantity, S3Spec, UpstreamPool,
 };
 use selextract_task::Duration;
 
@@ -274,6 +274,8 @@ pub struct Egress {
     pub ports: Vec<u16>,
     /// Private destinations, each with host or network.
     pub allow: Vec<Allowed>,
+    /// Pools of upstream proxies, whose URLs are good.
+    pub upstreams: Vec<UpstreamPool>,
     /// Its pods.
     pub pod: Pod,
 }

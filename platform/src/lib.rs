@@ -5,11 +5,14 @@
 pub mod artifacts;
 pub mod bootstrap;
 pub mod cache;
+pub mod digest;
+pub mod drift;
 pub mod frontier;
 mod gather;
 pub mod ledger;
 pub mod objects;
 pub mod previews;
+pub mod sealed;
 pub mod telemetry;
 pub mod waiting;
 

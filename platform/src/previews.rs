@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::{
-    ledger::{Secret, claims::Record},
+    ledger::{Secret, UserId, claims::Record},
     redis_connection,
 };
 
@@ -40,6 +40,9 @@ pub struct Request {
     pub deadline_milliseconds: i64,
     /// What to extract; its spec compiled.
     pub spec: TaskSpec,
+    /// Whose credentials it may use.
+    #[serde(default)]
+    pub owner: Option<UserId>,
 }
 
 /// What became of a page.

@@ -29,6 +29,22 @@ pub enum Reason {
     RetryBackoff,
 }
 
+impl Reason {
+    /// As the API, the change feed and conditions write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "Queued",
+            Self::DomainLimited => "DomainLimited",
+            Self::HostUnavailable => "HostUnavailable",
+            Self::QuotaExceeded => "QuotaExceeded",
+            Self::NoWorker => "NoWorker",
+            Self::Paused => "Paused",
+            Self::Scheduled => "Scheduled",
+            Self::RetryBackoff => "RetryBackoff",
+        }
+    }
+}
+
 /// What is known about a task that waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {

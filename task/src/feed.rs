@@ -2,10 +2,12 @@
 //!
 //! The operator upserts every `ScrapeTask` in bulk and follows one change feed per cluster. Both ends read leniently.
 
+pub mod credentials;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Duration, TaskSpec};
+use crate::{ConcurrencyPolicy, Duration, TaskSpec};
 
 /// The most items in one [`Upserts`] or [`Removals`], and the most changes in one [`Changes`].
 pub const MAX_ITEMS: usize = 500;
@@ -56,13 +58,19 @@ pub struct Upsert {
 }
 
 /// When a task runs again and again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Schedule {
     /// A cron expression of five fields.
     pub cron: String,
     /// An IANA time zone name.
     pub time_zone: String,
+    /// What a tick does while a run is under way.
+    #[serde(default)]
+    pub concurrency_policy: ConcurrencyPolicy,
+    /// How late a tick may start its run; without it ten minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starting_deadline: Option<Duration>,
 }
 
 /// What a changed spec does to a run of the old one that is under way, with or without a schedule.
@@ -175,6 +183,12 @@ pub struct Run {
     /// The first records, at most [`PREVIEW_RECORDS`], only when it has finished.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preview: Vec<Map<String, Value>>,
+    /// Why it waits, once that has lasted for a minute: a stable word such as `HostUnavailable`, as in the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
+    /// What drifted, when it has ended: names such as `field price`; empty when nothing did, and none while there is too little to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Vec<String>>,
 }
 
 /// Where a run stands; the texts are those of the ledger and of the guide's index `idx_tasks_active`.

@@ -3,22 +3,33 @@
 //! Pure: no I/O, no clock. [`TaskSpec::compile`] turns a spec into a [`Plan`] or says everything that is wrong with it.
 //! Must not know Kubernetes, SQL, Redis or HTTP.
 
+pub mod access;
 mod convert;
+pub mod credentials;
 mod duration;
 pub mod feed;
 mod field;
 mod json_path;
 mod locator;
+mod pagination;
 mod plan;
 mod politeness;
+mod schedule;
 mod spec;
+mod watch;
 pub mod xpath;
 
+pub use access::Cookie;
 pub use convert::{Conversion, DateReader, absolute};
 pub use duration::{Duration, ParseDurationError};
 pub use field::{DecimalSeparator, Field, FieldType, MAX_LEVELS, Transform, TransformType};
 pub use json_path::JsonPath;
 pub use locator::{CssLocator, Locator};
+pub use pagination::{PageTemplate, Pagination, Stop, StopCondition};
 pub use plan::{Change, CompiledField, Items, Plan, Reads, Shape, Take, Violation, Violations};
 pub use politeness::{MAX_CONCURRENT, MAX_DELAY, Politeness, Robots, RobotsPolicy};
-pub use spec::{Automatic, Pagination, Render, SPEC_VERSION, TaskSpec, WaitCondition};
+pub use schedule::{
+    ConcurrencyPolicy, DEFAULT_STARTING_DEADLINE, MAX_STARTING_DEADLINE, MIN_STARTING_DEADLINE, check_starting_deadline,
+};
+pub use spec::{Automatic, Render, SPEC_VERSION, TaskSpec, WaitCondition};
+pub use watch::{OnDrift, Report, Watch};

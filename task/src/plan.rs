@@ -1,14 +1,17 @@
 //! From a [`TaskSpec`] to a [`Plan`] that can be run, or to every [`Violation`] at once.
 
 mod fields;
+mod paging;
+mod watching;
 
 use std::fmt;
 
 use url::Url;
 
 use crate::{
-    Automatic, Duration, JsonPath, Locator, MAX_CONCURRENT, MAX_DELAY, Politeness, Render, Robots, RobotsPolicy,
-    TaskSpec,
+    Automatic, Duration, JsonPath, Locator, MAX_CONCURRENT, MAX_DELAY, PageTemplate, Politeness, Render, Robots,
+    RobotsPolicy, Stop, TaskSpec,
+    access::{PlannedCookie, check_name, plan_cookies},
 };
 pub use fields::{Change, CompiledField, Shape, Take};
 
@@ -35,12 +38,22 @@ pub struct Plan {
     pub automatic: Vec<Automatic>,
     /// The link to the next page.
     pub next: Option<Locator>,
+    /// The URLs of the pages after the first, instead of a link.
+    pub template: Option<PageTemplate>,
+    /// When the run ends besides at its last page.
+    pub stop: Stop,
     /// The most pages of a run, at least 1.
     pub max_pages: u32,
     /// What must be in the page before it is read: the selector as text (for the browser) and how long to wait.
     pub wait_conditions: Vec<(String, std::time::Duration)>,
     /// Request headers to add, names in lower case.
     pub headers: Vec<(String, String)>,
+    /// Cookies that the task gives.
+    pub cookies: Vec<PlannedCookie>,
+    /// The credentials that its requests show, by name.
+    pub credentials: Option<String>,
+    /// The pool of upstream proxies that its requests take, by name.
+    pub proxy_pool: Option<String>,
     /// How often the pages' hosts are visited.
     pub politeness: Politeness,
     /// Whether robots.txt is obeyed.
@@ -97,7 +110,23 @@ pub struct Violation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violations(Vec<Violation>);
 
+impl Violation {
+    /// A field, what was written there, and what is wrong with it.
+    pub(crate) fn new(field: impl Into<String>, value: impl fmt::Display, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            value: value.to_string().chars().take(80).collect(),
+            message: message.into(),
+        }
+    }
+}
+
 impl Violations {
+    /// Of at least one.
+    pub(crate) fn of(violations: Vec<Violation>) -> Self {
+        Self(violations)
+    }
+
     /// The violations, in the order of the spec.
     pub fn iter(&self) -> std::slice::Iter<'_, Violation> {
         self.0.iter()
@@ -147,15 +176,20 @@ impl TaskSpec {
         } else {
             check.record(&self.fields, items_read(reads, &items))
         };
-        let next = self
-            .pagination
-            .as_ref()
-            .and_then(|p| check.locator_in(reads, "pagination.nextSelector", &p.next_selector));
+        let paging = check.paging(self.pagination.as_ref(), url.as_ref(), reads);
         let max_pages = self.pagination.as_ref().map_or(1, |p| p.max_pages);
         check.range("pagination.maxPages", max_pages.into(), 1, 10_000);
         check.range("maxRetries", self.max_retries.into(), 0, 10);
+        check.watch(self);
+        if self.conditional == Some(true) && self.render == Render::Browser {
+            let cure = "is asked by HTTP alone; use render Http, or remove it";
+            check.refuse("conditional", true, cure);
+        }
         check.wait_conditions(self);
         let headers = check.headers(self);
+        let cookies = plan_cookies(&self.cookies, url.as_ref(), &mut check.violations);
+        check_name("credentials", self.credentials.as_deref(), &mut check.violations);
+        check_name("proxyPool", self.proxy_pool.as_deref(), &mut check.violations);
         let politeness = check.politeness(self.politeness);
         let obeys_robots = check.robots(self.robots.as_ref());
         check.within("timeout", self.timeout, MIN_TIMEOUT, MAX_TIMEOUT);
@@ -184,7 +218,9 @@ impl TaskSpec {
                 items,
                 fields,
                 automatic: self.automatic.clone(),
-                next,
+                next: paging.next,
+                template: paging.template,
+                stop: paging.stop,
                 max_pages,
                 wait_conditions: self
                     .wait_conditions
@@ -192,6 +228,9 @@ impl TaskSpec {
                     .map(|w| (w.selector.clone(), w.timeout.get()))
                     .collect(),
                 headers,
+                cookies,
+                credentials: self.credentials.clone(),
+                proxy_pool: self.proxy_pool.clone(),
                 politeness,
                 obeys_robots,
                 max_retries: self.max_retries,
@@ -220,12 +259,7 @@ struct Check {
 
 impl Check {
     fn refuse(&mut self, field: impl Into<String>, value: impl fmt::Display, message: impl Into<String>) {
-        let value = value.to_string().chars().take(80).collect();
-        self.violations.push(Violation {
-            field: field.into(),
-            value,
-            message: message.into(),
-        });
+        self.violations.push(Violation::new(field, value, message));
     }
 
     fn url(&mut self, text: &str) -> Option<Url> {
@@ -371,8 +405,8 @@ impl Check {
             let field = format!("customHeaders[{name:?}]");
             if !is_token(&lower) {
                 self.refuse(field, name, "is not a header name (RFC 9110, section 5.1)");
-            } else if RESERVED_HEADERS.contains(&lower.as_str()) || lower.starts_with("proxy-") {
-                self.refuse(field, name, "is set by the platform and cannot be given");
+            } else if is_reserved_header(&lower) {
+                self.refuse(field, name, instead_of(&lower));
             } else if value.len() > 4096 || !value.bytes().all(|b| b == b'\t' || (0x20..0x7f).contains(&b)) {
                 self.refuse(field, "(hidden)", "must be at most 4096 printable ASCII characters");
             } else {
@@ -450,7 +484,23 @@ const RESERVED_HEADERS: [&str; 12] = [
     "accept-encoding",
 ];
 
-fn is_token(name: &str) -> bool {
+/// Whether the platform sets a header, by its name in lower case, itself.
+pub(crate) fn is_reserved_header(name: &str) -> bool {
+    RESERVED_HEADERS.contains(&name) || name.starts_with("proxy-")
+}
+
+fn instead_of(reserved: &str) -> &'static str {
+    match reserved {
+        "cookie" => "cannot be given here; write it in cookies",
+        "authorization" => {
+            "cannot be given here; store it with PUT /api/v1/credentials/{name} and name it in credentials"
+        }
+        _ => "is set by the platform and cannot be given",
+    }
+}
+
+/// Whether a text is a token (RFC 9110, section 5.6.2).
+pub(crate) fn is_token(name: &str) -> bool {
     !name.is_empty()
         && name
             .bytes()
@@ -562,6 +612,13 @@ mod tests {
             refused(&serde_json::json!({ "robots": { "reason": "x" } })),
             ["robots.reason"]
         );
+    }
+
+    #[test]
+    fn a_browser_asks_for_no_states_of_pages() {
+        let spec_of = |render: &str| serde_json::json!({ "conditional": true, "render": render });
+        assert_eq!(refused(&spec_of("Browser")), ["conditional"]);
+        assert!(spec(&spec_of("Http")).compile().is_ok());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Field, Politeness, Robots};
+use crate::{Cookie, Duration, Field, Pagination, Politeness, Robots, Watch};
 
 /// The version of [`TaskSpec`] that this build writes; stored beside every spec.
 pub const SPEC_VERSION: i16 = 1;
@@ -58,12 +58,35 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pagination: Option<Pagination>,
 
+    /// What a run is compared by with the last one of the same task that succeeded: which records are new, changed or gone, and what becomes of it when the site has changed under its selectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watch>,
+
+    /// Whether the site is asked if a page is as it was in the run before (`ETag`, `Last-Modified`), which spares fetching and reading it again. Without it: in the runs of a `ScrapeTask` and of a schedule, with render Http.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditional: Option<bool>,
+
     /// What has to be in the page before it is read, in this order. Only with render Browser.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub wait_conditions: Vec<WaitCondition>,
 
-    /// Request headers to add. Hop-by-hop headers, Host, Cookie and Authorization are refused.
+    /// Cookies that requests carry, to the task's own host or domain alone. What a site sets during a run holds for that run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
+    pub cookies: Vec<Cookie>,
+
+    /// The name of stored credentials (PUT /api/v1/credentials/{name}) that requests to their origin carry. The spec never holds the password itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub credentials: Option<String>,
+
+    /// The name of a pool of upstream proxies that the cluster declares (spec.egress.upstreams). Without it requests go out from the cluster itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub proxy_pool: Option<String>,
+
+    /// Request headers to add. Hop-by-hop headers, Host, Cookie (see cookies) and Authorization (see credentials) are refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub custom_headers: BTreeMap<String, String>,
@@ -124,20 +147,6 @@ pub enum Render {
     Browser,
 }
 
-/// How to go on to further pages.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Pagination {
-    /// A selector (CSS, XPath or JSONPath, as items) of the link to the next page; its `href` or text is followed, on the same origin only. The run ends where it is missing.
-    #[schemars(length(min = 1, max = 1024))]
-    pub next_selector: String,
-
-    /// The most pages that a run reads.
-    #[serde(default = "default_max_pages")]
-    #[schemars(range(min = 1, max = 10000))]
-    pub max_pages: u32,
-}
-
 /// What has to be in the page before it is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -162,10 +171,6 @@ fn default_retry_delay() -> Duration {
 fn default_timeout() -> Duration {
     // The guide's task processing target ("Key Performance Metrics").
     Duration::from_secs(30)
-}
-
-fn default_max_pages() -> u32 {
-    100
 }
 
 fn default_wait_timeout() -> Duration {

@@ -99,8 +99,16 @@ impl Browsers {
     /// # Errors
     /// When the browser does not come up or does not answer.
     pub async fn open_tab(&self) -> Result<Tab, BrowserError> {
+        self.open_tab_by(None).await
+    }
+
+    /// The same, whose requests go out by this proxy instead of the browser's.
+    ///
+    /// # Errors
+    /// As [`Browsers::open_tab`].
+    pub async fn open_tab_by(&self, proxy: Option<&Url>) -> Result<Tab, BrowserError> {
         let chromium = self.running().await?;
-        Tab::open(chromium).await
+        Tab::open(chromium, proxy).await
     }
 
     /// The running browser, or a new one. A retired one ends with its last tab.

@@ -8,6 +8,7 @@ use std::{
 
 use rand::Rng;
 use selextract_platform::{
+    drift::Drift,
     frontier::{
         Frontier, FrontierError,
         hosts::{Admission, Outcome, Visit},
@@ -15,6 +16,8 @@ use selextract_platform::{
     ledger::{
         Ledger, LedgerError, TaskId,
         claims::{Claim, Ending, Fenced, Lease, NewPage, Renewed},
+        conditional::{FormerPage, Known},
+        pages::Page,
     },
 };
 use snafu::{ResultExt, Snafu};
@@ -22,6 +25,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep},
 };
+use uuid::Uuid;
 
 /// When a task that its owner's limit kept waiting is tried again.
 const CROWDED_PAUSE: Duration = Duration::from_millis(500);
@@ -187,6 +191,15 @@ impl Claims {
         })
     }
 
+    /// The page of a run that was committed after this one (0 for the first).
+    ///
+    /// # Errors
+    /// When the ledger does not answer for a lease's time.
+    pub async fn page_after(&self, claim: &Claim, number: i32) -> Result<Option<Page>, LedgerError> {
+        let mut pages = self.patiently(|| self.ledger.pages(claim.id, number, 1)).await?;
+        Ok(pages.pop())
+    }
+
     /// Commits a page.
     ///
     /// # Errors
@@ -195,6 +208,40 @@ impl Claims {
         // A commit whose answer was lost is told as fenced the second time; then the lease runs out, and the next claim goes on after it.
         self.patiently(|| self.ledger.commit_page(claim.lease(), page, self.lease))
             .await
+    }
+
+    /// What is known of a page of this owner. One that is not known is fetched.
+    pub async fn known_page(&self, claim: &Claim, key: Uuid) -> Option<Known> {
+        match self.ledger.known_page(claim.user_id, key).await {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::warn!(%error, "A page's state could not be read; it is fetched.");
+                None
+            }
+        }
+    }
+
+    /// Remembers a page's state. One that is lost costs the next run a page.
+    pub async fn remember_page(&self, claim: &Claim, key: Uuid, known: &Known) {
+        if let Err(error) = self.ledger.remember_page(claim.user_id, key, known).await {
+            tracing::warn!(%error, "A page's state could not be remembered; the next run fetches it.");
+        }
+    }
+
+    /// A page of a former run.
+    ///
+    /// # Errors
+    /// When the ledger does not answer for a lease's time.
+    pub async fn former_page(&self, known: &Known) -> Result<Option<FormerPage>, LedgerError> {
+        self.patiently(|| self.ledger.former_page(known)).await
+    }
+
+    /// Reports on a run that has read every page; returns what drifted.
+    ///
+    /// # Errors
+    /// When the ledger does not answer for a lease's time.
+    pub async fn report(&self, claim: &Claim) -> Result<Result<Option<Vec<Drift>>, Fenced>, LedgerError> {
+        self.patiently(|| self.ledger.report(claim)).await
     }
 
     /// Lets a run go. One that waits again is offered to the frontier at once, so that it need not wait for the keeper's refill too.

@@ -15,7 +15,8 @@ mod xpath;
 
 use std::time::Instant;
 
-use selextract_task::{CompiledField, Items, Locator, Plan, Reads, absolute};
+use scraper::Html;
+use selextract_task::{CompiledField, Items, Locator, Plan, Reads, Stop, absolute};
 use serde_json::{Map, Value};
 use snafu::Snafu;
 use url::Url;
@@ -49,6 +50,8 @@ pub struct Extracted {
     pub fill: Fill,
     /// Where the next page is: http or https, of the page's own origin, without a fragment.
     pub next: Option<Url>,
+    /// A selector of the plan's stop condition says that this page is the last one.
+    pub stops: bool,
 }
 
 /// How well a page filled the plan's fields: what tells a selector that matches less than it did before.
@@ -58,6 +61,19 @@ pub struct Fill {
     pub items: u32,
     /// In how many of them each field was found, in the order of the plan.
     pub found: Vec<u32>,
+}
+
+impl Fill {
+    /// As pages are committed with it: the items, then the fields. Empty where there were neither.
+    pub fn counts(&self) -> Vec<i32> {
+        if self.found.is_empty() {
+            return Vec::new();
+        }
+        let numbers = [self.items].into_iter().chain(self.found.iter().copied());
+        numbers
+            .map(|number| i32::try_from(number).unwrap_or(i32::MAX))
+            .collect()
+    }
 }
 
 /// Why nothing could be extracted.
@@ -202,7 +218,32 @@ fn read(plan: &Plan, root: Scope<'_>, url: &Url, reading: &Reading) -> Result<Ex
         Some(next) => next_page(next, root, url, reading)?,
         None => None,
     };
-    rows.finished(next)
+    let stops = stops(&plan.stop, root, reading)?;
+    Ok(Extracted {
+        stops,
+        ..rows.finished(next)?
+    })
+}
+
+/// Whether a selector of the stop condition says that the page is the last one.
+fn stops(stop: &Stop, root: Scope<'_>, reading: &Reading) -> Result<bool, ExtractError> {
+    let found = match &stop.found {
+        Some(locator) => is_there(locator, root, reading)?,
+        None => false,
+    };
+    match &stop.missing {
+        Some(locator) if !found => Ok(!is_there(locator, root, reading)?),
+        _ => Ok(found),
+    }
+}
+
+fn is_there(locator: &Locator, root: Scope<'_>, reading: &Reading) -> Result<bool, ExtractError> {
+    let mut there = false;
+    select::each(locator, root, reading, &mut |_| {
+        there = true;
+        Ok(false)
+    })?;
+    Ok(there)
 }
 
 /// The records of a page as they come.
@@ -257,6 +298,7 @@ impl<'p> Rows<'p> {
                 left_out: self.left_out,
                 fill: self.fill,
                 next,
+                stops: false,
             }),
         }
     }
@@ -277,6 +319,13 @@ fn next_page(locator: &Locator, root: Scope<'_>, page: &Url, reading: &Reading) 
     };
     next.set_fragment(None);
     Ok((next.origin() == page.origin()).then_some(next))
+}
+
+/// A page's tree for other readers within the same limits, and what its relative URLs are relative to.
+pub(crate) fn tree(html: &str, url: &Url, deadline: Instant) -> Result<(Html, Url), ExtractError> {
+    let html = document::parse(html, &Budget::new(deadline))?;
+    let base = document::base_url(html.root_element(), url);
+    Ok((html, base))
 }
 
 #[cfg(test)]
@@ -469,6 +518,20 @@ mod tests {
             let page = read(&spec, &format!("<a href='{href}'>x</a>")).unwrap();
             assert_eq!(page.next, None, "{href}");
         }
+    }
+
+    #[test]
+    fn a_selector_that_matches_or_that_is_missing_makes_a_page_the_last_one() {
+        let stops = |stop: Value| {
+            let spec =
+                json!({ "fields": [{ "name": "t" }], "pagination": { "nextSelector": "a", "stopCondition": stop } });
+            read(&spec, LIST).unwrap().stops
+        };
+        assert!(!stops(json!({ "noRecords": true })));
+        assert!(stops(json!({ "selector": "#one" })) && !stops(json!({ "selector": "#two" })));
+        assert!(!stops(json!({ "missingSelector": "#one" })) && stops(json!({ "missingSelector": "#two" })));
+        assert!(stops(json!({ "selector": "#one", "missingSelector": "#one" })));
+        assert!(stops(json!({ "selector": "//li[3]/br" })));
     }
 
     #[test]

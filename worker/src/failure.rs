@@ -25,6 +25,8 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// What it says about the host.
     pub blames: Blame,
+    /// The server answered that there is no such page.
+    pub no_page: bool,
 }
 
 /// What a failure says about the host of its page.
@@ -49,6 +51,7 @@ impl Failure {
             retryable: true,
             retry_after: None,
             blames: Blame::Nobody,
+            no_page: false,
         }
     }
 
@@ -98,7 +101,12 @@ impl From<FetchError> for Failure {
                     500.. => Blame::Host,
                     _ => Blame::Page,
                 },
+                no_page: matches!(status, 404 | 410),
             },
+            FetchError::CredentialsRefused { .. } => {
+                Self::permanent("CredentialsRefused", message).blaming(Blame::Page)
+            }
+            FetchError::UnknownProxyPool => Self::permanent("UnknownProxyPool", message),
             FetchError::UnsupportedContent { .. } => {
                 Self::permanent("UnsupportedContent", message).blaming(Blame::Page)
             }

@@ -2,11 +2,13 @@
 
 pub mod browser;
 mod charset;
+mod freshness;
 pub mod http;
 mod tunnel;
 
 use std::time::Duration;
 
+use selextract_platform::ledger::conditional::{Known, Validators};
 use snafu::Snafu;
 use url::Url;
 
@@ -44,6 +46,20 @@ pub struct Page {
     pub text: String,
     /// Bytes that came in through the egress proxy. HTTP counts bodies after decompression.
     pub bytes: u64,
+    /// What the site says about its state.
+    pub freshness: Freshness,
+}
+
+/// What a site says about a page's state (RFC 9110, section 8.8).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Freshness {
+    /// Nothing that it could be asked about.
+    #[default]
+    Unknown,
+    /// It can be asked the next time whether the page has changed.
+    Named(Validators),
+    /// The page is as it was: there is no text.
+    NotModified(Box<Known>),
 }
 
 /// Why a page could not be fetched.
@@ -84,6 +100,17 @@ pub enum FetchError {
     /// The egress proxy does not let this address be reached.
     #[snafu(display("the cluster's egress does not let this address be reached"))]
     Refused,
+    /// The site does not take the credentials that it was shown.
+    #[snafu(display("the site answered {status} to the credentials {name:?}"))]
+    CredentialsRefused {
+        /// The credentials.
+        name: String,
+        /// The HTTP status: 401, 403, or that of a redirect to the login.
+        status: u16,
+    },
+    /// The cluster has no pool of upstream proxies of the task's name.
+    #[snafu(display("the cluster declares no pool of upstream proxies of the name that proxyPool has"))]
+    UnknownProxyPool,
     /// The connection failed, or the egress proxy did not make it.
     #[snafu(display("the connection failed: {message}"))]
     Connection {
@@ -120,6 +147,11 @@ fn check_egress(word: Option<&str>) -> Result<(), FetchError> {
     match word {
         None => Ok(()),
         Some("EgressRefused" | "EgressMalformed") => Err(FetchError::Refused),
+        Some("EgressUnknownPool") => Err(FetchError::UnknownProxyPool),
+        Some("EgressNoUpstream") => EgressSnafu {
+            message: "no proxy of the task's pool makes a connection",
+        }
+        .fail(),
         Some("EgressUnreachable") => ConnectionSnafu {
             message: "the host is unreachable",
         }

@@ -3,8 +3,11 @@
 //! One direction: claim → fetch → extract (pure) → record → let go. It decides no scheduling and knows no Kubernetes; SQL and Redis
 //! are behind `selextract-platform`.
 
+pub mod access;
 pub mod browser;
 pub mod claims;
+mod conclusion;
+mod conditional;
 pub mod contact;
 pub mod content;
 pub mod cpu;
@@ -12,6 +15,7 @@ pub mod extract;
 pub mod failure;
 pub mod fetch;
 pub mod gate;
+mod paging;
 pub mod preview;
 pub mod probes;
 pub mod robots;

@@ -12,11 +12,16 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
+    access::{Access, http_login},
     claims::jittered,
     extract::Extracted,
     failure::Failure,
-    fetch::{self, Page, browser::Session, http::Trip},
-    robots::{Known, disallowed, unavailable},
+    fetch::{
+        self, Page,
+        browser::Session,
+        http::{Http, Trip},
+    },
+    robots::{Known, Robots, disallowed, unavailable},
     task_run::{Engines, read_page},
 };
 
@@ -98,45 +103,67 @@ async fn page(engines: &Engines, request: &Request, left: Duration) -> Result<(U
     let plan = plan.map_err(|violations| Failure::permanent("InvalidSpec", violations.to_string()))?;
     let allowed = plan.timeout.min(left);
     let deadline = Instant::now() + allowed;
-    let fetched = timeout(allowed, fetch(engines, &plan, allowed)).await;
+    let opened = timeout(
+        allowed,
+        engines.vault.open(&plan, request.owner, (&engines.http, request.id)),
+    )
+    .await;
+    let rights = opened.map_err(|_| Failure::late(allowed))?.map_err(|error| {
+        tracing::warn!(%error, "Credentials for a preview could not be read.");
+        Failure::retryable("Ledger", "the credentials cannot be read now; ask again in a moment")
+    })??;
+    let fetched = timeout(allowed, fetch(engines, &plan, &rights, allowed)).await;
     let page = fetched.map_err(|_| Failure::late(allowed))??;
-    let (page, extracted) = read_page(Arc::new(plan), page, deadline).await?;
+    let plan = Arc::new(plan);
+    let (page, mut extracted) = read_page(Arc::clone(&plan), page, deadline).await?;
+    if let Some(template) = &plan.template {
+        extracted.next = template.page(2);
+    }
+    extracted.next = extracted.next.filter(|_| !extracted.stops);
     Ok((page.url, extracted))
 }
 
-async fn fetch(engines: &Engines, plan: &Plan, allowed: Duration) -> Result<Page, Failure> {
+async fn fetch(
+    engines: &Engines,
+    plan: &Plan,
+    (access, http): &(Arc<Access>, Http),
+    allowed: Duration,
+) -> Result<Page, Failure> {
     let url = &plan.url;
+    let robots = engines.robots.by(http);
     if plan.render == Render::Http {
+        http_login::enter(http, access).await?;
         let request = fetch::Request {
             url,
             home: url,
             headers: &plan.headers,
         };
-        let mut trip = Trip::to(url);
+        let mut trip = Trip::to(url).by(access);
         loop {
-            ask_robots(engines, plan, trip.next()).await?;
-            if let Some(page) = engines.http.go_on(&mut trip, request).await? {
+            ask_robots(&robots, plan, trip.next()).await?;
+            if let Some(page) = http.go_on(&mut trip, request).await? {
                 return Ok(page);
             }
         }
     }
-    ask_robots(engines, plan, url).await?;
-    let mut session = Session::open(&engines.browsers, url, &plan.headers).await?;
+    ask_robots(&robots, plan, url).await?;
+    let mut session = Session::open_with(&engines.browsers, url, &plan.headers, access).await?;
+    session.enter().await?;
     match session.fetch(url, &plan.wait_conditions, allowed).await {
         Ok(page) => Ok(page),
-        Err(error) => Err(engines.http.explain(url, error).await.into()),
+        Err(error) => Err(http.explain(url, error).await.into()),
     }
 }
 
 /// A preview obeys robots.txt like a run. It takes no turn at the host: it is one page for a caller who waits, and callers are limited.
-async fn ask_robots(engines: &Engines, plan: &Plan, url: &Url) -> Result<(), Failure> {
+async fn ask_robots(robots: &Robots, plan: &Plan, url: &Url) -> Result<(), Failure> {
     if !plan.obeys_robots {
         return Ok(());
     }
-    let rules = match engines.robots.known(url).await {
+    let rules = match robots.known(url).await {
         Some(Known::Rules(rules)) => rules,
         Some(Known::Unavailable(status)) => return Err(unavailable(status)),
-        None => engines.robots.ask(url).await?,
+        None => robots.ask(url).await?,
     };
     match rules.objection(url) {
         Some(rule) => Err(disallowed(url, &rule)),

@@ -60,6 +60,15 @@ impl Robots {
         Self { http, frontier, memory }
     }
 
+    /// The same, asking sites by another client.
+    #[must_use]
+    pub fn by(&self, http: &Http) -> Self {
+        Self {
+            http: http.clone(),
+            ..self.clone()
+        }
+    }
+
     /// What is known of a URL's origin without asking the site.
     pub async fn known(&self, url: &Url) -> Option<Known> {
         let origin = url.origin().ascii_serialization();

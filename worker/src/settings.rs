@@ -21,9 +21,17 @@ pub struct Settings {
     #[arg(long, env = "SELEXTRACT_REDIS_QUEUE_URL", hide_env_values = true)]
     pub redis_queue_url: Secret,
 
+    /// The keys that open credentials, as the API has them; without it runs that name credentials fail. A secret: give it by the environment.
+    #[arg(long, env = "SELEXTRACT_DATA_KEY", hide_env_values = true)]
+    pub data_key: Option<Secret>,
+
     /// The only way out to the sites.
     #[arg(long, env = "SELEXTRACT_EGRESS_PROXY")]
     pub egress_proxy: Url,
+
+    /// The egress proxy's listener for pools of upstream proxies; without it runs that name a pool fail.
+    #[arg(long, env = "SELEXTRACT_EGRESS_POOLS")]
+    pub egress_pools: Option<Url>,
 
     /// Whom the owners of sites may write to: a web page or a mail address, in every request's User-Agent. The project's home if it is not given.
     #[arg(long, env = "SELEXTRACT_CONTACT", default_value_t = Contact::default())]

@@ -19,17 +19,20 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
+    access::{Access, Vault, http_login},
     browser::Browsers,
     claims::{Claims, History},
+    conclusion, conditional,
     cpu::{Meter, Share},
     extract::{Document, Extracted, extract},
     failure::{Blame, Failure, backoff},
     fetch::{
-        Page, Request,
+        Freshness, Page, Request,
         browser::Session,
         http::{Http, Trip},
     },
     gate::{Gate, Stopped},
+    paging::{self, Seen},
     robots::Robots,
     telemetry::{Metrics, PageOutcome, RunOutcome},
 };
@@ -43,6 +46,8 @@ pub struct Engines {
     pub robots: Robots,
     /// Fetches in Chromium.
     pub browsers: Arc<Browsers>,
+    /// Where credentials come from.
+    pub vault: Vault,
     /// This process's CPU.
     pub cpu: Arc<Meter>,
     /// What is counted.
@@ -106,17 +111,30 @@ async fn work(
 ) -> Result<RunOutcome, LedgerError> {
     let mut spending = Spending::new(engines);
     let ending = match claim.spec.compile() {
-        Ok(plan) => {
-            let history = claims.history(claim).await?;
-            let mut gate = Gate::new(claims, &engines.robots, &engines.metrics, claim);
-            let mut run = Run::new(engines, claims, claim, plan, history);
-            let walked = run.pages(&mut gate, stop, &mut spending).await;
-            gate.leave().await;
-            match walked? {
-                Walk::Ended(ending) => ending,
-                Walk::Fenced => return Ok(RunOutcome::Fenced),
+        Ok(plan) => match engines
+            .vault
+            .open(&plan, Some(claim.user_id), (&engines.http, claim.id.0))
+            .await?
+        {
+            Ok(rights) => {
+                let history = claims.history(claim).await?;
+                let robots = engines.robots.by(&rights.1);
+                let mut gate = Gate::new(claims, &robots, &engines.metrics, claim);
+                let mut run = Run::new(engines, claims, claim, (plan, rights), history);
+                run.remember().await?;
+                let walked = run.pages(&mut gate, stop, &mut spending).await;
+                gate.leave().await;
+                match walked? {
+                    Walk::Ended(Ending::Succeeded) => match conclusion::conclude(engines, claims, claim).await? {
+                        Ok(ending) => ending,
+                        Err(Fenced) => return Ok(RunOutcome::Fenced),
+                    },
+                    Walk::Ended(ending) => ending,
+                    Walk::Fenced => return Ok(RunOutcome::Fenced),
+                }
             }
-        }
+            Err(failure) => Ending::Failed(told(&failure)),
+        },
         // It was accepted by a version that understood it.
         Err(violations) => Ending::Failed(told(&Failure::permanent("InvalidSpec", violations.to_string()))),
     };
@@ -146,9 +164,14 @@ struct Run<'a> {
     claims: &'a Claims,
     claim: &'a Claim,
     plan: Arc<Plan>,
+    access: Arc<Access>,
+    /// What its requests go by.
+    http: Http,
     session: Option<Session>,
     /// The pages of this run, requested and arrived at: a next link back to one of them ends it.
     visited: HashSet<String>,
+    /// Its records, where a page that repeats them ends it.
+    seen: Seen,
     /// Pages committed; the ledger counts them from 1.
     pages: i32,
     records: u64,
@@ -159,7 +182,13 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(engines: &'a Engines, claims: &'a Claims, claim: &'a Claim, plan: Plan, history: History) -> Self {
+    fn new(
+        engines: &'a Engines,
+        claims: &'a Claims,
+        claim: &'a Claim,
+        (plan, (access, http)): (Plan, (Arc<Access>, Http)),
+        history: History,
+    ) -> Self {
         let ran = Duration::from_secs_f64(claim.running_seconds.clamp(0.0, 1e9));
         Self {
             ends: plan
@@ -169,12 +198,29 @@ impl<'a> Run<'a> {
             claims,
             claim,
             plan: Arc::new(plan),
+            access,
+            http,
             session: None,
             visited: history.urls,
+            seen: Seen::default(),
             pages: claim.pages,
             records: history.records,
             attempt: u32::try_from(claim.attempts).unwrap_or(1).max(1),
         }
+    }
+
+    /// What was committed by earlier claims, as far as it is asked for.
+    async fn remember(&mut self) -> Result<(), LedgerError> {
+        if !self.plan.stop.repeated_records || self.pages == 0 {
+            return Ok(());
+        }
+        let last = (self.pages - paging::PAGES).max(1);
+        for number in [0].into_iter().chain(last..self.pages) {
+            if let Some(page) = self.claims.page_after(self.claim, number).await? {
+                self.seen.extend(&page.records);
+            }
+        }
+        Ok(())
     }
 
     /// Reads page after page from where the last committed one leads.
@@ -205,16 +251,25 @@ impl<'a> Run<'a> {
                 Err(Stopped::GivenBack(ending)) => return Ok(Walk::Ended(ending)),
                 Err(Stopped::Failed(failure)) => {
                     gate.ended(failure.outcome());
+                    if self.is_behind_the_last(&failure) {
+                        return Ok(Walk::Ended(self.finished()));
+                    }
                     let failure = self.over(spending).unwrap_or(failure);
                     return Ok(Walk::Ended(self.failed(&failure, started)));
                 }
             };
             gate.ended(Outcome::Answered);
+            if self.repeats(&extracted) {
+                return Ok(Walk::Ended(self.finished()));
+            }
             let following = self.following(&next, &page.url, &extracted);
             match self.commit(&page, extracted, following.as_ref()).await? {
                 Err(Fenced) => return Ok(Walk::Fenced),
                 Ok(renewed) => {
-                    self.count_page(PageOutcome::Committed, started);
+                    self.count_page(committed(&page), started);
+                    if conditional::asks(&self.plan, self.claim) {
+                        conditional::remember(self.claims, self.claim, &next, &page, self.pages).await;
+                    }
                     if renewed.cancel_requested {
                         return Ok(Walk::Ended(Ending::Canceled));
                     }
@@ -277,6 +332,11 @@ impl<'a> Run<'a> {
         }
         let page = fetched.map_err(late)??;
         spending.bytes += page.bytes;
+        if let Freshness::NotModified(known) = &page.freshness {
+            let read = conditional::read(self.claims, known).await;
+            let extracted = read.map_err(|error| Failure::retryable("Ledger", error.to_string()))??;
+            return Ok((page, extracted));
+        }
         Ok(read_page(Arc::clone(&self.plan), page, deadline).await?)
     }
 
@@ -287,37 +347,57 @@ impl<'a> Run<'a> {
         stop: &CancellationToken,
         spending: &mut Spending,
     ) -> Result<Page, Stopped> {
-        if self.plan.render == Render::Http {
-            return self.fetch_by_http(url, gate, stop).await;
+        loop {
+            let fetched = match self.plan.render {
+                Render::Http => self.fetch_by_http(url, gate, stop).await,
+                Render::Browser => self.fetch_by_browser(url, spending).await,
+            };
+            match fetched {
+                // The next session is another tab's.
+                Err(Stopped::Failed(failure)) if self.access.may_enter_again(&failure) => self.session = None,
+                done => return done,
+            }
         }
+    }
+
+    async fn fetch_by_browser(&mut self, url: &Url, spending: &mut Spending) -> Result<Page, Stopped> {
         let plan = &self.plan;
         // A tab that cannot be used again goes before the next one comes.
         let session = if let Some(session) = self.session.take().filter(Session::is_usable) {
             session
         } else {
             spending.browser_before = Duration::ZERO;
-            Session::open(&self.engines.browsers, &plan.url, &plan.headers)
+            Session::open_with(&self.engines.browsers, &plan.url, &plan.headers, &self.access)
                 .await
                 .map_err(Failure::from)?
         };
         let session = self.session.insert(session);
+        session.enter().await?;
         match session.fetch(url, &plan.wait_conditions, plan.timeout).await {
             Ok(page) => Ok(page),
-            Err(error) => Err(Failure::from(self.engines.http.explain(url, error).await).into()),
+            Err(error) => Err(Failure::from(self.http.explain(url, error).await).into()),
         }
     }
 
     /// Each host on the way has its turn.
     async fn fetch_by_http(&self, url: &Url, gate: &mut Gate<'_>, stop: &CancellationToken) -> Result<Page, Stopped> {
+        http_login::enter(&self.http, &self.access).await?;
         let plan = &self.plan;
         let request = Request {
             url,
             home: &plan.url,
             headers: &plan.headers,
         };
-        let mut trip = Trip::to(url);
+        let known = if conditional::asks(plan, self.claim) {
+            self.claims
+                .known_page(self.claim, conditional::key(self.claim, url))
+                .await
+        } else {
+            None
+        };
+        let mut trip = Trip::to(url).with(known).by(&self.access);
         loop {
-            let arrived = self.engines.http.go_on(&mut trip, request).await;
+            let arrived = self.http.go_on(&mut trip, request).await;
             if let Some(page) = arrived.map_err(Failure::from)? {
                 return Ok(page);
             }
@@ -326,13 +406,40 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Whether a page that failed tells that the one before it was the last: who counts pages comes to one that is not there.
+    fn is_behind_the_last(&self, failure: &Failure) -> bool {
+        let empty = self.plan.stop.no_records && failure.class == "NoRecords";
+        self.pages > 0 && (empty || (self.plan.template.is_some() && failure.no_page))
+    }
+
+    /// Whether the page only repeats what the run has; else it is remembered.
+    fn repeats(&mut self, extracted: &Extracted) -> bool {
+        if !self.plan.stop.repeated_records {
+            return false;
+        }
+        let repeats = self.seen.has_all(&extracted.records);
+        if repeats {
+            tracing::info!(task = %self.claim.id, pages = self.pages, "A page repeats what the run has; the run ends.");
+        } else {
+            self.seen.extend(&extracted.records);
+        }
+        repeats
+    }
+
     /// The next page, if the run goes there.
     fn following(&mut self, requested: &Url, arrived: &Url, extracted: &Extracted) -> Option<Url> {
         self.visited.insert(key(requested));
         self.visited.insert(key(arrived));
-        extracted.next.clone().filter(|next| {
-            i64::from(self.pages) + 1 < i64::from(self.plan.max_pages) && !self.visited.contains(&key(next))
-        })
+        let pages = self.pages + 1;
+        let last = extracted.stops || (self.plan.stop.no_records && extracted.records.is_empty());
+        if last || i64::from(pages) >= i64::from(self.plan.max_pages) {
+            return None;
+        }
+        let next = match &self.plan.template {
+            Some(template) => template.page(u32::try_from(pages + 1).ok()?),
+            None => extracted.next.clone(),
+        };
+        next.filter(|next| !self.visited.contains(&key(next)))
     }
 
     async fn commit(
@@ -348,6 +455,8 @@ impl<'a> Run<'a> {
             records: extracted.records,
             warnings: i32::try_from(extracted.left_out).unwrap_or(i32::MAX),
             artifacts: Vec::new(),
+            fill: extracted.fill.counts(),
+            not_modified: matches!(page.freshness, Freshness::NotModified(_)),
         };
         let committed = self.claims.commit(self.claim, &page).await?;
         self.pages += 1;
@@ -399,6 +508,13 @@ impl<'a> Run<'a> {
 
     fn count_page(&self, outcome: PageOutcome, started: Instant) {
         self.engines.metrics.page(self.plan.render, outcome, started.elapsed());
+    }
+}
+
+fn committed(page: &Page) -> PageOutcome {
+    match page.freshness {
+        Freshness::NotModified(_) => PageOutcome::NotModified,
+        Freshness::Unknown | Freshness::Named(_) => PageOutcome::Committed,
     }
 }
 

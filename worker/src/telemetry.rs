@@ -23,6 +23,7 @@ pub struct Metrics {
     host_wait: Histogram,
     browser_starts: prometheus::IntCounter,
     browser_ends: IntCounterVec,
+    drifted: prometheus::IntCounter,
 }
 
 impl Metrics {
@@ -90,9 +91,16 @@ impl Metrics {
                 "Browsers that ended.",
                 &["reason"],
             )?,
+            drifted: registered(
+                registry,
+                prometheus::IntCounter::new(
+                    "selextract_schema_drift_runs_total",
+                    "Runs that found far less than the runs before them: the site seems to have changed under its selectors.",
+                )?,
+            )?,
         };
         for engine in ["http", "browser"] {
-            for outcome in ["committed", "retryable", "permanent"] {
+            for outcome in ["committed", "not_modified", "retryable", "permanent"] {
                 metrics.pages.with_label_values(&[engine, outcome]);
             }
         }
@@ -127,6 +135,7 @@ impl Metrics {
         };
         let outcome = match outcome {
             PageOutcome::Committed => "committed",
+            PageOutcome::NotModified => "not_modified",
             PageOutcome::Retryable => "retryable",
             PageOutcome::Permanent => "permanent",
         };
@@ -146,6 +155,10 @@ impl Metrics {
             Admission::GiveWay => "give_way",
         };
         self.host_turns.with_label_values(&[answer]).inc();
+    }
+
+    pub(crate) fn run_drifted(&self) {
+        self.drifted.inc();
     }
 
     pub(crate) fn browser_started(&self) {
@@ -171,6 +184,8 @@ impl Drop for Busy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PageOutcome {
     Committed,
+    /// Committed with the records of a former run: the site said that it is as it was.
+    NotModified,
     Retryable,
     Permanent,
 }

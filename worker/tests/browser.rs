@@ -4,6 +4,7 @@
 #[path = "hostile/browser.rs"]
 mod hostile;
 mod hygiene;
+mod pools;
 mod site;
 
 use std::{
@@ -19,6 +20,7 @@ use std::{
 
 use axum::{
     Router,
+    extract::Path,
     http::{HeaderMap, StatusCode, header},
     response::{Html, IntoResponse, Response},
     routing::get,
@@ -26,6 +28,7 @@ use axum::{
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use selextract_platform::{frontier::Frontier, ledger::Secret, previews::Request};
 use selextract_worker::{
+    access::Vault,
     browser::{BrowserSettings, Browsers},
     contact::Contact,
     cpu::Meter,
@@ -56,10 +59,18 @@ async fn echo(headers: HeaderMap) -> Response {
     ([("access-control-allow-origin", "*")], Html(format!("{mine}|{agent}"))).into_response()
 }
 
+async fn redirects(Path(left): Path<u32>) -> Response {
+    match left {
+        0 => Html("<p>arrived").into_response(),
+        left => axum::response::Redirect::temporary(&format!("/redirects/{}", left - 1)).into_response(),
+    }
+}
+
 fn router() -> Router {
     Router::new()
         .route("/scripted", get(async || Html(SCRIPTED)))
         .route("/plain", get(async || Html("<p>plain")))
+        .route("/redirects/{left}", get(redirects))
         .route(
             "/store",
             get(async || {
@@ -222,12 +233,23 @@ async fn a_page_is_read_after_its_wait_conditions_hold() {
 }
 
 #[tokio::test]
+async fn ten_redirects_are_followed_in_the_browser_too_and_eleven_are_not() {
+    let bench = Bench::new(|_| {}).await;
+    let page = bench.fetch("/redirects/10", &[]).await.unwrap();
+    assert!(page.text.contains("<p>arrived"), "{}", page.text);
+    let error = bench.fetch("/redirects/11", &[]).await.unwrap_err();
+    assert!(matches!(error, FetchError::TooManyRedirects { limit: 10 }), "{error:?}");
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
 async fn a_preview_is_read_in_the_browser_when_the_task_asks_for_it() {
     let bench = Bench::new(|_| {}).await;
     let http = Http::new(&bench.proxy.url).unwrap();
     // Not asked: the task does not obey robots.txt.
     let frontier = Frontier::connect_lazy(&Secret("redis://127.0.0.1:1/0".to_owned())).unwrap();
     let engines = Engines {
+        vault: Vault::default(),
         robots: Robots::new(http.clone(), frontier),
         http,
         browsers: Arc::clone(&bench.browsers),
@@ -242,6 +264,7 @@ async fn a_preview_is_read_in_the_browser_when_the_task_asks_for_it() {
     let request = Request {
         id: uuid::Uuid::nil(),
         deadline_milliseconds: 0,
+        owner: None,
         spec: serde_json::from_value(spec).unwrap(),
     };
     let answer = preview::read(&engines, &request, Duration::from_secs(10)).await;

@@ -5,12 +5,15 @@
     reason = "what a test's helper cannot do fails the test"
 )]
 
+mod access;
 #[path = "hostile/crash.rs"]
 mod crash;
 #[path = "hostile/http.rs"]
 mod hostile;
+mod paging;
 mod politeness;
 mod site;
+mod watching;
 
 use std::{
     sync::{
@@ -39,6 +42,7 @@ use selextract_platform::{
 };
 use selextract_task::TaskSpec;
 use selextract_worker::{
+    access::Vault,
     browser::{BrowserSettings, Browsers},
     claims::Claims,
     contact::Contact,
@@ -75,6 +79,7 @@ struct Bench {
     previews: Previews,
     proxy: ForwardProxy,
     owner: UserId,
+    shop: watching::Shop,
     hits: Arc<[AtomicU32]>,
     /// When each path was asked for.
     asked: Arc<Mutex<Vec<(String, Instant)>>>,
@@ -100,6 +105,7 @@ impl Bench {
         let counted = Arc::clone(&hits);
         let asked: Arc<Mutex<Vec<(String, Instant)>>> = Arc::default();
         let robots = Arc::new(Mutex::new((StatusCode::NOT_FOUND, String::new())));
+        let shop = watching::Shop::default();
         let (log, says) = (Arc::clone(&asked), Arc::clone(&robots));
         let router = Router::new()
             .route(
@@ -121,6 +127,9 @@ impl Bench {
                 get(async || axum::response::Redirect::temporary("http://third.test/list/1")),
             )
             .merge(hostile::routes())
+            .merge(paging::routes())
+            .merge(watching::routes(shop.clone()))
+            .merge(access::routes())
             .route("/robots.txt", get(async move || says.lock().unwrap().clone()))
             .layer(axum::middleware::map_request(move |request: axum::extract::Request| {
                 let host = request.headers().get("x-asked-host").unwrap().to_str().unwrap();
@@ -137,6 +146,7 @@ impl Bench {
             previews: Previews::connect_lazy(&redis).unwrap(),
             proxy,
             owner,
+            shop,
             hits,
             asked,
             robots,
@@ -182,6 +192,7 @@ impl Bench {
         };
         let http = Http::new(&self.proxy.url).unwrap();
         Engines {
+            vault: Vault::new(self.ledger.clone(), Some(access::seal())),
             robots: Robots::new(http.clone(), self.frontier.clone()),
             http,
             browsers: Arc::new(Browsers::new(browser, metrics.clone())),
@@ -233,6 +244,7 @@ impl Bench {
         let request = Request {
             id: uuid::Uuid::now_v7(),
             deadline_milliseconds: jiff::Timestamp::now().as_millisecond() + 10_000,
+            owner: Some(self.owner),
             spec: serde_json::from_value(spec).unwrap(),
         };
         match self.previews.ask(&request, Duration::from_secs(11)).await.unwrap() {
@@ -409,8 +421,7 @@ async fn a_worker_that_dies_loses_nothing_and_its_late_writes_change_nothing() {
         records: (0..3)
             .map(|k| json!({ "t": format!("{number}.{k}") }).as_object().unwrap().clone())
             .collect(),
-        warnings: 0,
-        artifacts: Vec::new(),
+        ..NewPage::default()
     };
     let lease = Duration::from_millis(500);
     bench

@@ -169,7 +169,7 @@ fn sentence(violations: &Violations) -> String {
     }
 }
 
-fn bound(items: usize) -> Result<(), Problem> {
+pub(super) fn bound(items: usize) -> Result<(), Problem> {
     if items <= MAX_ITEMS {
         Ok(())
     } else {

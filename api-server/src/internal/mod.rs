@@ -1,7 +1,9 @@
 //! The internal listener: what the operator says to the API of a cluster, over TLS, with a service-account token.
 //!
-//! `GET` and `PUT /internal/v1/scrape-tasks`, `POST /internal/v1/scrape-tasks/remove`, `GET /internal/v1/changes`: `selextract_task::feed`.
+//! `GET` and `PUT /internal/v1/scrape-tasks`, `POST /internal/v1/scrape-tasks/remove`, `GET /internal/v1/changes`: `selextract_task::feed`;
+//! `GET` and `PUT /internal/v1/credentials`, `POST /internal/v1/credentials/remove`: `selextract_task::feed::credentials`.
 
+mod credentials;
 mod handlers;
 pub mod tls;
 pub mod tokens;
@@ -32,21 +34,34 @@ const BODY_LIMIT: usize = 64 * 1024 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The routes' methods and templates, for the metrics.
-pub const ROUTES: [(&str, &str); 4] = [
+pub const ROUTES: [(&str, &str); 7] = [
     ("GET", "/internal/v1/scrape-tasks"),
     ("PUT", "/internal/v1/scrape-tasks"),
     ("POST", "/internal/v1/scrape-tasks/remove"),
     ("GET", "/internal/v1/changes"),
+    ("GET", "/internal/v1/credentials"),
+    ("PUT", "/internal/v1/credentials"),
+    ("POST", "/internal/v1/credentials/remove"),
 ];
 
 /// The internal listener's routes behind the operator's token.
 pub fn router(state: AppState, tokens: Arc<OperatorTokens>, metrics: HttpMetrics) -> Router {
-    let [(_, known), (_, upsert), (_, remove), (_, changes)] = ROUTES;
+    let [
+        (_, known),
+        (_, upsert),
+        (_, remove),
+        (_, changes),
+        (_, secrets),
+        _,
+        (_, secrets_remove),
+    ] = ROUTES;
     Router::new()
         .route(known, routing::get(handlers::known))
         .route(upsert, routing::put(handlers::upsert))
         .route(remove, routing::post(handlers::remove))
         .route(changes, routing::get(handlers::changes))
+        .route(secrets, routing::get(credentials::known).put(credentials::put))
+        .route(secrets_remove, routing::post(credentials::remove))
         .with_state(state)
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })

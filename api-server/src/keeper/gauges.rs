@@ -3,7 +3,10 @@
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
 use selextract_platform::{
     frontier::Size,
-    ledger::maintenance::{Backlog, Swept},
+    ledger::{
+        maintenance::{Backlog, Swept},
+        ticks::Ticked,
+    },
 };
 
 /// The keeper's metrics.
@@ -14,6 +17,7 @@ pub(super) struct Gauges {
     frontier: IntGaugeVec,
     refilled: IntCounter,
     swept: IntCounterVec,
+    ticks: IntCounterVec,
 }
 
 impl Gauges {
@@ -67,7 +71,20 @@ impl Gauges {
                     &["outcome"],
                 )?,
             )?,
+            ticks: add(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "selextract_schedule_ticks_total",
+                        "Ticks of schedules: those that started a run, and those that were missed, too late or overtaken by the next one.",
+                    ),
+                    &["outcome"],
+                )?,
+            )?,
         };
+        for outcome in ["started", "missed"] {
+            gauges.ticks.with_label_values(&[outcome]);
+        }
         for state in ["pending", "due", "running"] {
             gauges.tasks.with_label_values(&[state]);
         }
@@ -112,6 +129,12 @@ impl Gauges {
 
     pub(super) fn refilled(&self, count: u64) {
         self.refilled.inc_by(count);
+    }
+
+    pub(super) fn ticked(&self, ticked: Ticked) {
+        for (outcome, count) in [("started", ticked.started), ("missed", ticked.missed)] {
+            self.ticks.with_label_values(&[outcome]).inc_by(count);
+        }
     }
 
     pub(super) fn swept(&self, swept: Swept) {

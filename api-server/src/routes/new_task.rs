@@ -15,9 +15,9 @@ use crate::{
 
 /// The priority of a task that names none, in the middle.
 pub const DEFAULT_PRIORITY: u8 = 5;
-const MAX_PRIORITY: u8 = 9;
+pub(super) const MAX_PRIORITY: u8 = 9;
 const MAX_IDEMPOTENCY_KEY: usize = 255;
-const MAX_TTL: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+pub(super) const MAX_TTL: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
 /// The new task, or everything that is wrong with it.
 pub(super) fn read_new(body: Map<String, Value>) -> Result<NewTask, Problem> {

@@ -67,6 +67,7 @@ pub async fn preview(
         deadline_milliseconds: Timestamp::now().as_millisecond()
             + i64::try_from(LONGEST.as_millis()).unwrap_or_default(),
         spec,
+        owner: Some(caller.owner()),
     };
     let asked = state.previews.ask(&request, LONGEST + MARGIN).await.map_err(|error| {
         tracing::warn!(%error, "A preview could not be asked for.");

@@ -14,11 +14,10 @@ use axum::{
 use bytes::Bytes;
 use futures::Stream;
 use http::{HeaderMap, HeaderValue, header};
-use selextract_platform::ledger::TaskId;
+use selextract_platform::ledger::{Ledger, LedgerError, TaskId, pages::Page};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
 
 use super::tasks::{RunErrorView, Status, TaskView, visible_task};
 use crate::{
@@ -92,6 +91,8 @@ pub struct PageView {
     fetched_at: String,
     /// How many records it gave.
     records: i32,
+    /// The site said that it is as it was, and its records are those of a former run.
+    not_modified: bool,
 }
 
 /// The records of a task, as JSON, NDJSON or CSV by `format` or by the header `Accept`.
@@ -118,10 +119,40 @@ pub async fn results(
         .or_else(|| accepted(&headers))
         .ok_or_else(Problem::not_acceptable)?;
     let task = visible_task(&state, &caller, id).await?;
+    // Watched tasks may ask for changes alone. What was not compared is held whole.
+    let report = if task.succeeded() && task.report.is_there() {
+        state.ledger.run_report(TaskId(id)).await?
+    } else {
+        None
+    };
+    let source = Source {
+        id: TaskId(id),
+        changes_only: report.is_some_and(|report| report.leaves_out_the_same()),
+    };
     match format {
-        Format::Json => json(&state, task, &params).await.map(IntoResponse::into_response),
-        Format::Ndjson => Ok(lines(state, &task, Lines::Ndjson)),
-        Format::Csv => Ok(lines(state, &task, Lines::Csv)),
+        Format::Json => json(&state, task, source, &params)
+            .await
+            .map(IntoResponse::into_response),
+        Format::Ndjson => Ok(lines(state, &task, source, Lines::Ndjson)),
+        Format::Csv => Ok(lines(state, &task, source, Lines::Csv)),
+    }
+}
+
+/// Whose pages are read, and what is left out of them.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    id: TaskId,
+    /// Records that are the same as in the run before are left out.
+    changes_only: bool,
+}
+
+impl Source {
+    async fn pages(self, ledger: &Ledger, after: i32, limit: u16) -> Result<Vec<Page>, LedgerError> {
+        let mut pages = ledger.pages(self.id, after, limit.into()).await?;
+        if self.changes_only {
+            ledger.keep_changes(self.id, &mut pages).await?;
+        }
+        Ok(pages)
     }
 }
 
@@ -155,14 +186,18 @@ fn range(text: &str) -> Option<(Format, f32)> {
     (weight > 0.0).then_some((format, weight))
 }
 
-async fn json(state: &AppState, task: TaskView, params: &ResultParams) -> Result<Json<Results>, Problem> {
+async fn json(
+    state: &AppState,
+    task: TaskView,
+    source: Source,
+    params: &ResultParams,
+) -> Result<Json<Results>, Problem> {
     let limit = params.limit.unwrap_or(PAGES);
     if !(1..=MAX_PAGES).contains(&limit) {
         return Err(Problem::malformed().detail(format!("limit must be 1 to {MAX_PAGES}")));
     }
-    let pages = state
-        .ledger
-        .pages(TaskId(task.id), params.cursor.unwrap_or_default(), limit.into())
+    let pages = source
+        .pages(&state.ledger, params.cursor.unwrap_or_default(), limit)
         .await?;
     let next = pages
         .last()
@@ -183,15 +218,16 @@ async fn json(state: &AppState, task: TaskView, params: &ResultParams) -> Result
             url: page.url,
             fetched_at: page.fetched_at,
             records: i32::try_from(page.records.len()).unwrap_or(i32::MAX),
+            not_modified: page.not_modified,
         });
         answer.records.extend(page.records);
     }
     Ok(Json(answer))
 }
 
-fn lines(state: AppState, task: &TaskView, format: Lines) -> Response {
+fn lines(state: AppState, task: &TaskView, source: Source, format: Lines) -> Response {
     let columns = columns(&task.spec);
-    let mut response = Body::from_stream(stream(state, task.id, columns, format)).into_response();
+    let mut response = Body::from_stream(stream(state, source, columns, format)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     if format == Lines::Csv {
@@ -215,7 +251,7 @@ fn columns(spec: &Value) -> Vec<String> {
 /// The lines of every page. An error in the middle ends the body without its last chunk, so that the client sees it cut off.
 fn stream(
     state: AppState,
-    task: Uuid,
+    source: Source,
     columns: Vec<String>,
     format: Lines,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send {
@@ -223,8 +259,8 @@ fn stream(
         yield format.head(&columns)?;
         let mut after = 0;
         loop {
-            let pages = state.ledger.pages(TaskId(task), after, PAGES.into()).await.map_err(|error| {
-                tracing::error!(%error, %task, "Reading results failed in the middle of a stream.");
+            let pages = source.pages(&state.ledger, after, PAGES).await.map_err(|error| {
+                tracing::error!(%error, task = %source.id, "Reading results failed in the middle of a stream.");
                 io::Error::other("the results could not be read")
             })?;
             let Some(last) = pages.last() else { break };

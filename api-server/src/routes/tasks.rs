@@ -20,6 +20,7 @@ use utoipa::{IntoParams, ToSchema, openapi::Ref};
 use uuid::Uuid;
 
 use super::{
+    changes::ReportView,
     new_task::{admit, idempotency_key, read_new},
     waiting::{Waiting, fetch_waiting},
 };
@@ -113,6 +114,10 @@ pub struct TaskView {
     /// RFC 3339; when it is removed with its results.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
+    /// What is told of a run that read every page, of a `ScrapeTask`, a schedule or a watched task: what changed, how well fields were filled,
+    /// and what drifted.
+    #[serde(flatten)]
+    pub(super) report: ReportView,
     /// What is extracted.
     #[schema(schema_with = spec_schema)]
     pub(super) spec: Value,
@@ -253,7 +258,16 @@ pub(super) async fn visible_task(state: &AppState, caller: &Caller, id: Uuid) ->
     let task = state.ledger.task(caller.reach(), TaskId(id)).await?;
     let task = task.ok_or_else(Problem::not_found)?;
     let waiting = fetch_waiting(state, &task).await?;
-    TaskView::read(task, waiting)
+    let report = if task.reported {
+        state.ledger.run_report(task.id).await?
+    } else {
+        None
+    };
+    let view = TaskView::read(task, waiting)?;
+    Ok(TaskView {
+        report: report.map(ReportView::from).unwrap_or_default(),
+        ..view
+    })
 }
 
 /// Whose things are meant: the caller's, or of whom he names. Only an admin may name somebody else.
@@ -272,6 +286,11 @@ impl TaskView {
     /// Whether it can still change.
     pub(super) fn has_ended(&self) -> bool {
         !RunState::from(self.status).is_open()
+    }
+
+    /// Whether it read every page.
+    pub(super) fn succeeded(&self) -> bool {
+        self.status == Status::Succeeded
     }
 
     fn read(task: tasks::TaskDetail, waiting: Option<Waiting>) -> Result<Self, Problem> {
@@ -295,6 +314,7 @@ impl TaskView {
             started_at: task.started_at,
             finished_at: task.finished_at,
             expires_at: task.expires_at,
+            report: ReportView::default(),
             spec: task.spec.0,
         })
     }

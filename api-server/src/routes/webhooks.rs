@@ -34,6 +34,12 @@ pub enum Event {
     /// A task failed.
     #[serde(rename = "task.failed")]
     Failed,
+    /// A watched task succeeded and found records that are new, changed or gone.
+    #[serde(rename = "task.changed")]
+    Changed,
+    /// A task found far less than the runs before it: the site seems to have changed under its selectors.
+    #[serde(rename = "task.drifted")]
+    Drifted,
 }
 
 /// A new webhook.
@@ -42,7 +48,7 @@ pub struct CreateWebhook {
     /// http or https, without credentials. It is reached through the cluster's egress, like every page.
     #[schema(max_length = 2048)]
     url: String,
-    /// What it hears of; both without it.
+    /// What it hears of; of everything without it.
     #[serde(default)]
     events: Vec<Event>,
     /// For admins: of this owner's tasks, such as `k8s:<namespace>` for the `ScrapeTask`s of a namespace.
@@ -251,8 +257,10 @@ impl CreateWebhook {
         let named = |event: &Event| match event {
             Event::Finished => "task.finished".to_owned(),
             Event::Failed => "task.failed".to_owned(),
+            Event::Changed => "task.changed".to_owned(),
+            Event::Drifted => "task.drifted".to_owned(),
         };
-        let all = [Event::Finished, Event::Failed];
+        let all = [Event::Finished, Event::Failed, Event::Changed, Event::Drifted];
         let wanted = all
             .iter()
             .filter(|event| self.events.is_empty() || self.events.contains(event));

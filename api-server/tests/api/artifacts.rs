@@ -29,10 +29,8 @@ impl Api {
         let page = NewPage {
             number: 1,
             url: "https://example.com/".to_owned(),
-            next_url: None,
-            records: Vec::new(),
-            warnings: 0,
             artifacts,
+            ..NewPage::default()
         };
         self.state
             .ledger

@@ -21,14 +21,14 @@ use tower::ServiceExt;
 
 use crate::support::{self, Api, spec};
 
-struct Operator {
-    api: Api,
+pub struct Operator {
+    pub api: Api,
     router: Router,
     token: String,
 }
 
 impl Operator {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let api = Api::start().await;
         let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let (x, y) = pair.der_bytes()[1..].split_at(32);
@@ -60,7 +60,7 @@ impl Operator {
         Self { api, router, token }
     }
 
-    async fn call(&self, method: &str, path: &str, body: &Value) -> (StatusCode, String) {
+    pub async fn call(&self, method: &str, path: &str, body: &Value) -> (StatusCode, String) {
         let request = Request::builder()
             .method(method)
             .uri(format!("/internal/v1/{path}"))

@@ -3,6 +3,9 @@
 
 mod artifacts;
 mod cache_keys;
+mod credentials;
 mod internal;
 mod public;
+mod schedules;
 mod support;
+mod watching;

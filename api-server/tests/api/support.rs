@@ -222,8 +222,7 @@ impl Api {
                 .iter()
                 .map(|record| record.as_object().unwrap().clone())
                 .collect(),
-            warnings: 0,
-            artifacts: Vec::new(),
+            ..NewPage::default()
         };
         ledger
             .commit_page(claims[0].lease(), &page, lease)
@@ -248,6 +247,11 @@ impl Api {
         };
         let ended = ledger.finish(claims[0].lease(), &Ending::Failed(error), 1).await;
         ended.unwrap().unwrap();
+    }
+
+    /// What a statement gives, as text.
+    pub fn sql(&self, sql: &str) -> String {
+        start().sql(&self.database.name, sql).unwrap()
     }
 
     /// Holds every statement on tasks up for a while.

@@ -7,3 +7,4 @@ mod forwarding;
 mod refusals;
 mod selftest;
 mod support;
+mod upstreams;

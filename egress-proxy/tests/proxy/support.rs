@@ -49,6 +49,8 @@ pub const LIMITS: Limits = Limits {
 pub struct Rig {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens for those who name a pool.
+    pub pools: SocketAddr,
     /// What it counted.
     pub metrics: Arc<Metrics>,
     /// Stops it.
@@ -74,10 +76,12 @@ impl Rig {
         let policy = watch::Sender::new(Arc::new(Policy::parse(policy.as_bytes()).unwrap())).subscribe();
         let tasks = TaskTracker::new();
         let dialler = Dialler::new(resolver, policy, metrics.clone(), limits);
-        let server = Server {
-            proxy: Arc::new(Proxy::new(dialler, metrics.clone(), tasks.clone())),
+        let direct = Proxy::new(dialler, metrics.clone(), tasks.clone());
+        let of_pools = direct.for_pools();
+        let server = |proxy| Server {
+            proxy: Arc::new(proxy),
             metrics: metrics.clone(),
-            tasks,
+            tasks: tasks.clone(),
             limits: ServerLimits {
                 max_connections,
                 idle: limits.idle,
@@ -88,9 +92,13 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let server = tokio::spawn(server.run(listener, stop.clone()));
+        let pools_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pools = pools_listener.local_addr().unwrap();
+        tokio::spawn(server(of_pools).run(pools_listener, stop.clone()));
+        let server = tokio::spawn(server(direct).run(listener, stop.clone()));
         Self {
             address,
+            pools,
             metrics,
             stop,
             server,
@@ -104,7 +112,12 @@ impl Rig {
 
     /// Sends the bytes and reads until the proxy closes.
     pub async fn exchange(&self, request: &str) -> String {
-        let mut stream = self.connect().await;
+        self.exchange_at(self.address, request).await
+    }
+
+    /// The same at another listener.
+    pub async fn exchange_at(&self, address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         read_to_end(&mut stream).await
     }

@@ -46,6 +46,11 @@ spec:
     replicas: 2
     ports: [80, 443, 8443]
     allow: [{ host: docs.demo.svc.cluster.local, ports: [80] }, { cidr: 10.9.0.0/16 }]
+    upstreams:
+      - name: eu
+        stickiness: Host
+        healthCheck: { failures: 2, cooldown: 1m }
+        proxies: [{ url: 'http://10.20.0.7:3128', credentialsSecretRef: { name: acme } }, { url: 'socks5://proxy.example.org:1080' }]
 ";
 
 fn read(yaml: &str) -> ValidatedCluster {

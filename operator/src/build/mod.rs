@@ -22,6 +22,7 @@ mod postgres_replica;
 mod program;
 mod redis;
 pub mod secrets;
+mod upstreams;
 mod worker;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Child, Component, Inputs, Names, artifacts, identity, labels};
+use super::{Child, Component, Inputs, Names, artifacts, identity, labels, upstreams};
 use crate::validated::{Allowed, Destination};
 
 /// Who speaks to whom at which port; everything else is denied. Every component also asks DNS.
@@ -28,6 +28,13 @@ const EDGES: [(Component, Component, u16); 17] = {
         (C::PostgresReplica, C::Postgres, 5432),
     ]
 };
+
+/// The table, and the workers' way to the pools of upstream proxies where there are any.
+fn edges(inputs: Inputs<'_>) -> impl Iterator<Item = (Component, Component, u16)> {
+    let pools = !inputs.cluster.egress.upstreams.is_empty();
+    let pools = pools.then_some((Component::Worker, Component::Egress, upstreams::PORT));
+    EDGES.into_iter().chain(pools)
+}
 
 /// What the operator's pods reach: the internal listener. They speak to no database.
 const OPERATOR: [(Component, u16); 1] = [(Component::Api, 8081)];
@@ -112,8 +119,8 @@ fn object(inputs: Inputs<'_>, name: &str, component: &str, spec: &Value) -> Chil
 }
 
 fn ingress(inputs: Inputs<'_>, component: Component) -> Vec<Value> {
-    let peers = EDGES.iter().filter(|(_, to, _)| *to == component);
-    let inner = peers.map(|(from, _, port)| json!({ "from": [pods(inputs, *from)], "ports": [tcp(*port)] }));
+    let peers = edges(inputs).filter(|(_, to, _)| *to == component);
+    let inner = peers.map(|(from, _, port)| json!({ "from": [pods(inputs, from)], "ports": [tcp(port)] }));
     let operator = OPERATOR.iter().filter(|(to, _)| *to == component);
     let operator = operator.map(|(_, port)| json!({ "from": [operator_pods(inputs)], "ports": [tcp(*port)] }));
     let public = PUBLIC
@@ -124,9 +131,9 @@ fn ingress(inputs: Inputs<'_>, component: Component) -> Vec<Value> {
 }
 
 fn egress(inputs: Inputs<'_>, component: Component) -> Vec<Value> {
-    let peers = EDGES.iter().filter(|(from, _, _)| *from == component);
+    let peers = edges(inputs).filter(|(from, _, _)| *from == component);
     let mut rules: Vec<Value> = peers
-        .map(|(_, to, port)| json!({ "to": [pods(inputs, *to)], "ports": [tcp(*port)] }))
+        .map(|(_, to, port)| json!({ "to": [pods(inputs, to)], "ports": [tcp(port)] }))
         .collect();
     rules.push(dns());
     if component == Component::Egress {
@@ -166,10 +173,15 @@ fn dns() -> Value {
 fn world(inputs: Inputs<'_>) -> Vec<Value> {
     let egress = &inputs.cluster.egress;
     let ports: Vec<_> = egress.ports.iter().map(|port| tcp(*port)).collect();
-    let public = json!({ "to": public_network(), "ports": ports });
-    std::iter::once(public)
+    std::iter::once(public_rule(&ports))
         .chain(egress.allow.iter().map(allowed))
+        .chain(upstreams::rules(&egress.upstreams))
         .collect()
+}
+
+/// The public network at these ports.
+pub(super) fn public_rule(ports: &[Value]) -> Value {
+    json!({ "to": public_network(), "ports": ports })
 }
 
 /// Everything that is globally routable.
@@ -189,7 +201,7 @@ fn allowed(allowed: &Allowed) -> Value {
     }
 }
 
-fn host_rule(host: &str, ports: &[Value]) -> Value {
+pub(super) fn host_rule(host: &str, ports: &[Value]) -> Value {
     // A policy sees the pods behind a Service, at ports of their own.
     if let Some(namespace) = service_namespace(host) {
         return namespace_rule(namespace);

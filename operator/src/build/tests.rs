@@ -188,7 +188,8 @@ fn read_secrets(spec: &Value) -> Vec<(String, String)> {
         .unwrap()
         .iter()
         .map(|v| &v["secret"])
-        .filter(|s| s.is_object())
+        // What may be missing is somebody else's.
+        .filter(|s| s.is_object() && s["optional"] != true)
     {
         let items = volume["items"].as_array().unwrap();
         read.extend(

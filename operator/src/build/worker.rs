@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Child, Component, Inputs, Names, SANDBOX_LABEL, artifacts,
     pod::{Template, env, field_env, secret_env},
-    program,
+    program, upstreams,
 };
 
 /// The file under the kubelet's `seccomp` folder.
@@ -40,7 +40,11 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
     template.volumes = vec![authority];
     template.tmp = "2Gi";
     template.grace = GRACE_SECONDS;
-    template.secrets = [program::database_secrets(inputs), vec![names.with("redis")]].concat();
+    template.secrets = [
+        program::database_secrets(inputs),
+        vec![names.with("redis"), names.with("api")],
+    ]
+    .concat();
     artifacts::add(inputs, &mut template);
     let mut child = program::deployment(inputs, template, worker.replicas);
     if sandboxed(inputs) {
@@ -57,6 +61,7 @@ fn environment(inputs: Inputs<'_>) -> Vec<Value> {
     let mut variables = vec![
         secret_env("SELEXTRACT_DATABASE_URL", &names.with("database"), "url"),
         secret_env("SELEXTRACT_REDIS_QUEUE_URL", &names.with("redis"), "queue-url"),
+        secret_env("SELEXTRACT_DATA_KEY", &names.with("api"), "data-key"),
         env(
             "SELEXTRACT_EGRESS_PROXY",
             format!("http://{}:3128", names.with("egress")),
@@ -74,6 +79,10 @@ fn environment(inputs: Inputs<'_>) -> Vec<Value> {
         env("SELEXTRACT_BROWSER_MAX_AGE", worker.browser.max_age.to_string()),
         env("SELEXTRACT_BROWSER_MAX_MEMORY_MB", worker.browser_memory_mb),
     ];
+    if !inputs.cluster.egress.upstreams.is_empty() {
+        let pools = format!("http://{}:{}", names.with("egress"), upstreams::PORT);
+        variables.push(env("SELEXTRACT_EGRESS_POOLS", pools));
+    }
     variables.extend(
         worker
             .contact

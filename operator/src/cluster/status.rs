@@ -82,6 +82,7 @@ pub fn next(
     let mut verdicts = conditions::summaries(summary, &reason, &message);
     verdicts.extend(parts);
     verdicts.push(outcome.sandbox());
+    verdicts.extend(outcome.proxy_pools());
     let mut status = old.clone();
     status.conditions = conditions::merge(&old.conditions, verdicts, generation, now);
     status.observed_generation = generation;

@@ -9,7 +9,10 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, api::PostParams};
 use reqwest::{Method, StatusCode};
-use selextract_task::feed::{Changes, KnownTasks, Removals, UpsertAnswers, Upserts};
+use selextract_task::feed::{
+    Changes, KnownTasks, Removals, UpsertAnswers, Upserts,
+    credentials::{KnownSecrets, SecretAnswer, SecretCredentials, SecretRemovals},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use snafu::{OptionExt, ResultExt, Snafu, ensure};
 use tokio::sync::Mutex;
@@ -172,6 +175,37 @@ impl ApiClient {
             .send(Method::GET, &path, None::<&()>, wait + REQUEST_TIMEOUT)
             .await?;
         self.read(&body)
+    }
+
+    /// `PUT /internal/v1/credentials`.
+    ///
+    /// # Errors
+    /// When there is no good answer.
+    pub async fn put_credentials(&self, item: &SecretCredentials) -> Result<SecretAnswer, ClientError> {
+        let path = "/internal/v1/credentials";
+        let body = self.send(Method::PUT, path, Some(item), REQUEST_TIMEOUT).await?;
+        self.read(&body)
+    }
+
+    /// `GET /internal/v1/credentials`: the page after this namespace and name, which are names of Kubernetes objects.
+    ///
+    /// # Errors
+    /// When there is no good answer.
+    pub async fn known_credentials(&self, namespace: &str, name: &str) -> Result<KnownSecrets, ClientError> {
+        let path = format!("/internal/v1/credentials?afterNamespace={namespace}&afterName={name}");
+        let body = self.send(Method::GET, &path, None::<&()>, REQUEST_TIMEOUT).await?;
+        self.read(&body)
+    }
+
+    /// `POST /internal/v1/credentials/remove`.
+    ///
+    /// # Errors
+    /// When there is no good answer.
+    pub async fn remove_credentials(&self, items: &SecretRemovals) -> Result<(), ClientError> {
+        let path = "/internal/v1/credentials/remove";
+        self.send(Method::POST, path, Some(items), REQUEST_TIMEOUT)
+            .await
+            .map(|_| ())
     }
 
     fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {

@@ -2,7 +2,7 @@
 
 use croner::parser::{CronParser, Seconds, Year};
 use kube::{Resource, ResourceExt};
-use selextract_crds::{ScheduleSpec, ScrapeTask, SelextractCluster};
+use selextract_crds::{CredentialsFrom, ScheduleSpec, ScrapeTask, SelextractCluster};
 use selextract_task::feed::{Schedule, Upsert};
 
 use crate::canonical;
@@ -50,7 +50,7 @@ pub fn admit(task: &ScrapeTask, cluster: Option<&SelextractCluster>) -> Result<(
             .iter()
             .any(|allowed| *allowed == own || allowed == "*");
     if admitted {
-        return Ok(());
+        return check_pool(task, cluster);
     }
     let message = format!(
         "SelextractCluster {name} in namespace {namespace} does not admit namespace {own}; add it to its spec.allowedNamespaces."
@@ -58,6 +58,23 @@ pub fn admit(task: &ScrapeTask, cluster: Option<&SelextractCluster>) -> Result<(
     Err(Fault {
         reason: "NamespaceNotAllowed",
         message,
+    })
+}
+
+fn check_pool(task: &ScrapeTask, cluster: &SelextractCluster) -> Result<(), Fault> {
+    let Some(wanted) = &task.spec.task.proxy_pool else {
+        return Ok(());
+    };
+    let pools = &cluster.spec.egress.upstreams;
+    if pools.iter().any(|pool| pool.name == *wanted) {
+        return Ok(());
+    }
+    let known: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
+    Err(Fault {
+        reason: "UnknownProxyPool",
+        message: format!(
+            "spec.task.proxyPool is {wanted:?}, and the cluster's pools (spec.egress.upstreams) are {known:?}; name one of them or add it."
+        ),
     })
 }
 
@@ -87,6 +104,14 @@ pub fn compile(task: &ScrapeTask) -> Result<Upsert, Fault> {
         return Err(Fault {
             reason: "InvalidTask",
             message: format!("spec.task: {violations}"),
+        });
+    }
+    if spec.credentials_from == CredentialsFrom::Secret && spec.task.credentials.is_none() {
+        return Err(Fault {
+            reason: "InvalidTask",
+            message:
+                "spec.credentialsFrom = \"Secret\" needs spec.task.credentials: the name of a Secret of this namespace"
+                    .to_owned(),
         });
     }
     let schedule = spec.schedule.as_ref().map(check_schedule).transpose()?;
@@ -135,9 +160,22 @@ fn check_schedule(schedule: &ScheduleSpec) -> Result<Schedule, Fault> {
             message,
         });
     }
+    if let Err(message) = selextract_task::check_starting_deadline(schedule.starting_deadline) {
+        return Err(Fault {
+            reason: "InvalidSchedule",
+            message: format!(
+                "spec.schedule.startingDeadline = {}: {message}",
+                schedule
+                    .starting_deadline
+                    .unwrap_or(selextract_task::DEFAULT_STARTING_DEADLINE)
+            ),
+        });
+    }
     Ok(Schedule {
         cron: schedule.cron.clone(),
         time_zone: schedule.time_zone.clone(),
+        concurrency_policy: schedule.concurrency_policy,
+        starting_deadline: schedule.starting_deadline,
     })
 }
 
@@ -198,6 +236,21 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_that_the_cluster_does_not_declare_is_named_with_those_that_it_does() {
+        let mut spec = good();
+        spec["task"]["proxyPool"] = "eu".into();
+        let mut with_pool = cluster(&[]);
+        let fault = admit(&task(&spec), Some(&with_pool)).unwrap_err();
+        assert!(
+            fault.reason == "UnknownProxyPool" && fault.message.contains("\"eu\""),
+            "{}",
+            fault.message
+        );
+        with_pool.spec.egress.upstreams = serde_json::from_value(json!([{"name": "eu", "proxies": []}])).unwrap();
+        assert_eq!(admit(&task(&spec), Some(&with_pool)), Ok(()));
+    }
+
+    #[test]
     fn the_own_namespace_is_always_admitted() {
         assert_eq!(admit(&task(&good()), Some(&cluster(&[]))), Ok(()));
     }
@@ -228,6 +281,15 @@ mod tests {
             let mut spec = good();
             spec["schedule"] = json!({"cron": cron, "timeZone": zone});
             assert_eq!(compile(&task(&spec)).is_ok(), good_one, "{cron} {zone}");
+        }
+    }
+
+    #[test]
+    fn a_starting_deadline_has_bounds() {
+        for (deadline, good_one) in [("9s", false), ("10s", true), ("7d", true), ("8d", false)] {
+            let mut spec = good();
+            spec["schedule"] = json!({"cron": "0 3 * * *", "startingDeadline": deadline});
+            assert_eq!(compile(&task(&spec)).is_ok(), good_one, "{deadline}");
         }
     }
 

@@ -42,6 +42,7 @@ pub type Sent<T> = Result<T, String>;
 
 /// The running link to one cluster.
 pub struct Link {
+    client: Arc<ApiClient>,
     upserts: mpsc::Sender<(Upsert, oneshot::Sender<Sent<UpsertAnswer>>)>,
     removals: mpsc::Sender<(String, oneshot::Sender<Sent<()>>)>,
     changes: Mutex<HashMap<String, Change>>,
@@ -82,6 +83,7 @@ impl Link {
         let (upserts, upsert_queue) = mpsc::channel(QUEUE);
         let (removals, removal_queue) = mpsc::channel(QUEUE);
         let link = Arc::new(Self {
+            client: client.clone(),
             upserts,
             removals,
             changes: Mutex::default(),
@@ -110,6 +112,11 @@ impl Link {
         // The loops own nothing that must be closed: canceling the token ends them.
         drop(jobs);
         link
+    }
+
+    /// The cluster's API, for what is not sent in batches.
+    pub fn client(&self) -> &ApiClient {
+        &self.client
     }
 
     /// Ends the loops.

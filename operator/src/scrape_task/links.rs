@@ -78,6 +78,15 @@ impl Links {
         }
     }
 
+    /// Every link, with its cluster's uid and place.
+    pub fn all(&self) -> Vec<(String, Place, Arc<Link>)> {
+        let links = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = links
+            .iter()
+            .map(|(uid, (place, link))| (uid.clone(), place.clone(), link.clone()));
+        all.collect()
+    }
+
     /// Has every feed read from its start.
     pub fn rewind(&self) {
         let links = self.running.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! The controller of `ScrapeTask`s: looks at one when it, its cluster or its run changed.
 
 mod client;
+mod credentials;
 mod judge;
 mod link;
 mod links;
@@ -27,6 +28,7 @@ use crate::{
     queue::{self, Queue},
     settings::Scope,
 };
+use credentials::Credentials;
 use links::Links;
 use registry::{Place, Registry, Uid};
 
@@ -41,6 +43,7 @@ struct Tools {
     context: Arc<Context>,
     registry: Arc<Registry>,
     links: Links,
+    credentials: Credentials,
     queue: Arc<Queue<Uid>>,
 }
 
@@ -65,6 +68,7 @@ pub async fn run(context: Arc<Context>, scopes: Vec<Scope>, stop: CancellationTo
         context,
         registry,
         links,
+        credentials: Credentials::default(),
         queue: queue.clone(),
     });
     let watches = scopes
@@ -73,6 +77,7 @@ pub async fn run(context: Arc<Context>, scopes: Vec<Scope>, stop: CancellationTo
     let background = join_all(watches.chain([
         follow_clusters(tools.clone(), news).boxed(),
         calm_rounds(tools.clone()).boxed(),
+        credentials::rounds(tools.clone()).boxed(),
     ]));
     let look = move |uid: Uid| reconcile::reconcile(uid, tools.clone());
     tokio::join!(
@@ -81,8 +86,8 @@ pub async fn run(context: Arc<Context>, scopes: Vec<Scope>, stop: CancellationTo
     );
 }
 
-/// What of a cluster its tasks depend on: which one it is, and whom it admits. `None` is one that is gone or going, or cannot be read.
-type Standing = Option<(String, Vec<String>)>;
+/// What of a cluster its tasks depend on: which one it is, whom it admits, and its pools. `None` is one that is gone or going, or cannot be read.
+type Standing = Option<(String, Vec<String>, Vec<String>)>;
 
 fn standing(cluster: Option<&GuardedCluster>) -> Standing {
     let cluster = cluster?.0.as_ref().ok()?;
@@ -91,6 +96,13 @@ fn standing(cluster: Option<&GuardedCluster>) -> Standing {
         (
             cluster.uid().unwrap_or_default(),
             cluster.spec.allowed_namespaces.clone(),
+            cluster
+                .spec
+                .egress
+                .upstreams
+                .iter()
+                .map(|pool| pool.name.clone())
+                .collect(),
         )
     })
 }

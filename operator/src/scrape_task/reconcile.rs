@@ -9,6 +9,7 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams},
     core::error_boundary::InvalidObject,
     discovery::ApiResource,
+    runtime::events::EventType,
 };
 use selextract_crds::{ScrapeTask, ScrapeTaskStatus};
 use selextract_task::feed::{Change, Upsert};
@@ -18,6 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Tools,
+    credentials::Brought,
     judge::{self, Fault},
     link::{Link, Reach},
     registry::{Beginning, Uid},
@@ -128,6 +130,9 @@ async fn drive(task: ScrapeTask, look: &Look<'_>) -> Result<Next, TaskError> {
     };
     let cluster_uid = cluster.uid().unwrap_or_default();
     let link = tools.links.to(cluster);
+    if let Some(next) = bring_credentials(&task, (&cluster_uid, &link), look).await? {
+        return Ok(next);
+    }
     let change = link.take(uid);
     let settled = if tools.registry.is_accepted(uid, &cluster_uid, generation) {
         let outcome = change.as_ref().map_or_else(|| known(&task), told);
@@ -139,6 +144,31 @@ async fn drive(task: ScrapeTask, look: &Look<'_>) -> Result<Next, TaskError> {
         link.put_back(change);
     }
     settled
+}
+
+/// Hands the Secret that the task names to its cluster. A look that cannot go on without it ends here.
+async fn bring_credentials(
+    task: &ScrapeTask,
+    (cluster_uid, link): (&str, &Link),
+    look: &Look<'_>,
+) -> Result<Option<Next>, TaskError> {
+    let tools = look.tools;
+    let brought = tools
+        .credentials
+        .bring(&tools.context.client, task, (cluster_uid, link));
+    match brought.await.map_err(Box::new).context(KubeSnafu {
+        verb: "read the Secret of",
+    })? {
+        Brought::Done => Ok(None),
+        Brought::Fault(fault) => settle(task, &Outcome::Stalled(fault), look).await.map(Some),
+        Brought::NotTaken(why) => {
+            let next = settle(task, &unreachable(&why), look).await?;
+            if link.is_up() {
+                return NotTakenSnafu { why }.fail();
+            }
+            Ok(Some(next))
+        }
+    }
 }
 
 /// Sends the task to its cluster.
@@ -224,6 +254,7 @@ async fn settle(task: &ScrapeTask, outcome: &Outcome, look: &Look<'_>) -> Result
     let mut version = task.resource_version().unwrap_or_default();
     if new != old {
         version = patch_status(task.meta(), whole(&new), look.tools).await?;
+        tell_drift(task, &old, &new, look.tools).await;
     }
     let done = !matches!(outcome, Outcome::Waiting { .. });
     let version = done.then_some(version.as_str());
@@ -231,10 +262,22 @@ async fn settle(task: &ScrapeTask, outcome: &Outcome, look: &Look<'_>) -> Result
     Ok(Next::OnNews)
 }
 
+/// An event when something drifted that had not before.
+async fn tell_drift(task: &ScrapeTask, old: &ScrapeTaskStatus, new: &ScrapeTaskStatus, tools: &Tools) {
+    let told = new.conditions.iter().find(|condition| condition.type_ == status::DRIFT);
+    if let Some(condition) = told.filter(|_| status::has_drifted(new) && new.drift != old.drift) {
+        let note = condition.message.clone();
+        tools
+            .context
+            .event(task, EventType::Warning, status::DRIFT, "Compare", note)
+            .await;
+    }
+}
+
 /// Every field is in the patch: one that has no value now must not keep its old one.
 fn whole(status: &ScrapeTaskStatus) -> Value {
     let mut fields = json!({
-        "runId": null, "specHash": null, "state": null, "pages": null, "records": null, "error": null, "createdAt": null,
+        "runId": null, "specHash": null, "state": null, "waiting": null, "drift": null, "pages": null, "records": null, "error": null, "createdAt": null,
         "startedAt": null, "finishedAt": null, "nextRunTime": null, "preview": null, "results": null,
     });
     let known = serde_json::to_value(status).unwrap_or_default();

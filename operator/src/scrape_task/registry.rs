@@ -9,7 +9,7 @@ use selextract_crds::ScrapeTaskStatus;
 use selextract_task::feed::{KnownTask, Run};
 use uuid::Uuid;
 
-use super::status::{self, phase};
+use super::status::{self, ENDED, phase, waiting_code};
 use crate::telemetry::Telemetry;
 
 /// `metadata.uid` of a task.
@@ -71,8 +71,8 @@ struct Entry {
     settled: Option<u64>,
     /// The cluster (by uid) that has accepted this generation since the operator started.
     accepted: Option<(Arc<str>, i64)>,
-    /// The run that the status tells of, and how far it is there.
-    mirrored: Option<(Uuid, u8)>,
+    /// The run that the status tells of, how far it is there, and why it waits.
+    mirrored: Option<(Uuid, u8, u8)>,
     /// Its status was believed at the operator's start; the cluster itself was not asked yet.
     believed: bool,
     news: u32,
@@ -200,6 +200,11 @@ impl Registry {
         })
     }
 
+    /// Whether a watch has listed all there is in this namespace.
+    pub fn has_listed(&self, namespace: &str) -> bool {
+        self.with(|known| known.listed.contains(&None) || known.listed.contains(&Some(namespace.to_owned())))
+    }
+
     /// The clusters that tasks name.
     pub fn clusters(&self) -> BTreeSet<Place> {
         let place = |entry: &Entry| (entry.cluster.0.to_string(), entry.cluster.1.to_string());
@@ -276,7 +281,8 @@ impl Registry {
 
     fn mirror(&self, entry: &mut Entry, status: &ScrapeTaskStatus) {
         let id = status.run_id.as_deref().and_then(|id| id.parse().ok());
-        entry.mirrored = id.map(|id| (id, status.state.map_or(0, phase)));
+        let waiting = waiting_code(status.waiting.as_deref());
+        entry.mirrored = id.map(|id| (id, status.state.map_or(0, phase), waiting));
         let state = status::state_label(status);
         if entry.state != Some(state) {
             self.telemetry.task_moved(&entry.namespace, entry.state, Some(state));
@@ -290,11 +296,15 @@ impl Registry {
             None => false,
             Some(Entry { mirrored: None, .. }) => true,
             Some(Entry {
-                mirrored: Some((id, told)),
+                mirrored: Some((id, told, waiting)),
                 ..
             }) => match run.id.parse::<Uuid>() {
                 // Ids are UUIDv7: they sort by time.
-                Ok(newer) => newer > *id || (newer == *id && phase(run.state.into()) > *told),
+                Ok(newer) if newer == *id => {
+                    let waits = waiting_code(run.waiting.as_deref()) != *waiting;
+                    phase(run.state.into()) > *told || (*told < ENDED && waits)
+                }
+                Ok(newer) => newer > *id,
                 Err(_) => true,
             },
         })

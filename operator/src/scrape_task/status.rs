@@ -1,4 +1,5 @@
-//! What a `ScrapeTask`'s status says of its run. Pure. At most three writes a run: accepted, started, finished.
+//! What a `ScrapeTask`'s status says of its run. Pure. At most three writes a run: accepted, started, finished; and one for each reason
+//! that it waits for longer than a minute, and for its end.
 
 use jiff::Timestamp;
 use selextract_crds::{LastError, RunState, ScrapeTaskStatus};
@@ -10,6 +11,8 @@ use crate::conditions::{self, Summary, Verdict};
 
 const MAX_PREVIEW: usize = 4096;
 const MAX_ERROR: usize = 1024;
+/// The condition that tells of drift, and the event.
+pub const DRIFT: &str = "SchemaDrift";
 
 /// What is known about a task now.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +62,7 @@ pub fn next(old: &ScrapeTaskStatus, generation: i64, outcome: &Outcome, now: Tim
         Outcome::Stalled(fault) => conditions::summaries(Summary::Stalled, fault.reason, &fault.message),
     };
     verdicts.push(succeeded(&status));
+    verdicts.extend(drifted(&status));
     status.conditions = conditions::merge(&old.conditions, verdicts, generation, now);
     status.observed_generation = generation;
     status
@@ -89,25 +93,41 @@ pub fn state_label(status: &ScrapeTaskStatus) -> &'static str {
 fn advances(old: &ScrapeTaskStatus, run: &Run) -> bool {
     match &old.run_id {
         // Ids are UUIDv7: their texts sort by time.
-        Some(known) if *known == run.id => phase(run.state.into()) > old.state.map_or(0, phase),
+        Some(known) if *known == run.id => {
+            let told = old.state.map_or(0, phase);
+            phase(run.state.into()) > told || (told < ENDED && run.waiting != old.waiting)
+        }
         Some(known) => run.id > *known,
         None => true,
     }
 }
+
+/// The phase of a run that has ended.
+pub const ENDED: u8 = 3;
 
 /// How far a run is; it only goes on.
 pub fn phase(state: RunState) -> u8 {
     match state {
         RunState::Pending => 1,
         RunState::Running => 2,
-        RunState::Succeeded | RunState::Failed | RunState::Canceled => 3,
+        RunState::Succeeded | RunState::Failed | RunState::Canceled => ENDED,
     }
 }
 
 fn mirror(status: &mut ScrapeTaskStatus, run: &Run) {
+    let same = status.run_id.as_deref() == Some(run.id.as_str());
     status.run_id = Some(run.id.clone());
     status.spec_hash = Some(run.spec_hash.clone());
-    status.state = Some(run.state.into());
+    // One that was given back has started all the same.
+    let went_on = !same || phase(run.state.into()) >= status.state.map_or(0, phase);
+    if went_on {
+        status.state = Some(run.state.into());
+    }
+    status.waiting = run
+        .waiting
+        .as_ref()
+        .filter(|_| run.state.is_open())
+        .map(|word| conditions::as_reason(word));
     status.pages = i64::try_from(run.pages).ok();
     status.records = i64::try_from(run.records).ok();
     status.error = run.error.as_ref().map(last_error);
@@ -117,6 +137,10 @@ fn mirror(status: &mut ScrapeTaskStatus, run: &Run) {
     status.results = Some(format!("/api/v1/tasks/{}/results", run.id));
     if !run.state.is_open() {
         status.preview = preview(&run.preview);
+        // A run that was compared with nothing leaves what the last one told.
+        if run.drift.is_some() {
+            status.drift.clone_from(&run.drift);
+        }
     }
 }
 
@@ -148,6 +172,10 @@ fn succeeded(status: &ScrapeTaskStatus) -> Verdict {
     const KIND: &str = "Succeeded";
     match status.state {
         None => Verdict::unknown(KIND, "NotStarted", "There is no run yet."),
+        Some(RunState::Pending | RunState::Running) if status.waiting.is_some() => {
+            let reason = status.waiting.as_deref().unwrap_or_default();
+            Verdict::unknown(KIND, reason, waits(reason))
+        }
         Some(RunState::Pending) => Verdict::unknown(KIND, "Pending", "The run waits for a worker."),
         Some(RunState::Running) => Verdict::unknown(KIND, "Running", "The run is under way."),
         Some(RunState::Succeeded) => Verdict::yes(KIND, "Succeeded", "Every page was read."),
@@ -156,6 +184,63 @@ fn succeeded(status: &ScrapeTaskStatus) -> Verdict {
             Some(error) => Verdict::no(KIND, &conditions::as_reason(&error.class), error.message.clone()),
             None => Verdict::no(KIND, "Failed", "The run failed."),
         },
+    }
+}
+
+/// Whether the newest run that could be compared found far less than the runs before it. No figures: those move, and the API tells them.
+fn drifted(status: &ScrapeTaskStatus) -> Option<Verdict> {
+    let drift = status.drift.as_ref()?;
+    Some(if drift.is_empty() {
+        Verdict::no(
+            DRIFT,
+            "NoDrift",
+            "The newest run found about as much as the runs before it.",
+        )
+    } else {
+        let what: String = drift.join(", ").chars().take(MAX_ERROR / 2).collect();
+        let message = format!(
+            "The site seems to have changed under the selectors: the newest run found far less than the runs before it ({what}). The API's task \
+             has the figures."
+        );
+        Verdict::yes(DRIFT, DRIFT, message)
+    })
+}
+
+/// Whether the status says that the site has changed.
+pub fn has_drifted(status: &ScrapeTaskStatus) -> bool {
+    status.drift.as_ref().is_some_and(|drift| !drift.is_empty())
+}
+
+/// A reason of a wait as a number, small enough to be remembered for each of ten thousand tasks; 0 is none.
+pub fn waiting_code(reason: Option<&str>) -> u8 {
+    match reason {
+        None => 0,
+        Some("DomainLimited") => 1,
+        Some("HostUnavailable") => 2,
+        Some("QuotaExceeded") => 3,
+        Some("NoWorker") => 4,
+        Some("Paused") => 5,
+        Some("RetryBackoff") => 6,
+        Some("Scheduled") => 7,
+        Some(_) => u8::MAX,
+    }
+}
+
+/// What a reason of a wait means, without figures: those move, and the API tells them.
+fn waits(reason: &str) -> &'static str {
+    match reason {
+        "DomainLimited" => {
+            "The run waits for its turn at the site: it is asked as often as politeness allows, for all runs together."
+        }
+        "HostUnavailable" => "The run waits for the site, which does not answer or asked to be left alone.",
+        "QuotaExceeded" => {
+            "The run waits because the namespace has used up a quota; the API says which, and how much of it."
+        }
+        "NoWorker" => "The run waits for a worker, and none is there; the SelextractCluster's conditions say why.",
+        "Paused" => "The run is paused; it goes on when it is resumed by the API.",
+        "RetryBackoff" => "A page failed and is tried again after a while; the API says why, and when.",
+        "Scheduled" => "The run waits for its time.",
+        _ => "The run waits; the API says why, and about how long.",
     }
 }
 
@@ -180,6 +265,8 @@ mod tests {
             started_at: None,
             finished_at: None,
             preview: Vec::new(),
+            waiting: None,
+            drift: None,
         }
     }
 
@@ -215,6 +302,82 @@ mod tests {
         }
         assert_eq!(writes, 3);
         assert_eq!(condition(&status, "Succeeded"), ("True", "Succeeded"));
+    }
+
+    #[test]
+    fn a_wait_that_lasts_is_written_once_and_so_is_its_end() {
+        use feed::RunState::{Pending, Running, Succeeded};
+        let told = [
+            (Pending, None, "Pending"),
+            (Pending, Some("NoWorker"), "NoWorker"),
+            (Pending, Some("NoWorker"), "NoWorker"),
+            (Running, None, "Running"),
+            (Pending, None, "Running"),
+            (Pending, Some("RetryBackoff"), "RetryBackoff"),
+            (Running, Some("RetryBackoff"), "RetryBackoff"),
+            (Running, None, "Running"),
+            (Succeeded, None, "Succeeded"),
+            (Pending, Some("Paused"), "Succeeded"),
+        ];
+        let (mut status, mut writes) = (ScrapeTaskStatus::default(), 0);
+        for (second, (state, waiting, reason)) in told.into_iter().enumerate() {
+            let mut run = run("0190-a", state);
+            run.waiting = waiting.map(str::to_owned);
+            let new = after(&status, &accepted(run), i64::try_from(second).unwrap());
+            assert_eq!(condition(&new, "Succeeded").1, reason, "{second}");
+            writes += i32::from(new != status);
+            status = new;
+        }
+        assert_eq!(writes, 6);
+        assert_eq!(status.waiting, None);
+        let known = Outcome::Accepted {
+            run: None,
+            next_run_at: None,
+        };
+        assert_eq!(after(&status, &known, 99), status);
+    }
+
+    #[test]
+    fn drift_is_a_condition_without_figures_that_stays_until_a_run_is_well() {
+        let told = |old: &ScrapeTaskStatus, id: &str, drift: Option<&[&str]>, second| {
+            let mut run = run(id, feed::RunState::Succeeded);
+            run.drift = drift.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+            after(old, &accepted(run), second)
+        };
+        let first = told(&ScrapeTaskStatus::default(), "a", None, 1);
+        assert!(
+            first.conditions.iter().all(|c| c.type_ != DRIFT),
+            "there is nothing to compare with"
+        );
+        let drifted = told(&first, "b", Some(&["field price", "records"]), 2);
+        assert_eq!(condition(&drifted, DRIFT), ("True", "SchemaDrift"));
+        assert!(has_drifted(&drifted));
+        let again = told(&drifted, "c", Some(&["field price", "records"]), 3);
+        let conditions = |status: &ScrapeTaskStatus| status.conditions.clone();
+        assert_eq!(
+            conditions(&again),
+            conditions(&drifted),
+            "the same is told in the same words"
+        );
+        let failed = after(&again, &accepted(run("d", feed::RunState::Failed)), 4);
+        assert_eq!(condition(&failed, DRIFT).0, "True", "a run that failed tells nothing");
+        assert_eq!(
+            condition(&told(&failed, "e", Some(&[]), 5), DRIFT),
+            ("False", "NoDrift")
+        );
+    }
+
+    #[test]
+    fn a_run_that_waits_keeps_its_reason_when_it_is_looked_at_again() {
+        let mut run = run("0190-a", feed::RunState::Pending);
+        run.waiting = Some("HostUnavailable".into());
+        let status = after(&ScrapeTaskStatus::default(), &accepted(run), 1);
+        let known = Outcome::Accepted {
+            run: None,
+            next_run_at: None,
+        };
+        assert_eq!(condition(&status, "Succeeded"), ("Unknown", "HostUnavailable"));
+        assert_eq!(after(&status, &known, 2), status);
     }
 
     #[test]

@@ -59,6 +59,7 @@ impl Server {
             .route(TASKS, get(list))
             .route(&format!("{TASKS}/{{name}}"), get(read).patch(change))
             .route(&format!("{TASKS}/{{name}}/status"), patch(change))
+            .route("/api/v1/namespaces/team/secrets/{name}", get(secret))
             .fallback(|| async { StatusCode::NOT_FOUND })
             .with_state(self.clone());
         Client::new(routes, "team")
@@ -101,6 +102,24 @@ async fn list(State(server): State<Server>, Query(query): Query<BTreeMap<String,
     }
     let items: Vec<Value> = server.with(|tasks| tasks.values().cloned().collect());
     Json(json!({"metadata": {"resourceVersion": "1"}, "items": items})).into_response()
+}
+
+/// There is one Secret, and it is not meant for tasks.
+async fn secret(State(server): State<Server>, Path(name): Path<String>) -> impl IntoResponse {
+    // The cluster's authority is asked for at any time.
+    if name != "shop-ca" {
+        server.called(format!("read secret {name}"));
+    }
+    if name != "private" {
+        let status =
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404});
+        return (StatusCode::NOT_FOUND, Json(status)).into_response();
+    }
+    Json(json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"name": name, "resourceVersion": "1"},
+        "data": {"token": "aHVzaC1odXNo"},
+    }))
+    .into_response()
 }
 
 async fn read(State(server): State<Server>, Path(name): Path<String>) -> Json<Value> {
@@ -266,4 +285,35 @@ async fn a_cluster_that_comes_has_its_tasks_looked_at_again_and_one_that_only_ch
     operator.clusters.tell(&place);
     until(async || server.calls().len() > calls).await;
     assert_eq!(server.calls()[calls..], ["read docs"], "the status says it already");
+}
+
+#[tokio::test]
+async fn a_secret_is_asked_for_by_its_name_alone_and_what_is_wrong_with_it_is_told_without_its_data() {
+    let server = Server::new();
+    for name in ["absent", "private"] {
+        let mut task = task(name);
+        task["spec"]["credentialsFrom"] = "Secret".into();
+        task["spec"]["task"]["credentials"] = name.into();
+        server.put(name, task);
+    }
+    let mut of_api = task("api");
+    of_api["spec"]["task"]["credentials"] = "absent".into();
+    server.put("api", of_api);
+    let _operator = Operator::start(&server, vec![shop()]);
+    until(async || server.reason("absent") == "SecretMissing").await;
+    until(async || server.reason("private") == "SecretInvalid").await;
+    until(async || server.reason("api") == "ClusterUnreachable").await;
+    let stored = server.with(|tasks| json!(tasks).to_string());
+    assert!(
+        stored.contains("There is no Secret absent in namespace team") && !stored.contains("hush"),
+        "{stored}"
+    );
+    let mut secrets: Vec<String> = server
+        .calls()
+        .into_iter()
+        .filter(|call| call.contains("secret"))
+        .collect();
+    secrets.sort();
+    secrets.dedup();
+    assert_eq!(secrets, ["read secret absent", "read secret private"]);
 }

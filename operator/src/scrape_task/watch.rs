@@ -65,6 +65,9 @@ impl Watched {
         let meta = guarded.meta();
         let task = guarded.0.as_ref().ok();
         let (namespace, name) = task.map(judge::cluster_of).unwrap_or_default();
+        self.tools
+            .credentials
+            .see(meta.uid.as_deref().unwrap_or_default(), task);
         let sight = self.tools.registry.see(&Sighting {
             uid: meta.uid.as_deref().unwrap_or_default(),
             namespace: meta.namespace.as_deref().unwrap_or_default(),
@@ -103,6 +106,7 @@ impl Watched {
         };
         for (uid, cluster) in self.tools.registry.end_list(namespace, self.round) {
             self.tools.context.backoffs.reset(&uid);
+            self.tools.credentials.forget(&uid);
             self.tools.links.end(&cluster, &uid);
         }
         self.tools.links.rewind();
@@ -118,6 +122,7 @@ impl Watched {
 
     fn forget(&self, uid: &str) {
         self.tools.context.backoffs.reset(uid);
+        self.tools.credentials.forget(uid);
         if let Some(cluster) = self.tools.registry.forget(uid) {
             self.tools.links.end(&cluster, uid);
         }

@@ -6,7 +6,8 @@ use selextract_task::feed::{Change, Changes, MAX_ITEMS, PREVIEW_RECORDS, Run, Ru
 use snafu::ResultExt;
 use sqlx::FromRow;
 
-use super::{Ledger, LedgerError, TaskId, error::DatabaseSnafu, error::StoredSnafu};
+use super::{Ledger, LedgerError, TaskId, error::DatabaseSnafu, error::StoredSnafu, watching::Report};
+use crate::drift;
 
 #[derive(FromRow)]
 pub(crate) struct RunRow {
@@ -22,12 +23,15 @@ pub(crate) struct RunRow {
     started_at: Option<String>,
     finished_at: Option<String>,
     pub(crate) next_run_at: Option<String>,
+    waiting: Option<String>,
+    reported: bool,
 }
 
 pub(crate) const RUN_COLUMNS: &str =
     "t.id, t.source_uid AS uid, t.spec_hash, t.status, t.pages, t.records, t.error_class, t.error_message,
     rfc3339(t.created_at) AS created_at, rfc3339(t.started_at) AS started_at, rfc3339(t.finished_at) AS finished_at,
-    CASE WHEN NOT s.suspend THEN rfc3339(s.next_run_at) END AS next_run_at";
+    CASE WHEN NOT s.suspend THEN rfc3339(s.next_run_at) END AS next_run_at,
+    CASE WHEN t.status IN ('pending', 'running') THEN (SELECT w.told FROM run_waits w WHERE w.task_id = t.id) END AS waiting, t.reported";
 
 impl Ledger {
     /// What changed after `after`, at most one change (the newest run) for each `ScrapeTask`.
@@ -112,10 +116,18 @@ impl Ledger {
             }
             .build()
         })?;
+        let report = if row.reported && !state.is_open() {
+            self.run_report(row.id).await?
+        } else {
+            None
+        };
         let preview = if state.is_open() || row.records == 0 {
             Vec::new()
         } else {
-            let pages = self.pages(row.id, 0, 3).await?;
+            let mut pages = self.pages(row.id, 0, 3).await?;
+            if report.as_ref().is_some_and(Report::leaves_out_the_same) {
+                self.keep_changes(row.id, &mut pages).await?;
+            }
             pages
                 .into_iter()
                 .flat_map(|page| page.records)
@@ -136,6 +148,10 @@ impl Ledger {
             started_at: row.started_at,
             finished_at: row.finished_at,
             preview,
+            waiting: row.waiting,
+            drift: report
+                .and_then(|report| report.drift)
+                .map(|drift| drift::names(&drift.0)),
         })
     }
 }

@@ -50,6 +50,8 @@ pub struct Claim {
     pub running_seconds: f64,
     /// Compute units that earlier claims used, since its last replay.
     pub units_used: i64,
+    /// The `ScrapeTask` or schedule that it is a run of.
+    pub source_uid: Option<String>,
 }
 
 /// The proof of a lease, to renew it.
@@ -73,7 +75,7 @@ pub struct Renewed {
 }
 
 /// A page to commit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NewPage {
     /// 1 for the first page of the run, then one more each.
     pub number: i32,
@@ -87,6 +89,10 @@ pub struct NewPage {
     pub warnings: i32,
     /// What is kept beside the records; seen with the page or not at all.
     pub artifacts: Vec<NewArtifact>,
+    /// How many items the page has, and in how many of them each field of the spec was found; empty where nobody counted.
+    pub fill: Vec<i32>,
+    /// The site said that it is as it was; its records are those of a former run.
+    pub not_modified: bool,
 }
 
 /// How a claim ends.
@@ -157,7 +163,7 @@ impl Ledger {
                     (SELECT p.next_url FROM pages p WHERE p.task_id = claimed.id AND p.number = claimed.pages) AS next_url,
                     extract(epoch FROM now() - due_at)::double precision AS waited_seconds,
                     extract(epoch FROM now() - started_at)::double precision AS running_seconds,
-                    compute_units_used - compute_units_before AS units_used
+                    compute_units_used - compute_units_before AS units_used, source_uid
              FROM claimed ORDER BY priority DESC, id",
         )
         .bind(&ids)
@@ -209,6 +215,8 @@ impl Ledger {
             warnings: page.warnings,
             compressed: stored.compressed,
             records: stored.bytes,
+            fill: fill_literal(&page.fill),
+            not_modified: page.not_modified,
             lease_seconds: lease.as_secs_f64(),
         };
         if page.artifacts.is_empty() {
@@ -244,4 +252,10 @@ impl Ledger {
         })
         .await
     }
+}
+
+/// As the text of an array: one statement commits pages with different numbers of fields.
+fn fill_literal(fill: &[i32]) -> Option<String> {
+    let numbers: Vec<String> = fill.iter().map(i32::to_string).collect();
+    (!numbers.is_empty()).then(|| format!("{{{}}}", numbers.join(",")))
 }

@@ -34,6 +34,8 @@ pub(super) struct PageRow {
     pub(super) compressed: bool,
     pub(super) records: Vec<u8>,
     pub(super) lease_seconds: f64,
+    pub(super) fill: Option<String>,
+    pub(super) not_modified: bool,
 }
 
 /// The end of a claim as its row.
@@ -118,8 +120,8 @@ pub(super) async fn commit(
     let written: Vec<Written> = sqlx::query_as(
         "WITH new AS (
              SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::text[], $5::text[], $6::integer[], $7::integer[],
-                     $8::boolean[], $9::bytea[], $10::double precision[])
-                 AS new (id, token, number, url, next_url, record_count, warnings, compressed, records, lease_seconds)
+                     $8::boolean[], $9::bytea[], $10::double precision[], $11::text[], $12::boolean[])
+                 AS new (id, token, number, url, next_url, record_count, warnings, compressed, records, lease_seconds, fill, not_modified)
          ), held AS (
              UPDATE tasks SET pages = tasks.pages + 1, records = tasks.records + new.record_count,
                  warnings = tasks.warnings + new.warnings, attempts = 1,
@@ -127,10 +129,10 @@ pub(super) async fn commit(
              FROM new
              WHERE tasks.id = new.id AND tasks.lease_token = new.token AND tasks.status = 'running' AND tasks.pages = new.number - 1
              RETURNING tasks.id, new.token, tasks.cancel_requested, tasks.paused, new.number, new.url, new.next_url, new.record_count,
-                 new.warnings, new.compressed, new.records
+                 new.warnings, new.compressed, new.records, new.fill, new.not_modified
          ), kept AS (
-             INSERT INTO pages (task_id, number, url, next_url, record_count, warnings, compressed, records)
-             SELECT id, number, url, next_url, record_count, warnings, compressed, records FROM held
+             INSERT INTO pages (task_id, number, url, next_url, record_count, warnings, compressed, records, fill, not_modified)
+             SELECT id, number, url, next_url, record_count, warnings, compressed, records, fill::integer[], not_modified FROM held
          )
          SELECT token, id, cancel_requested, paused FROM held",
     )
@@ -144,6 +146,8 @@ pub(super) async fn commit(
     .bind(column(&sorted, |row| row.compressed))
     .bind(column(&sorted, |row| row.records.as_slice()))
     .bind(column(&sorted, |row| row.lease_seconds))
+    .bind(column(&sorted, |row| row.fill.as_deref()))
+    .bind(column(&sorted, |row| row.not_modified))
     .fetch_all(database)
     .await?;
     let mut written: HashMap<Uuid, Renewed> = written

@@ -1,18 +1,13 @@
-//! What the keeper does to the ledger, on a direct connection: its own lease, sweeping, refill, schedules, counters.
+//! What the keeper does to the ledger, on a direct connection: its own lease, sweeping, refill, counters.
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use selextract_task::{TaskSpec, feed::Schedule};
 use snafu::ResultExt;
-use sqlx::{FromRow, types::Json};
-use tracing::warn;
+use sqlx::FromRow;
 
-use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, scrape_tasks::Clock, waiting::EntryRow};
+use super::{Ledger, LedgerError, TaskId, error::DatabaseSnafu, waiting::EntryRow};
 use crate::frontier::Entry;
 
-/// A tick that was missed by more than this is skipped.
-const STARTING_DEADLINE: Duration = Duration::from_mins(10);
 /// How many rows one sweep, refill or fold takes.
 const BATCH: i64 = 5_000;
 
@@ -40,20 +35,6 @@ pub struct Swept {
     pub returned: i64,
     /// Tasks whose attempts are used up.
     pub exhausted: i64,
-}
-
-#[derive(FromRow)]
-struct Due {
-    uid: String,
-    user_id: UserId,
-    name: String,
-    spec: Json<TaskSpec>,
-    spec_hash: String,
-    priority: i16,
-    cron: String,
-    time_zone: String,
-    tick_milliseconds: i64,
-    ttl_seconds: Option<i64>,
 }
 
 impl Ledger {
@@ -138,70 +119,6 @@ impl Ledger {
         Ok((entries, next))
     }
 
-    /// Starts the runs of schedules that are due, each tick once, whoever else does the same. Returns how many started.
-    pub async fn tick_schedules(&self, now: Timestamp) -> Result<u64, LedgerError> {
-        let due: Vec<Due> = sqlx::query_as(
-            "SELECT uid, user_id, name, spec, spec_hash, priority, cron, time_zone, ttl_seconds,
-                    (extract(epoch FROM next_run_at) * 1000)::bigint AS tick_milliseconds
-             FROM scrape_tasks WHERE NOT suspend AND cron IS NOT NULL AND next_run_at <= to_timestamp($1::double precision / 1000)
-             ORDER BY next_run_at LIMIT 500",
-        )
-        .bind(now.as_millisecond())
-        .fetch_all(&self.pool)
-        .await
-        .context(DatabaseSnafu { doing: "reading schedules" })?;
-        let mut started = 0;
-        for schedule in due {
-            match self.tick(&schedule, now).await {
-                Ok(did) => started += u64::from(did),
-                Err(error) if error.is_unavailable() => return Err(error),
-                // One schedule that cannot be started stands in no other's way.
-                Err(error) => warn!(uid = schedule.uid, %error, "A scheduled run could not be started; trying again."),
-            }
-        }
-        Ok(started)
-    }
-
-    async fn tick(&self, due: &Due, now: Timestamp) -> Result<bool, LedgerError> {
-        let clock = Clock::parse(&Schedule {
-            cron: due.cron.clone(),
-            time_zone: due.time_zone.clone(),
-        });
-        let next = clock.ok().and_then(|clock| clock.next_after(now));
-        let late =
-            Duration::from_millis(u64::try_from(now.as_millisecond() - due.tick_milliseconds).unwrap_or_default());
-        let host = due
-            .spec
-            .compile()
-            .ok()
-            .and_then(|plan| plan.url.host_str().map(str::to_owned));
-        let doing = DatabaseSnafu {
-            doing: "starting a scheduled run",
-        };
-        let mut transaction = self.pool.begin().await.context(doing)?;
-        let advanced = sqlx::query(
-            "UPDATE scrape_tasks SET next_run_at = to_timestamp($3::double precision / 1000)
-             WHERE uid = $1 AND NOT suspend AND next_run_at = to_timestamp($2::double precision / 1000) AND spec_hash = $4",
-        )
-        .bind(&due.uid)
-        .bind(due.tick_milliseconds)
-        .bind(next.map(Timestamp::as_millisecond))
-        // A spec that changed since it was read is read again: the tick is still due.
-        .bind(&due.spec_hash)
-        .execute(&mut *transaction)
-        .await
-        .context(doing)?;
-        let mut started = false;
-        if advanced.rows_affected() > 0
-            && late <= STARTING_DEADLINE
-            && let Some(host) = host
-        {
-            started = insert_tick(&mut transaction, due, &host).await?;
-        }
-        transaction.commit().await.context(doing)?;
-        Ok(started)
-    }
-
     /// Folds counter deltas into the owners' rows. Returns how many deltas were folded.
     pub async fn fold_counters(&self) -> Result<i64, LedgerError> {
         sqlx::query_scalar(
@@ -233,8 +150,10 @@ impl Ledger {
         for sql in [
             "DELETE FROM idempotency_keys WHERE expires_at < now()",
             "DELETE FROM refresh_tokens WHERE expires_at < now()",
+            "DELETE FROM page_validators WHERE expires_at < now()",
             "DELETE FROM changes WHERE changed_at < now() - interval '7 days'",
-            "DELETE FROM schedule_ticks WHERE tick < now() - interval '7 days'",
+            // A day longer than the longest starting deadline.
+            "DELETE FROM schedule_ticks WHERE tick < now() - interval '8 days'",
             "DELETE FROM webhook_deliveries WHERE created_at < now() - interval '7 days'",
             "DELETE FROM owner_days WHERE day < now() - interval '7 days'",
         ] {
@@ -259,42 +178,4 @@ impl Ledger {
         .await
         .context(DatabaseSnafu { doing: "counting tasks" })
     }
-}
-
-async fn insert_tick(transaction: &mut sqlx::PgConnection, due: &Due, host: &str) -> Result<bool, LedgerError> {
-    let id = TaskId::of_tick(&due.uid, due.tick_milliseconds);
-    let done: Option<TaskId> = sqlx::query_scalar(
-        "WITH ticked AS (
-             INSERT INTO schedule_ticks (uid, tick, task_id) VALUES ($1, to_timestamp($2::double precision / 1000), $3)
-             ON CONFLICT DO NOTHING RETURNING task_id
-         ), accepted AS (
-             INSERT INTO tasks (id, user_id, name, priority, created_at, due_at, spec, spec_version, host, max_attempts, source_uid, spec_hash, ttl_seconds)
-             SELECT task_id, $4, $5, $6, to_timestamp($2::double precision / 1000),
-                    least(to_timestamp($2::double precision / 1000), now()), $7, $8, $9, $10, $1, $11, $12
-             FROM ticked RETURNING id
-         ), remembered AS (
-             UPDATE scrape_tasks SET ran_spec_hash = $11 FROM accepted WHERE uid = $1
-         ), counted AS (
-             INSERT INTO owner_counter_deltas (user_id, total) SELECT $4, 1 FROM accepted
-         ), told AS (
-             INSERT INTO changes (uid, task_id) SELECT $1, id FROM accepted
-         )
-         SELECT id FROM accepted",
-    )
-    .bind(&due.uid)
-    .bind(due.tick_milliseconds)
-    .bind(id)
-    .bind(due.user_id)
-    .bind(due.spec.name.as_deref().unwrap_or(&due.name))
-    .bind(due.priority)
-    .bind(&due.spec)
-    .bind(selextract_task::SPEC_VERSION)
-    .bind(host)
-    .bind(i16::from(due.spec.max_retries) + 1)
-    .bind(&due.spec_hash)
-    .bind(due.ttl_seconds)
-    .fetch_optional(transaction)
-    .await
-    .context(DatabaseSnafu { doing: "starting a scheduled run" })?;
-    Ok(done.is_some())
 }

@@ -30,6 +30,8 @@ pub struct Page {
     pub fetched_at: String,
     /// Records left out for a missing required field.
     pub warnings: i32,
+    /// The site said that it is as it was in a former run.
+    pub not_modified: bool,
     /// Its records.
     pub records: Vec<Record>,
 }
@@ -40,6 +42,7 @@ struct Row {
     url: String,
     fetched_at: String,
     warnings: i32,
+    not_modified: bool,
     compressed: bool,
     records: Vec<u8>,
 }
@@ -49,7 +52,7 @@ impl Ledger {
     /// again, so that it never holds a connection at its client's pace.
     pub async fn pages(&self, id: TaskId, after: i32, limit: i64) -> Result<Vec<Page>, LedgerError> {
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT number, url, rfc3339(fetched_at) AS fetched_at, warnings, compressed, records
+            "SELECT number, url, rfc3339(fetched_at) AS fetched_at, warnings, not_modified, compressed, records
              FROM pages WHERE task_id = $1 AND number > $2 ORDER BY number LIMIT $3",
         )
         .bind(id)
@@ -96,6 +99,7 @@ impl TryFrom<Row> for Page {
             url: row.url,
             fetched_at: row.fetched_at,
             warnings: row.warnings,
+            not_modified: row.not_modified,
             records: decode(row.compressed, row.records)?,
         })
     }

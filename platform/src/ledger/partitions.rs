@@ -10,7 +10,14 @@ use uuid::Uuid;
 use super::{Ledger, LedgerError, artifacts, error::DatabaseSnafu};
 
 /// The tables that are partitioned by month.
-const PARTITIONED: [&str; 4] = ["tasks", "pages", "artifacts", "artifact_chunks"];
+const PARTITIONED: [&str; 6] = [
+    "tasks",
+    "pages",
+    "artifacts",
+    "artifact_chunks",
+    "run_reports",
+    "watch_records",
+];
 /// How long a change of a partition waits for a lock before it gives up until the next time: it stands in everybody's way meanwhile.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 /// The migration and the keeper may both make partitions.

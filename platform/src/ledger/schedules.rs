@@ -1,4 +1,4 @@
-//! `ScrapeTask`s as the API shows them, and their runs out of turn.
+//! `ScrapeTask`s and users' schedules as the API shows them, and their runs out of turn.
 
 use selextract_task::TaskSpec;
 use snafu::ResultExt;
@@ -14,10 +14,10 @@ use crate::frontier::Entry;
 /// The most that are listed at once.
 pub const LISTED: i64 = 100;
 
-/// A `ScrapeTask`.
+/// A `ScrapeTask`, or a schedule that a user of the API made.
 #[derive(Clone, Debug, FromRow)]
 pub struct Scheduled {
-    /// `metadata.uid`.
+    /// `metadata.uid`, or what the API gave it.
     pub uid: String,
     /// `metadata.name`.
     pub name: String,
@@ -33,6 +33,46 @@ pub struct Scheduled {
     pub task_id: Option<TaskId>,
     /// Where that stands.
     pub status: Option<String>,
+    /// 0 to 9.
+    pub priority: i16,
+    /// As in [`selextract_task::ConcurrencyPolicy`].
+    pub concurrency_policy: String,
+    /// How late a tick may start its run; `None` is the default.
+    pub starting_deadline_seconds: Option<i64>,
+    /// Ticks that started no run.
+    pub missed_ticks: i64,
+    /// RFC 3339; when one was missed last.
+    pub last_missed_at: Option<String>,
+    /// A user of the API made it.
+    pub from_api: bool,
+    /// What a changed task does to a run that is under way.
+    pub on_change: String,
+    /// How long a finished run is kept.
+    pub ttl_seconds: Option<i64>,
+    /// How many succeeded runs are kept.
+    pub keep_succeeded: Option<i32>,
+    /// How many failed and canceled runs are kept.
+    pub keep_failed: Option<i32>,
+    /// What is extracted, where one schedule alone is asked for.
+    pub spec: Option<Json<serde_json::Value>>,
+}
+
+/// The columns of a [`Scheduled`] but for its spec.
+macro_rules! scheduled_columns {
+    () => {
+        "s.uid, s.name, s.cron, s.time_zone, s.suspend, CASE WHEN NOT s.suspend THEN rfc3339(s.next_run_at) END AS next_run_at,
+         newest.id AS task_id, newest.status, s.priority, s.concurrency_policy, s.starting_deadline_seconds, s.missed_ticks,
+         rfc3339(s.last_missed_at) AS last_missed_at, s.from_api, s.on_change, s.ttl_seconds, s.keep_succeeded, s.keep_failed"
+    };
+}
+
+/// Where they come from.
+macro_rules! scheduled_tables {
+    () => {
+        "FROM scrape_tasks s LEFT JOIN LATERAL (
+             SELECT id, status FROM tasks WHERE source_uid = s.uid ORDER BY id DESC LIMIT 1
+         ) newest ON true"
+    };
 }
 
 /// What became of a run out of turn.
@@ -59,20 +99,39 @@ struct Row {
 impl Ledger {
     /// An owner's `ScrapeTask`s by their uid, [`LISTED`] at most after `after`.
     pub async fn schedules(&self, owner: UserId, after: Option<&str>) -> Result<Vec<Scheduled>, LedgerError> {
-        sqlx::query_as(
-            "SELECT s.uid, s.name, s.cron, s.time_zone, s.suspend, CASE WHEN NOT s.suspend THEN rfc3339(s.next_run_at) END AS next_run_at,
-                    newest.id AS task_id, newest.status
-             FROM scrape_tasks s LEFT JOIN LATERAL (
-                 SELECT id, status FROM tasks WHERE source_uid = s.uid ORDER BY id DESC LIMIT 1
-             ) newest ON true
-             WHERE s.user_id = $1 AND ($2::text IS NULL OR s.uid > $2) ORDER BY s.uid LIMIT $3",
-        )
+        sqlx::query_as(concat!(
+            "SELECT ",
+            scheduled_columns!(),
+            ", NULL::jsonb AS spec ",
+            scheduled_tables!(),
+            " WHERE s.user_id = $1 AND ($2::text IS NULL OR s.uid > $2) ORDER BY s.uid LIMIT $3",
+        ))
         .bind(owner)
         .bind(after)
         .bind(LISTED)
         .fetch_all(&self.pool)
         .await
-        .context(DatabaseSnafu { doing: "listing ScrapeTasks" })
+        .context(DatabaseSnafu {
+            doing: "listing ScrapeTasks",
+        })
+    }
+
+    /// One schedule with its spec, of this owner, or of anybody when `owner` is `None`.
+    pub async fn schedule(&self, owner: Option<UserId>, uid: &str) -> Result<Option<Scheduled>, LedgerError> {
+        sqlx::query_as(concat!(
+            "SELECT ",
+            scheduled_columns!(),
+            ", s.spec ",
+            scheduled_tables!(),
+            " WHERE s.uid = $1 AND ($2::uuid IS NULL OR s.user_id = $2)",
+        ))
+        .bind(uid)
+        .bind(owner)
+        .fetch_optional(&self.pool)
+        .await
+        .context(DatabaseSnafu {
+            doing: "reading a schedule",
+        })
     }
 
     /// Starts a run of a `ScrapeTask` now, whatever its schedule says and also while it is suspended. One at a time.

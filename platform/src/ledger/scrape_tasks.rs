@@ -1,17 +1,14 @@
 //! `ScrapeTask`s as their operator writes them, and the runs that follow from them.
 
-use std::str::FromStr;
-
-use croner::Cron;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use selextract_task::{
-    SPEC_VERSION, TaskSpec,
-    feed::{KnownTask, MAX_ITEMS, OnChange, Run, Schedule, Upsert, UpsertAnswer},
+    ConcurrencyPolicy, SPEC_VERSION, TaskSpec,
+    feed::{KnownTask, MAX_ITEMS, OnChange, Run, Upsert, UpsertAnswer},
 };
 use snafu::ResultExt;
 use sqlx::{FromRow, PgConnection, types::Json};
 
-use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu};
+use super::{Ledger, LedgerError, TaskId, UserId, clock::Clock, error::DatabaseSnafu};
 use crate::frontier::Entry;
 
 /// An item to write, with what its plan says.
@@ -23,6 +20,15 @@ pub struct CheckedUpsert {
     pub host: String,
 }
 
+/// Who wrote an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// An operator, for a `ScrapeTask`.
+    Operator,
+    /// A user of the API.
+    Api,
+}
+
 /// What became of an item.
 #[derive(Clone, Debug)]
 pub struct Upserted {
@@ -30,49 +36,6 @@ pub struct Upserted {
     pub answer: UpsertAnswer,
     /// The run that started, to offer to the frontier.
     pub started: Option<Entry>,
-}
-
-/// When a schedule runs next.
-#[derive(Clone, Debug)]
-pub struct Clock {
-    cron: Cron,
-    zone: TimeZone,
-}
-
-impl Clock {
-    /// Reads a schedule.
-    ///
-    /// # Errors
-    /// One sentence that names the field, the value and the cure.
-    pub fn parse(schedule: &Schedule) -> Result<Self, String> {
-        let cron = Cron::from_str(&schedule.cron).map_err(|error| {
-            format!(
-                "schedule.cron = {:?}: is not a cron expression ({error}); write five fields such as \"0 6 * * *\"",
-                schedule.cron
-            )
-        })?;
-        if schedule.cron.split_whitespace().count() != 5 {
-            return Err(format!(
-                "schedule.cron = {:?}: has not five fields; write minute, hour, day, month and weekday",
-                schedule.cron
-            ));
-        }
-        let zone = TimeZone::get(&schedule.time_zone).map_err(|_| {
-            format!(
-                "schedule.timeZone = {:?}: is no IANA time zone; write one such as \"Europe/Berlin\"",
-                schedule.time_zone
-            )
-        })?;
-        Ok(Self { cron, zone })
-    }
-
-    /// The first tick after a moment.
-    pub fn next_after(&self, moment: Timestamp) -> Option<Timestamp> {
-        self.cron
-            .find_next_occurrence(&moment.to_zoned(self.zone.clone()), false)
-            .ok()
-            .map(|next| next.timestamp())
-    }
 }
 
 #[derive(FromRow)]
@@ -94,6 +57,21 @@ pub(crate) struct NewRun<'a> {
 impl Ledger {
     /// Writes one item in one transaction and answers with its newest run. The same item twice changes nothing.
     pub async fn upsert_scrape_task(&self, checked: &CheckedUpsert, now: Timestamp) -> Result<Upserted, LedgerError> {
+        if let Some(Err(refused)) = checked.item.schedule.as_ref().map(Clock::parse) {
+            return Ok(refuse(&checked.item, refused));
+        }
+        let owner = self.namespace_owner(&checked.item.namespace).await?;
+        self.upsert_owned(checked, owner, Origin::Operator, now).await
+    }
+
+    /// Writes one item of this owner in one transaction. What somebody else wrote under its uid is refused.
+    pub(crate) async fn upsert_owned(
+        &self,
+        checked: &CheckedUpsert,
+        owner: UserId,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Upserted, LedgerError> {
         let doing = DatabaseSnafu {
             doing: "writing a ScrapeTask",
         };
@@ -103,11 +81,10 @@ impl Ledger {
             Some(Ok(clock)) => clock.next_after(now),
             Some(Err(refused)) => return Ok(refuse(item, refused)),
         };
-        let owner = self.namespace_owner(&item.namespace).await?;
         let mut transaction = self.pool.begin().await.context(doing)?;
         let newest = lock(&mut transaction, &item.uid).await?;
         // The row first: from now on no tick starts a run of the old spec, and the runs that one started are seen below.
-        write(&mut transaction, item, owner, next).await?;
+        write(&mut transaction, item, owner, origin, next).await?;
         let outdated = outdated_runs(&mut transaction, item).await?;
         let ran = match &newest {
             Some(newest) => newest.spec_hash.clone(),
@@ -280,19 +257,21 @@ async fn write(
     connection: &mut PgConnection,
     item: &Upsert,
     owner: UserId,
+    origin: Origin,
     next: Option<Timestamp>,
 ) -> Result<(), LedgerError> {
     // A schedule that did not change keeps its next tick: a re-apply must not skip one that is due.
     sqlx::query(
         "INSERT INTO scrape_tasks AS s (uid, user_id, name, spec, spec_hash, priority, suspend, cron, time_zone, next_run_at,
-             ttl_seconds, keep_succeeded, keep_failed)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::double precision / 1000), $11, $12, $13)
+             ttl_seconds, keep_succeeded, keep_failed, concurrency_policy, starting_deadline_seconds, from_api, on_change)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::double precision / 1000), $11, $12, $13, $14, $15, $16, $17)
          ON CONFLICT (uid) DO UPDATE SET name = excluded.name, spec = excluded.spec, spec_hash = excluded.spec_hash,
              priority = excluded.priority, suspend = excluded.suspend, cron = excluded.cron, time_zone = excluded.time_zone,
              next_run_at = CASE WHEN (s.cron, s.time_zone, s.suspend) IS NOT DISTINCT FROM (excluded.cron, excluded.time_zone, excluded.suspend)
                                 THEN s.next_run_at ELSE excluded.next_run_at END,
              ttl_seconds = excluded.ttl_seconds, keep_succeeded = excluded.keep_succeeded, keep_failed = excluded.keep_failed,
-             updated_at = now()",
+             concurrency_policy = excluded.concurrency_policy, starting_deadline_seconds = excluded.starting_deadline_seconds,
+             on_change = excluded.on_change, updated_at = now()",
     )
     .bind(&item.uid)
     .bind(owner)
@@ -307,6 +286,13 @@ async fn write(
     .bind(ttl(item))
     .bind(item.successful_runs_history_limit.map(|n| i32::try_from(n).unwrap_or(i32::MAX)))
     .bind(item.failed_runs_history_limit.map(|n| i32::try_from(n).unwrap_or(i32::MAX)))
+    .bind(item.schedule.as_ref().map_or_else(ConcurrencyPolicy::default, |s| s.concurrency_policy).as_str())
+    .bind(item.schedule.as_ref().and_then(|s| s.starting_deadline).and_then(|d| i64::try_from(d.get().as_secs()).ok()))
+    .bind(origin == Origin::Api)
+    .bind(match item.on_change {
+        OnChange::Replace => "Replace",
+        OnChange::Forbid => "Forbid",
+    })
     .execute(&mut *connection)
     .await
     .context(DatabaseSnafu { doing: "writing a ScrapeTask" })?;
@@ -385,7 +371,7 @@ fn ttl(item: &Upsert) -> Option<i64> {
     Some(i64::try_from(ttl.get().as_secs()).unwrap_or(i64::MAX))
 }
 
-async fn cancel(connection: &mut PgConnection, id: TaskId) -> Result<(), LedgerError> {
+pub(crate) async fn cancel(connection: &mut PgConnection, id: TaskId) -> Result<(), LedgerError> {
     sqlx::query(super::tasks::CANCEL)
         .bind(id)
         .bind(None::<UserId>)
@@ -395,49 +381,4 @@ async fn cancel(connection: &mut PgConnection, id: TaskId) -> Result<(), LedgerE
             doing: "canceling a run",
         })?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn schedule(cron: &str, zone: &str) -> Schedule {
-        Schedule {
-            cron: cron.to_owned(),
-            time_zone: zone.to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_schedule_runs_by_its_own_clock_through_a_change_of_summer_time() {
-        let clock = Clock::parse(&schedule("30 6 * * *", "Europe/Berlin")).unwrap();
-        let next = clock.next_after("2026-10-24T12:00:00Z".parse().unwrap()).unwrap();
-        assert_eq!(next.to_string(), "2026-10-25T05:30:00Z");
-        assert_eq!(
-            clock
-                .next_after("2026-10-24T00:00:00Z".parse().unwrap())
-                .unwrap()
-                .to_string(),
-            "2026-10-24T04:30:00Z"
-        );
-    }
-
-    #[test]
-    fn a_schedule_that_cannot_be_read_says_which_field_and_what_to_write() {
-        assert!(
-            Clock::parse(&schedule("61 * * * *", "UTC"))
-                .unwrap_err()
-                .starts_with("schedule.cron")
-        );
-        assert!(
-            Clock::parse(&schedule("* * * * * *", "UTC"))
-                .unwrap_err()
-                .contains("five fields")
-        );
-        assert!(
-            Clock::parse(&schedule("0 6 * * *", "Mars/Base"))
-                .unwrap_err()
-                .contains("Europe/Berlin")
-        );
-    }
 }

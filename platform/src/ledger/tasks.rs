@@ -95,6 +95,8 @@ pub struct TaskDetail {
     pub replays: i32,
     /// When it is removed. RFC 3339.
     pub expires_at: Option<String>,
+    /// There is a [`super::watching::Report`] on it.
+    pub reported: bool,
     /// A stable word for why it failed.
     pub error_class: Option<String>,
     /// One sentence.
@@ -112,7 +114,7 @@ macro_rules! detail_columns {
     () => {
         "id, user_id, name, status, priority, rfc3339(created_at) AS created_at, rfc3339(due_at) AS due_at,
          rfc3339(started_at) AS started_at, rfc3339(finished_at) AS finished_at, spec, attempts, max_attempts, pages, records, warnings,
-         compute_units_used, cancel_requested, paused, replays, rfc3339(expires_at) AS expires_at, error_class, error_message"
+         compute_units_used, cancel_requested, paused, replays, rfc3339(expires_at) AS expires_at, reported, error_class, error_message"
     };
 }
 pub(super) use detail_columns;

@@ -24,7 +24,7 @@ pub struct Webhook {
     pub id: Uuid,
     /// Where it is sent.
     pub url: String,
-    /// `task.finished`, `task.failed`.
+    /// `task.finished`, `task.failed`, `task.changed`, `task.drifted`.
     pub events: Vec<String>,
     /// RFC 3339.
     pub created_at: String,

@@ -26,3 +26,5 @@ mod storage;
 mod support;
 mod together;
 mod users;
+mod waits;
+mod watching;

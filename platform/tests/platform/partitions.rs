@@ -123,7 +123,7 @@ async fn partitions_are_made_once_with_two_at_once() {
     let now = Timestamp::now();
     let made = tokio::join!(room.keeper.make_partitions(now, 5), room.keeper.make_partitions(now, 5));
     // The migration made two of the six months.
-    assert_eq!(made.0.unwrap().len() + made.1.unwrap().len(), 16);
+    assert_eq!(made.0.unwrap().len() + made.1.unwrap().len(), 24);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ fn request() -> Request {
     Request {
         id: Uuid::now_v7(),
         deadline_milliseconds: i64::MAX,
+        owner: None,
         spec: spec(),
     }
 }

@@ -1,7 +1,8 @@
 //! Schedules: each tick once, late ones within their deadline.
 
 use jiff::{SignedDuration, Timestamp};
-use selextract_task::feed::Schedule;
+use selextract_platform::ledger::ticks::Ticked;
+use selextract_task::{ConcurrencyPolicy, Duration, feed::Schedule};
 
 use crate::support::{Room, hourly, ledger};
 
@@ -21,12 +22,16 @@ async fn a_tick_starts_one_run_with_two_keepers_at_once() {
             .await
             .unwrap();
     }
-    assert_eq!(room.keeper.tick_schedules(before).await.unwrap(), 0, "nothing is due");
+    assert_eq!(
+        room.keeper.tick_schedules(before).await.unwrap().started,
+        0,
+        "nothing is due"
+    );
     let other = ledger(&room.database.direct_url);
     let started = tokio::join!(room.keeper.tick_schedules(tick), other.tick_schedules(tick));
-    assert_eq!(started.0.unwrap() + started.1.unwrap(), 10);
+    assert_eq!(started.0.unwrap().started + started.1.unwrap().started, 10);
     assert_eq!(room.number("SELECT count(*) FROM tasks").await, 10);
-    assert_eq!(room.keeper.tick_schedules(tick).await.unwrap(), 0);
+    assert_eq!(room.keeper.tick_schedules(tick).await.unwrap().started, 0);
     let again = room.ledger.upsert_scrape_task(&hourly("uid-0"), tick).await.unwrap();
     assert_eq!(again.answer.next_run_at.unwrap(), format!("{:.3}", hour(1)));
     assert_eq!(again.answer.run.unwrap().created_at, format!("{tick:.3}"));
@@ -38,11 +43,12 @@ async fn a_missed_tick_runs_within_its_deadline_and_is_skipped_beyond_it() {
     let before = hour(0) - SignedDuration::from_mins(1);
     room.ledger.upsert_scrape_task(&hourly("uid"), before).await.unwrap();
     let late = hour(0) + SignedDuration::from_mins(9);
-    assert_eq!(room.keeper.tick_schedules(late).await.unwrap(), 1);
+    assert_eq!(room.keeper.tick_schedules(late).await.unwrap().started, 1);
+    room.sql("UPDATE tasks SET status = 'succeeded'").await;
     let too_late = hour(1) + SignedDuration::from_mins(11);
-    assert_eq!(room.keeper.tick_schedules(too_late).await.unwrap(), 0);
+    assert_eq!(room.keeper.tick_schedules(too_late).await.unwrap().started, 0);
     assert_eq!(
-        room.keeper.tick_schedules(hour(2)).await.unwrap(),
+        room.keeper.tick_schedules(hour(2)).await.unwrap().started,
         1,
         "the next one runs"
     );
@@ -67,10 +73,10 @@ async fn a_suspended_schedule_does_not_tick_and_a_reapplied_one_keeps_its_tick()
             .next_run_at
             .is_none()
     );
-    assert_eq!(room.keeper.tick_schedules(hour(0)).await.unwrap(), 0);
+    assert_eq!(room.keeper.tick_schedules(hour(0)).await.unwrap().started, 0);
     item.item.suspend = false;
     room.ledger.upsert_scrape_task(&item, before).await.unwrap();
-    assert_eq!(room.keeper.tick_schedules(hour(0)).await.unwrap(), 1);
+    assert_eq!(room.keeper.tick_schedules(hour(0)).await.unwrap().started, 1);
 }
 
 #[tokio::test]
@@ -80,6 +86,7 @@ async fn a_schedule_that_cannot_be_read_is_refused() {
     item.item.schedule = Some(Schedule {
         cron: "now and then".to_owned(),
         time_zone: "UTC".to_owned(),
+        ..Schedule::default()
     });
     let answer = room
         .ledger
@@ -100,6 +107,84 @@ async fn a_schedule_that_cannot_start_stands_in_no_others_way() {
     }
     room.sql("UPDATE scrape_tasks SET priority = 77 WHERE uid = 'a-broken'")
         .await;
-    assert_eq!(room.keeper.tick_schedules(hour(0)).await.unwrap(), 1);
+    assert_eq!(room.keeper.tick_schedules(hour(0)).await.unwrap().started, 1);
     assert_eq!(room.texts("SELECT source_uid FROM tasks").await, ["b-well"]);
+}
+
+/// An hourly schedule that has ticked once, and whose run is under way.
+async fn under_way(policy: ConcurrencyPolicy, deadline: Option<Duration>) -> Room {
+    let room = Room::new().await;
+    let mut item = hourly("uid");
+    let schedule = item.item.schedule.as_mut().unwrap();
+    (schedule.concurrency_policy, schedule.starting_deadline) = (policy, deadline);
+    let before = hour(-3) - SignedDuration::from_mins(1);
+    room.ledger.upsert_scrape_task(&item, before).await.unwrap();
+    assert_eq!(room.keeper.tick_schedules(hour(-3)).await.unwrap().started, 1);
+    room
+}
+
+fn ticked(started: u64, missed: u64) -> Ticked {
+    Ticked { started, missed }
+}
+
+#[tokio::test]
+async fn a_forbidden_tick_waits_for_the_runs_end_and_is_missed_beyond_its_deadline() {
+    let room = under_way(ConcurrencyPolicy::Forbid, None).await;
+    let minutes = SignedDuration::from_mins;
+    assert_eq!(room.keeper.tick_schedules(hour(-2)).await.unwrap(), ticked(0, 0));
+    room.sql("UPDATE tasks SET status = 'succeeded'").await;
+    let ended = hour(-2) + minutes(9);
+    assert_eq!(
+        room.keeper.tick_schedules(ended).await.unwrap(),
+        ticked(1, 0),
+        "it starts when the run has ended"
+    );
+    let late = hour(-1) + minutes(11);
+    assert_eq!(room.keeper.tick_schedules(late).await.unwrap(), ticked(0, 1));
+    assert_eq!(
+        room.number("SELECT missed_ticks FROM scrape_tasks WHERE last_missed_at IS NOT NULL")
+            .await,
+        1
+    );
+    assert_eq!(room.number("SELECT count(*) FROM tasks").await, 2);
+}
+
+#[tokio::test]
+async fn of_the_ticks_that_wait_for_a_run_the_newest_starts() {
+    let room = under_way(ConcurrencyPolicy::Forbid, Some(Duration::from_secs(2 * 3600))).await;
+    for moment in [hour(-2), hour(-1), hour(0)] {
+        assert_eq!(room.keeper.tick_schedules(moment).await.unwrap().started, 0);
+    }
+    room.sql("UPDATE tasks SET status = 'failed'").await;
+    let ended = hour(0) + SignedDuration::from_secs(1);
+    assert_eq!(room.keeper.tick_schedules(ended).await.unwrap(), ticked(1, 2));
+    assert_eq!(
+        room.texts("SELECT rfc3339(max(created_at)) FROM tasks").await,
+        [format!("{:.3}", hour(0))]
+    );
+    assert_eq!(room.keeper.tick_schedules(ended).await.unwrap(), ticked(0, 0));
+}
+
+#[tokio::test]
+async fn a_tick_replaces_the_run_that_is_under_way_or_runs_beside_it_where_that_is_asked() {
+    let room = under_way(ConcurrencyPolicy::Replace, None).await;
+    assert_eq!(room.keeper.tick_schedules(hour(-2)).await.unwrap(), ticked(1, 0));
+    assert_eq!(
+        room.texts("SELECT status FROM tasks ORDER BY id").await,
+        ["canceled", "pending"]
+    );
+    let room = under_way(ConcurrencyPolicy::Allow, None).await;
+    assert_eq!(room.keeper.tick_schedules(hour(-2)).await.unwrap(), ticked(1, 0));
+    assert_eq!(
+        room.texts("SELECT status FROM tasks ORDER BY id").await,
+        ["pending", "pending"]
+    );
+}
+
+#[tokio::test]
+async fn after_a_pause_of_the_platform_one_run_catches_up_for_each_schedule() {
+    let room = under_way(ConcurrencyPolicy::Allow, None).await;
+    let back = hour(0) + SignedDuration::from_mins(5);
+    assert_eq!(room.keeper.tick_schedules(back).await.unwrap(), ticked(1, 2));
+    assert_eq!(room.number("SELECT count(*) FROM tasks").await, 2);
 }

@@ -126,7 +126,7 @@ async fn a_changed_spec_of_a_schedule_at_rest_waits_for_the_next_tick() {
     let answer = room.ledger.upsert_scrape_task(&item, Timestamp::now()).await.unwrap();
     assert!(answer.started.is_none() && answer.answer.refused.is_none());
     room.make_due("uid").await;
-    assert_eq!(room.keeper.tick_schedules(Timestamp::now()).await.unwrap(), 1);
+    assert_eq!(room.keeper.tick_schedules(Timestamp::now()).await.unwrap().started, 1);
     assert_eq!(
         room.texts("SELECT spec_hash FROM tasks ORDER BY id").await,
         ["a", "b"],
@@ -155,7 +155,7 @@ async fn ticked(room: &Room) -> (CheckedUpsert, TaskId) {
     let item = hourly("uid");
     room.ledger.upsert_scrape_task(&item, Timestamp::now()).await.unwrap();
     room.make_due("uid").await;
-    assert_eq!(room.keeper.tick_schedules(Timestamp::now()).await.unwrap(), 1);
+    assert_eq!(room.keeper.tick_schedules(Timestamp::now()).await.unwrap().started, 1);
     let newest = room.ledger.upsert_scrape_task(&item, Timestamp::now()).await.unwrap();
     let run = newest.answer.run.unwrap().id.parse().unwrap();
     (item, TaskId(run))

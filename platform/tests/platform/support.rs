@@ -161,8 +161,7 @@ pub fn page(number: i32) -> NewPage {
         url: format!("http://site.test/list/{number}"),
         next_url: Some(format!("http://site.test/list/{}", number + 1)),
         records: vec![Record::from_iter([("title".to_owned(), number.into())])],
-        warnings: 0,
-        artifacts: Vec::new(),
+        ..NewPage::default()
     }
 }
 
@@ -200,6 +199,7 @@ pub fn hourly(uid: &str) -> CheckedUpsert {
     hourly.item.schedule = Some(Schedule {
         cron: "0 * * * *".to_owned(),
         time_zone: "UTC".to_owned(),
+        ..Schedule::default()
     });
     hourly
 }

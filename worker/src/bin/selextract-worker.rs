@@ -9,9 +9,11 @@ use selextract_platform::{
     frontier::Frontier,
     ledger::{Ledger, PoolSettings, Secret},
     previews::Previews,
+    sealed::Seal,
     telemetry::start_logs,
 };
 use selextract_worker::{
+    access::Vault,
     browser::{Browsers, remove_leftovers},
     claims::Claims,
     cpu::Meter,
@@ -35,7 +37,8 @@ fn main() -> Result<ExitCode> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
     let settings = Settings::parse();
-    start_logs(&settings.log).map_err(anyhow::Error::msg)?;
+    // Below that level it writes what it sends to the browser, passwords among it.
+    start_logs(&format!("{},chromiumoxide=info", settings.log)).map_err(anyhow::Error::msg)?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -49,7 +52,14 @@ async fn work(settings: Settings) -> Result<ExitCode> {
     let metrics = Metrics::new(&registry, settings.concurrency).context("registering metrics")?;
     let frontier = Frontier::connect_lazy(&Secret(settings.redis_queue_url.expose().to_owned()))
         .context("reading the frontier's URL")?;
-    let claims = Arc::new(claims(&settings, frontier.clone())?);
+    let ledger = ledger(&settings)?;
+    let vault = vault(&settings, ledger.clone())?;
+    let claims = Arc::new(Claims::new(
+        ledger,
+        frontier.clone(),
+        settings.worker_name.clone(),
+        settings.lease.get(),
+    ));
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signals(stop.clone())?);
     let probes = Probes::new(registry, Arc::clone(&claims), stop.clone());
@@ -59,11 +69,14 @@ async fn work(settings: Settings) -> Result<ExitCode> {
     tokio::spawn(async move { axum::serve(listener, probes.router()).await });
 
     let browsers = Arc::new(Browsers::new(settings.browser_settings(), metrics.clone()));
-    let http = Http::with_contact(&settings.egress_proxy, &settings.contact).context("making the HTTP client")?;
+    let http = Http::with_contact(&settings.egress_proxy, &settings.contact)
+        .context("making the HTTP client")?
+        .with_pools(settings.egress_pools.clone());
     let engines = Engines {
         robots: Robots::new(http.clone(), frontier),
         http,
         browsers: Arc::clone(&browsers),
+        vault,
         cpu: Meter::of_this_process(),
         metrics,
     };
@@ -86,7 +99,8 @@ async fn work(settings: Settings) -> Result<ExitCode> {
     })
 }
 
-fn claims(settings: &Settings, frontier: Frontier) -> Result<Claims> {
+fn ledger(settings: &Settings) -> Result<Ledger> {
+    let home = settings.artifacts.home().context("reading where artifacts are kept")?;
     let ledger = Ledger::connect_lazy(&PoolSettings {
         url: Secret(settings.database_url.expose().to_owned()),
         max_connections: settings.pool_size,
@@ -96,13 +110,12 @@ fn claims(settings: &Settings, frontier: Frontier) -> Result<Claims> {
         application_name: "selextract-worker",
     })
     .context("reading the database's URL")?;
-    let home = settings.artifacts.home().context("reading where artifacts are kept")?;
-    Ok(Claims::new(
-        ledger.with_artifacts(home),
-        frontier,
-        settings.worker_name.clone(),
-        settings.lease.get(),
-    ))
+    Ok(ledger.with_artifacts(home))
+}
+
+fn vault(settings: &Settings, ledger: Ledger) -> Result<Vault> {
+    let seal = settings.data_key.as_ref().map(|keys| Seal::parse(keys.expose()));
+    Ok(Vault::new(ledger, seal.transpose().context("reading the data keys")?))
 }
 
 fn stop_on_signals(stop: CancellationToken) -> Result<impl Future<Output = ()>> {

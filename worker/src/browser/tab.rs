@@ -18,6 +18,7 @@ use chromiumoxide::{
 };
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use super::{BrowserError, chromium::Chromium};
 use crate::cpu::Share;
@@ -48,18 +49,18 @@ struct Context {
 }
 
 impl Tab {
-    pub(super) async fn open(chromium: Arc<Chromium>) -> Result<Self, BrowserError> {
+    pub(super) async fn open(chromium: Arc<Chromium>, proxy: Option<&Url>) -> Result<Self, BrowserError> {
         let gone = chromium.gone.clone();
         tokio::select! {
             biased;
             () = gone.cancelled() => Err(BrowserError::Gone),
-            opened = Self::set_up(chromium) => opened,
+            opened = Self::set_up(chromium, proxy) => opened,
         }
     }
 
-    async fn set_up(chromium: Arc<Chromium>) -> Result<Self, BrowserError> {
+    async fn set_up(chromium: Arc<Chromium>, proxy: Option<&Url>) -> Result<Self, BrowserError> {
         let share = chromium.meter.share();
-        let context = Context::create(chromium).await?;
+        let context = Context::create(chromium, proxy).await?;
         let browser = &context.chromium.browser;
         let mut download = SetDownloadBehaviorParams::new(SetDownloadBehaviorBehavior::Deny);
         download.browser_context_id = Some(context.id.clone());
@@ -115,8 +116,17 @@ impl Tab {
 }
 
 impl Context {
-    async fn create(chromium: Arc<Chromium>) -> Result<Self, BrowserError> {
-        let params = CreateBrowserContextParams::builder().dispose_on_detach(true).build();
+    async fn create(chromium: Arc<Chromium>, proxy: Option<&Url>) -> Result<Self, BrowserError> {
+        let mut params = CreateBrowserContextParams::builder().dispose_on_detach(true).build();
+        if let Some(proxy) = proxy {
+            let (host, port) = (
+                proxy.host_str().unwrap_or_default(),
+                proxy.port_or_known_default().unwrap_or(80),
+            );
+            params.proxy_server = Some(format!("http://{host}:{port}"));
+            // As for the whole browser: nothing goes past the proxy.
+            params.proxy_bypass_list = Some("<-loopback>".to_owned());
+        }
         let id = command("opening a context", chromium.browser.create_browser_context(params)).await?;
         Ok(Self {
             chromium,

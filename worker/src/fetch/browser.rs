@@ -2,15 +2,20 @@
 
 mod answer;
 mod headers;
+mod login;
+mod pool;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chromiumoxide::{
     cdp::{
         browser_protocol::{
             inspector::EventTargetCrashed,
-            network::{EventLoadingFinished, EventResponseReceived, ResourceType},
-            page::{CreateIsolatedWorldParams, NavigateParams},
+            network::{EventLoadingFinished, EventRequestWillBeSent, EventResponseReceived, ResourceType},
+            page::{CreateIsolatedWorldParams, FrameId, NavigateParams},
         },
         js_protocol::runtime::EvaluateParams,
     },
@@ -22,13 +27,18 @@ use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 use url::Url;
 
-use super::{BrowserSnafu, ConnectionSnafu, FetchError, MAX_BYTES, Page, SchemeSnafu, WaitingSnafu, shortened};
+use super::{
+    BrowserSnafu, ConnectionSnafu, FetchError, Freshness, MAX_BYTES, Page, SchemeSnafu, WaitingSnafu,
+    http::MAX_REDIRECTS, shortened,
+};
 use crate::{
+    access::Access,
     browser::{BrowserError, Browsers, Tab},
     content::Content,
 };
 use answer::Answer;
 use headers::Interception;
+use pool::Relay;
 
 /// How often the page is asked whether it is ready.
 const POLL: Duration = Duration::from_millis(50);
@@ -54,6 +64,11 @@ pub struct Session {
     tab: Tab,
     _headers: Option<Interception>,
     reusable: bool,
+    access: Option<Arc<Access>>,
+    /// Whether the login that its access asks for was done in this tab.
+    entered: bool,
+    /// The tab's way out, where that is a pool of upstream proxies.
+    relay: Option<Relay>,
 }
 
 impl Session {
@@ -62,17 +77,51 @@ impl Session {
     /// # Errors
     /// [`FetchError::Browser`].
     pub async fn open(browsers: &Browsers, home: &Url, headers: &[(String, String)]) -> Result<Self, FetchError> {
-        let tab = browsers.open_tab().await?;
+        Self::set_up(browsers.open_tab().await?, (home, headers), None).await
+    }
+
+    /// The same, with the rights of a run; a login is done by [`Session::enter`].
+    ///
+    /// # Errors
+    /// [`FetchError::Browser`].
+    pub async fn open_with(
+        browsers: &Browsers,
+        home: &Url,
+        headers: &[(String, String)],
+        access: &Arc<Access>,
+    ) -> Result<Self, FetchError> {
+        let relay = match access.route() {
+            Some(route) => Some(Relay::start(route).await?),
+            None => None,
+        };
+        let tab = browsers.open_tab_by(relay.as_ref().map(Relay::url)).await?;
+        let mut session = Self::set_up(tab, (home, headers), Some(Arc::clone(access))).await?;
+        session.relay = relay;
+        Ok(session)
+    }
+
+    async fn set_up(
+        tab: Tab,
+        (home, headers): (&Url, &[(String, String)]),
+        access: Option<Arc<Access>>,
+    ) -> Result<Self, FetchError> {
         let gone = tab.gone().clone();
+        let set_up = async {
+            login::set_cookies(&tab, access.as_deref()).await?;
+            headers::add(&tab, (home, headers), access.clone()).await
+        };
         let headers = tokio::select! {
             biased;
             () = gone.cancelled() => return Err(BrowserError::Gone.into()),
-            headers = headers::add(&tab, home, headers) => headers?,
+            headers = set_up => headers?,
         };
         Ok(Self {
             tab,
             _headers: headers,
             reusable: true,
+            access,
+            entered: false,
+            relay: None,
         })
     }
 
@@ -96,6 +145,7 @@ impl Session {
         self.reusable = false;
         let mut load = Load {
             tab: &self.tab,
+            access: self.access.as_deref(),
             started: Instant::now(),
             timeout,
             loaded: false,
@@ -122,6 +172,7 @@ impl Drop for Session {
 /// One page on its way.
 struct Load<'t> {
     tab: &'t Tab,
+    access: Option<&'t Access>,
     started: Instant,
     timeout: Duration,
     /// Whether the navigation is over.
@@ -134,6 +185,7 @@ impl Load<'_> {
         let mut crashes = page.event_listener::<EventTargetCrashed>().await.map_err(failed)?;
         let mut answers = page.event_listener::<EventResponseReceived>().await.map_err(failed)?;
         let mut ends = page.event_listener::<EventLoadingFinished>().await.map_err(failed)?;
+        let mut requests = page.event_listener::<EventRequestWillBeSent>().await.map_err(failed)?;
         let renderer_end = async {
             if crashes.next().await.is_none() {
                 std::future::pending::<()>().await;
@@ -145,6 +197,7 @@ impl Load<'_> {
                 self.tab.condemn_browser();
                 BrowserSnafu { message: "the page crashed its process" }.fail()
             }
+            error = too_many_redirects(&mut requests, &self.tab.frame) => Err(error),
             page = self.navigate_and_read(url, waits, &mut answers) => page,
         }?;
         Ok(Page {
@@ -180,7 +233,8 @@ impl Load<'_> {
                 }
                 _ = tick.tick() => {
                     let Some(answer) = &answer else { continue };
-                    answer.check(url)?;
+                    answer.check(url).map_err(|error| answer.judged(self.access, error))?;
+                    answer.check_session(url, self.access)?;
                     if self.is_ready(&mut waiting).await? {
                         return self.read().await;
                     }
@@ -242,6 +296,7 @@ impl Load<'_> {
             content: Content::Html,
             text,
             bytes: 0,
+            freshness: Freshness::Unknown,
         })
     }
 
@@ -306,6 +361,20 @@ impl<'w> Waiting<'w> {
             _ => Ok(()),
         }
     }
+}
+
+/// Ends when the main frame's page is redirected more often than is followed by HTTP; Chromium itself follows twenty.
+async fn too_many_redirects(requests: &mut EventStream<EventRequestWillBeSent>, main: &FrameId) -> FetchError {
+    let mut hops = 0;
+    while let Some(event) = requests.next().await {
+        if event.r#type == Some(ResourceType::Document) && event.frame_id.as_ref() == Some(main) {
+            hops = if event.redirect_response.is_some() { hops + 1 } else { 0 };
+        }
+        if hops > MAX_REDIRECTS {
+            return FetchError::TooManyRedirects { limit: MAX_REDIRECTS };
+        }
+    }
+    std::future::pending().await
 }
 
 /// A navigation that ended in an error page. One that only did not end in time is none: what there is will be read.

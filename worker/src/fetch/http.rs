@@ -1,21 +1,23 @@
 //! Fetching by HTTP. The egress proxy is the client's only route.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use reqwest::{
-    Client, Proxy, Response, StatusCode,
+    Client, Proxy, RequestBuilder, Response, StatusCode,
     header::{self, HeaderMap},
     redirect,
 };
+use selextract_platform::ledger::conditional::Known;
 use url::Url;
 
 use super::{
     ConnectionSnafu, EGRESS_HEADER, FetchError, MAX_BYTES, Page, Request, SchemeSnafu, TooManyRedirectsSnafu, charset,
-    check_content, check_egress, check_status, retry_after, shortened, tunnel,
+    check_content, check_egress, check_status, freshness, retry_after, shortened, tunnel,
 };
-use crate::contact::Contact;
+use crate::{access::Access, contact::Contact, content::Content};
 
-const MAX_REDIRECTS: usize = 10;
+/// The most redirects on the way to a page, by either engine.
+pub(super) const MAX_REDIRECTS: usize = 10;
 /// To the proxy and through it. The page's own deadline bounds the whole.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Redirects of a robots.txt that are followed (RFC 9309, section 2.3.1.2).
@@ -29,6 +31,9 @@ const ACCEPT: &str = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.1";
 pub struct Http {
     client: Client,
     proxy: Url,
+    contact: Contact,
+    /// The egress proxy's listener for pools of upstream proxies.
+    pools: Option<Url>,
 }
 
 impl Http {
@@ -45,19 +50,41 @@ impl Http {
     /// # Errors
     /// As [`Http::new`].
     pub fn with_contact(proxy: &Url, contact: &Contact) -> reqwest::Result<Self> {
-        let client = Client::builder()
-            // First of all forget what the environment says; then there is one proxy, for every host.
-            .no_proxy()
-            .proxy(Proxy::all(proxy.clone())?)
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .user_agent(contact.user_agent())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .build()?;
         Ok(Self {
-            client,
+            client: client(proxy, contact)?,
             proxy: proxy.clone(),
+            contact: contact.clone(),
+            pools: None,
         })
+    }
+
+    /// The same where the egress proxy has a listener for pools of upstream proxies.
+    #[must_use]
+    pub fn with_pools(self, pools: Option<Url>) -> Self {
+        Self { pools, ..self }
+    }
+
+    /// A client of its own through a pool: what it is connected to is shared with no other session. The session goes no further than
+    /// the egress proxy.
+    ///
+    /// # Errors
+    /// When the cluster has no such pool.
+    pub fn through(&self, pool: &str, session: &str) -> Result<Self, FetchError> {
+        let mut proxy = self.pools.clone().ok_or(FetchError::UnknownProxyPool)?;
+        if proxy.set_username(pool).is_err() || proxy.set_password(Some(session)).is_err() {
+            return Err(FetchError::UnknownProxyPool);
+        }
+        let made = client(&proxy, &self.contact).map_err(|error| connection(&error))?;
+        Ok(Self {
+            client: made,
+            proxy,
+            ..self.clone()
+        })
+    }
+
+    /// The way through a pool, which it names as user and password, if it takes one.
+    pub fn route(&self) -> Option<&Url> {
+        Some(&self.proxy).filter(|proxy| !proxy.username().is_empty())
     }
 
     /// Fetches a page and follows its redirects. The caller bounds the time.
@@ -81,10 +108,22 @@ impl Http {
         // Redirects are followed by hand: each hop's scheme is looked at, and the task's headers stay at home.
         while trip.hops <= MAX_REDIRECTS {
             trip.hops += 1;
-            let response = self.get(&trip.url, request).await?;
+            let access = trip.access.as_deref();
+            let known = trip.known.take_if(|known| known.url == trip.url.as_str());
+            let response = self.get(&trip.url, request, (known.as_ref(), access)).await?;
+            if let Some(known) = known.filter(|_| response.status() == StatusCode::NOT_MODIFIED) {
+                return freshness::not_modified(&trip.url, &response, known).map(Some);
+            }
             let Some(target) = redirect_target(&trip.url, &response)? else {
-                return read(trip.url.clone(), response).await.map(Some);
+                let page = read(trip.url.clone(), response).await.map(Some);
+                return page.map_err(|error| match access {
+                    Some(access) => access.judge(&trip.url, error),
+                    None => error,
+                });
             };
+            if let Some(access) = access.filter(|access| access.is_turned_away(request.url, &target)) {
+                return Err(access.refused(response.status().as_u16()));
+            }
             let left = std::mem::replace(&mut trip.url, target);
             if left.host() != trip.url.host() {
                 return Ok(None);
@@ -108,7 +147,7 @@ impl Http {
                 home: &url,
                 headers: &[],
             };
-            let response = self.get(&url, request).await?;
+            let response = self.get(&url, request, (None, None)).await?;
             match redirect_target(&url, &response)? {
                 Some(target) => url = target,
                 None => return read_robots(response).await,
@@ -117,8 +156,16 @@ impl Http {
         Ok(RobotsAnswer::Absent)
     }
 
-    async fn get(&self, url: &Url, request: Request<'_>) -> Result<Response, FetchError> {
+    async fn get(
+        &self,
+        url: &Url,
+        request: Request<'_>,
+        (known, access): (Option<&Known>, Option<&Access>),
+    ) -> Result<Response, FetchError> {
         let mut get = self.client.get(url.clone()).header(header::ACCEPT, ACCEPT);
+        if let Some(known) = known {
+            get = get.headers(freshness::conditions(&known.validators));
+        }
         if request.may_carry_headers(url) {
             // A header of the task's replaces ours.
             let mut headers = HeaderMap::new();
@@ -129,10 +176,70 @@ impl Http {
             }
             get = get.headers(headers);
         }
-        match get.send().await {
-            Ok(response) => Ok(response),
+        self.send(url, get, access).await
+    }
+
+    /// Sends a request with its rights, and takes the cookies of its answer.
+    async fn send(
+        &self,
+        url: &Url,
+        mut request: RequestBuilder,
+        access: Option<&Access>,
+    ) -> Result<Response, FetchError> {
+        if let Some(access) = access {
+            request = request.headers(access.headers(url));
+        }
+        match request.send().await {
+            Ok(response) => {
+                if let Some(access) = access {
+                    access.learn(url, response.headers());
+                }
+                Ok(response)
+            }
             Err(error) => Err(self.explain(url, connection(&error)).await),
         }
+    }
+
+    /// Asks for a page, or posts a form to it, whatever its status; follows nothing. Of its text `most` bytes are read.
+    pub(crate) async fn visit(
+        &self,
+        url: &Url,
+        form: Option<&str>,
+        access: &Access,
+        most: usize,
+    ) -> Result<Visited, FetchError> {
+        let request = match form {
+            None => self.client.get(url.clone()),
+            Some(form) => {
+                let kind = "application/x-www-form-urlencoded";
+                let post = self.client.post(url.clone()).header(header::CONTENT_TYPE, kind);
+                post.body(form.to_owned())
+            }
+        };
+        let mut response = self
+            .send(url, request.header(header::ACCEPT, ACCEPT), Some(access))
+            .await?;
+        check_egress(
+            response
+                .headers()
+                .get(EGRESS_HEADER)
+                .and_then(|word| word.to_str().ok()),
+        )?;
+        let redirect = redirect_target(url, &response)?;
+        let content_type = response.headers().get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let mut body = Vec::new();
+        while body.len() < most
+            && let Some(chunk) = response.chunk().await.map_err(|error| connection(&error))?
+        {
+            body.extend_from_slice(&chunk);
+        }
+        body.truncate(most);
+        Ok(Visited {
+            status: response.status(),
+            redirect,
+            text: charset::decode(&body, content_type.as_deref(), Content::Html),
+        })
     }
 
     /// A failure of either engine, told as what it was when the egress proxy refused the tunnel to an https page, or does not serve.
@@ -147,11 +254,33 @@ impl Http {
     }
 }
 
+fn client(proxy: &Url, contact: &Contact) -> reqwest::Result<Client> {
+    Client::builder()
+        // First of all forget what the environment says; then there is one proxy, for every host.
+        .no_proxy()
+        .proxy(Proxy::all(proxy.clone())?)
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .user_agent(contact.user_agent())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .build()
+}
+
+/// What came of one request.
+pub(crate) struct Visited {
+    pub(crate) status: StatusCode,
+    /// Where it leads on.
+    pub(crate) redirect: Option<Url>,
+    pub(crate) text: String,
+}
+
 /// The way to a page, by all of its redirects.
 #[derive(Clone, Debug)]
 pub struct Trip {
     url: Url,
     hops: usize,
+    known: Option<Known>,
+    access: Option<Arc<Access>>,
 }
 
 impl Trip {
@@ -160,7 +289,24 @@ impl Trip {
         Self {
             url: url.clone(),
             hops: 0,
+            known: None,
+            access: None,
         }
+    }
+
+    /// The same, with these rights.
+    #[must_use]
+    pub fn by(self, access: &Arc<Access>) -> Self {
+        Self {
+            access: Some(Arc::clone(access)),
+            ..self
+        }
+    }
+
+    /// The same to a page that a former run has: the site is asked whether it has changed.
+    #[must_use]
+    pub fn with(self, known: Option<Known>) -> Self {
+        Self { known, ..self }
     }
 
     /// What is asked for next.
@@ -241,6 +387,7 @@ async fn read(url: Url, mut response: Response) -> Result<Page, FetchError> {
             .and_then(|word| word.to_str().ok()),
     )?;
     check_status(response.status().as_u16(), wait)?;
+    let freshness = freshness::of(response.headers());
     let content = check_content(content_type.as_deref(), &url, "HTML, XML, JSON or CSV", |_| true)?;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| connection(&error))? {
@@ -255,6 +402,7 @@ async fn read(url: Url, mut response: Response) -> Result<Page, FetchError> {
         content,
         text: charset::decode(&body, content_type.as_deref(), content),
         bytes: body.len() as u64,
+        freshness,
     })
 }
 

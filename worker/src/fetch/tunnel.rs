@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -25,7 +26,7 @@ pub(super) async fn objection(proxy: &Url, target: &Url) -> Option<FetchError> {
         Ok(stream) => stream,
         Err(absent) => return Some(absent),
     };
-    let answer = timeout(TIMEOUT, ask(stream, target)).await.ok()??;
+    let answer = timeout(TIMEOUT, ask(stream, proxy, target)).await.ok()??;
     let word = answer.lines().take_while(|line| !line.is_empty()).find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case(EGRESS_HEADER).then(|| value.trim())
@@ -50,9 +51,21 @@ async fn connect(proxy: &Url) -> Result<TcpStream, FetchError> {
     }
 }
 
-async fn ask(mut stream: TcpStream, target: &Url) -> Option<String> {
+/// The header that names the pool, where the proxy's URL does.
+fn pool(proxy: &Url) -> String {
+    if proxy.username().is_empty() {
+        return String::new();
+    }
+    let named = format!("{}:{}", proxy.username(), proxy.password().unwrap_or_default());
+    format!("Proxy-Authorization: Basic {}\r\n", BASE64_STANDARD.encode(named))
+}
+
+async fn ask(mut stream: TcpStream, proxy: &Url, target: &Url) -> Option<String> {
     let (host, port) = (target.host_str()?, target.port_or_known_default()?);
-    let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
+    let request = format!(
+        "CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{}\r\n",
+        pool(proxy)
+    );
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = Vec::new();
     while answer.len() < ANSWER && !answer.windows(4).any(|end| end == b"\r\n\r\n") {

@@ -58,13 +58,18 @@ async fn forward(request: Request, site: SocketAddr, client: Client, seen: Arc<M
     let asked_for = asked.to_string();
     seen.lock().unwrap().push(asked_for.clone());
     let path = asked.path_and_query().map_or("/", |path| path.as_str());
-    let mut forwarded = client.get(format!("http://{site}{path}"));
+    let mut forwarded = client.request(request.method().clone(), format!("http://{site}{path}"));
     for (name, value) in request.headers() {
-        if name != "host" && name != "proxy-connection" && name != "connection" {
+        if name != "host" && name != "proxy-connection" && name != "connection" && name != "content-length" {
             forwarded = forwarded.header(name, value);
         }
     }
     let host = asked.host().unwrap_or_default().to_owned();
+    if let Ok(body) = axum::body::to_bytes(request.into_body(), 1 << 20).await
+        && !body.is_empty()
+    {
+        forwarded = forwarded.body(body);
+    }
     let Ok(answer) = forwarded.header("x-asked-host", host).send().await else {
         return Response::builder().status(502).body(Body::empty()).unwrap();
     };

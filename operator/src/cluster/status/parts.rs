@@ -1,6 +1,6 @@
 //! The conditions of the parts: the worst that is known about each. Pure.
 
-use selextract_crds::SandboxMode;
+use selextract_crds::{Resolves, SandboxMode};
 
 use super::{Fault, Outcome, belongs};
 use crate::{
@@ -142,6 +142,33 @@ impl Outcome<'_> {
                 )
             }
             None => format!("{} {} has not finished.", child.kind(), child.name()),
+        }
+    }
+
+    /// Where the pools of upstream proxies leave what the egress proxy has checked, if there are pools.
+    pub(super) fn proxy_pools(&self) -> Option<Verdict> {
+        const KIND: &str = "ProxyPools";
+        let pools = &self.cluster?.egress.upstreams;
+        let ends: Vec<&str> = pools
+            .iter()
+            .filter(|pool| pool.resolves == Resolves::Upstream)
+            .map(|pool| pool.name.as_str())
+            .collect();
+        match (pools.is_empty(), ends.is_empty()) {
+            (true, _) => None,
+            (false, true) => Some(Verdict::yes(
+                KIND,
+                "Pinned",
+                "Every upstream proxy is asked for the address that the egress proxy has checked.",
+            )),
+            (false, false) => Some(Verdict::yes(
+                KIND,
+                "PinEndsAtUpstream",
+                format!(
+                    "The upstream proxies of {} resolve names for themselves: what they dial nobody has checked.",
+                    ends.join(", ")
+                ),
+            )),
         }
     }
 

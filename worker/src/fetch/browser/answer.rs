@@ -7,6 +7,7 @@ use chromiumoxide::cdp::browser_protocol::network::Response;
 use url::Url;
 
 use crate::{
+    access::Access,
     content::Content,
     fetch::{FetchError, check_content, check_egress, check_status, retry_after},
 };
@@ -18,6 +19,8 @@ pub(super) struct Answer {
     content_type: String,
     retry_after: Option<Duration>,
     egress: Option<String>,
+    /// Where it came from.
+    url: Option<Url>,
 }
 
 impl From<&Response> for Answer {
@@ -36,6 +39,7 @@ impl From<&Response> for Answer {
             content_type: response.mime_type.clone(),
             retry_after: retry_after(header("retry-after")),
             egress: header(crate::fetch::EGRESS_HEADER).map(str::to_owned),
+            url: Url::parse(&response.url).ok(),
         }
     }
 }
@@ -48,5 +52,26 @@ impl Answer {
             content == Content::Html
         })?;
         Ok(())
+    }
+
+    /// An error, told as what it is where credentials were refused.
+    pub(super) fn judged(&self, access: Option<&Access>, error: FetchError) -> FetchError {
+        match (access, &self.url) {
+            (Some(access), Some(url)) => access.judge(url, error),
+            _ => error,
+        }
+    }
+
+    /// Refuses the page of a login that nobody asked for: the session is over.
+    pub(super) fn check_session(&self, requested: &Url, access: Option<&Access>) -> Result<(), FetchError> {
+        match (access, &self.url) {
+            (Some(access), Some(url)) if access.is_turned_away(requested, url) => Err(access.refused(self.status)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The HTTP status.
+    pub(super) fn status(&self) -> u16 {
+        self.status
     }
 }

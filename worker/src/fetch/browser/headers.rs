@@ -1,39 +1,50 @@
-//! The task's headers, on requests to the task's own origin only.
+//! The task's headers, on requests to the task's own origin only, and those of its credentials, on requests of their origin's own pages.
 //!
 //! `Network.setExtraHTTPHeaders` would send them to every host that a page names, so requests are intercepted instead; only for tasks
 //! that have headers, since interception costs a round trip for each request.
 
-use chromiumoxide::cdp::browser_protocol::fetch::{
-    ContinueRequestParams, EnableParams, EventRequestPaused, HeaderEntry, RequestPattern,
+use std::sync::Arc;
+
+use chromiumoxide::cdp::browser_protocol::{
+    fetch::{ContinueRequestParams, EnableParams, EventRequestPaused, HeaderEntry, RequestPattern},
+    network::ResourceType,
+    page::FrameId,
 };
 use futures::StreamExt;
 use tokio::task::JoinHandle;
-use url::Url;
+use url::{Origin, Url};
 
 use super::failed;
-use crate::{browser::Tab, fetch::FetchError};
+use crate::{access::Access, browser::Tab, fetch::FetchError};
 
 /// Interception under way, for as long as its tab lives: a paused request that nobody answers hangs.
 #[derive(Debug)]
 pub(super) struct Interception(JoinHandle<()>);
 
-/// Adds the headers to what the tab sends to the origin of `home` from now on.
+/// Adds the headers to what the tab sends to the origin of `home` from now on, and to the credentials' origin theirs.
 pub(super) async fn add(
     tab: &Tab,
-    home: &Url,
-    headers: &[(String, String)],
+    (home, headers): (&Url, &[(String, String)]),
+    access: Option<Arc<Access>>,
 ) -> Result<Option<Interception>, FetchError> {
-    if headers.is_empty() {
+    let access = access.filter(|access| access.shows_headers());
+    if headers.is_empty() && access.is_none() {
         return Ok(None);
     }
     let page = tab.page.clone();
     let mut paused = page.event_listener::<EventRequestPaused>().await.map_err(failed)?;
     let everything = EnableParams::builder().pattern(RequestPattern::builder().url_pattern("*").build());
     page.execute(everything.build()).await.map_err(failed)?;
-    let (home, headers) = (home.clone(), headers.to_vec());
+    let mut rights = Rights {
+        home: home.origin(),
+        headers: headers.to_vec(),
+        access,
+        main: tab.frame.clone(),
+        top: None,
+    };
     let task = tokio::spawn(async move {
         while let Some(event) = paused.next().await {
-            let answer = continuation(&event, &home, &headers);
+            let answer = rights.continuation(&event);
             let page = page.clone();
             // Each in a task of its own: one that hangs must not hold up the others.
             tokio::spawn(async move { page.execute(answer).await.map(drop) });
@@ -42,28 +53,64 @@ pub(super) async fn add(
     Ok(Some(Interception(task)))
 }
 
-fn continuation(event: &EventRequestPaused, home: &Url, headers: &[(String, String)]) -> ContinueRequestParams {
-    let mut answer = ContinueRequestParams::new(event.request_id.clone());
-    let at_home = Url::parse(&event.request.url).is_ok_and(|url| url.origin() == home.origin());
-    if at_home {
-        let mut all: Vec<HeaderEntry> = event
-            .request
-            .headers
-            .inner()
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(name, _)| !headers.iter().any(|(ours, _)| ours.eq_ignore_ascii_case(name)))
-            .filter_map(|(name, value)| Some(HeaderEntry::new(name.clone(), value.as_str()?)))
-            .collect();
-        all.extend(
-            headers
-                .iter()
-                .map(|(name, value)| HeaderEntry::new(name.clone(), value.clone())),
-        );
-        answer.headers = Some(all);
+/// What requests are given.
+struct Rights {
+    home: Origin,
+    headers: Vec<(String, String)>,
+    access: Option<Arc<Access>>,
+    main: FrameId,
+    /// The origin of the page in the main frame, as it was asked for last.
+    top: Option<Origin>,
+}
+
+impl Rights {
+    fn continuation(&mut self, event: &EventRequestPaused) -> ContinueRequestParams {
+        let mut answer = ContinueRequestParams::new(event.request_id.clone());
+        let Ok(url) = Url::parse(&event.request.url) else {
+            return answer;
+        };
+        if event.resource_type == ResourceType::Document && event.frame_id == self.main {
+            self.top = Some(url.origin());
+        }
+        let ours = self.headers_for(&url);
+        if !ours.is_empty() {
+            answer.headers = Some(with(event, ours));
+        }
+        answer
     }
-    answer
+
+    /// A page of another origin must not act with the run's credentials: what it loads from their origin carries none.
+    fn headers_for(&self, url: &Url) -> Vec<(String, String)> {
+        let origin = url.origin();
+        let mut ours = if origin == self.home {
+            self.headers.clone()
+        } else {
+            Vec::new()
+        };
+        let shown = self.access.as_ref().filter(|_| self.top.as_ref() == Some(&origin));
+        if let Some((name, value)) = shown.and_then(|access| access.shown(url)) {
+            ours.retain(|(other, _)| !other.eq_ignore_ascii_case(name.as_str()));
+            // It was made of printable ASCII.
+            ours.extend(
+                value
+                    .to_str()
+                    .ok()
+                    .map(|value| (name.as_str().to_owned(), value.to_owned())),
+            );
+        }
+        ours
+    }
+}
+
+/// The request's headers with ours over them.
+fn with(event: &EventRequestPaused, ours: Vec<(String, String)>) -> Vec<HeaderEntry> {
+    let sent = event.request.headers.inner().as_object().into_iter().flatten();
+    let mut all: Vec<HeaderEntry> = sent
+        .filter(|(name, _)| !ours.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)))
+        .filter_map(|(name, value)| Some(HeaderEntry::new(name.clone(), value.as_str()?)))
+        .collect();
+    all.extend(ours.into_iter().map(|(name, value)| HeaderEntry::new(name, value)));
+    all
 }
 
 impl Drop for Interception {

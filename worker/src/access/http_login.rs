@@ -1,0 +1,154 @@
+//! Logging in by HTTP: the login page, its form with the credentials entered, and what came of it. Never beyond the credentials' origin
+//! with anything secret; its redirects may lead on, as those of single sign-on do.
+
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use selextract_task::credentials::{FormLogin, LoginSuccess};
+use url::{Url, form_urlencoded};
+
+use super::{
+    Access,
+    form::{self, Filled},
+};
+use crate::{
+    extract::tree,
+    failure::Failure,
+    fetch::{FetchError, http::Http},
+};
+
+const MAX_REDIRECTS: usize = 10;
+/// The most time that reading a login's page may take.
+const PARSING: Duration = Duration::from_secs(5);
+/// The most bytes of a login's page that are read.
+const MAX_PAGE: usize = 2 << 20;
+
+/// Where a request arrived in the end.
+struct Landing {
+    url: Url,
+    status: StatusCode,
+    /// Cut off where it grows too large.
+    text: String,
+}
+
+/// Logs in if that is due.
+///
+/// # Errors
+/// `LoginFailed`, or what kept the site from answering.
+pub async fn enter(http: &Http, access: &Access) -> Result<(), Failure> {
+    let Some((page, login)) = access.due_login() else {
+        return Ok(());
+    };
+    let asked = land(http, access, page, None).await?;
+    if asked.url.origin() != page.origin() {
+        return Err(failed("the login page redirects to another origin"));
+    }
+    if !asked.status.is_success() {
+        return Err(status_failure(asked.status));
+    }
+    let filled = fill(asked, login.clone()).await?;
+    let answer = land(http, access, &filled.action, Some(&filled.fields)).await?;
+    check(answer, access, page, login).await?;
+    access.enter();
+    Ok(())
+}
+
+/// The failure of a login, for people.
+pub(crate) fn failed(why: &str) -> Failure {
+    Failure::permanent("LoginFailed", format!("the login failed: {why}"))
+}
+
+/// A site that is down says nothing about the credentials.
+fn status_failure(status: StatusCode) -> Failure {
+    Failure::from(FetchError::Status {
+        status: status.as_u16(),
+        retry_after: None,
+    })
+}
+
+async fn fill(page: Landing, login: FormLogin) -> Result<Filled, Failure> {
+    let work = move || {
+        let (html, base) = tree(&page.text, &page.url, Instant::now() + PARSING)?;
+        form::fill(&html, &base, &page.url, &login).map_err(|why| failed(&why))
+    };
+    off_the_runtime(work).await
+}
+
+/// Whether the login went well.
+async fn check(answer: Landing, access: &Access, page: &Url, login: &FormLogin) -> Result<(), Failure> {
+    if answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS {
+        return Err(status_failure(answer.status));
+    }
+    let success = login.success.clone().unwrap_or_default();
+    check_words(&success, answer.status.as_u16(), |name| access.has_cookie(page, name))?;
+    if login.success.is_some() && success.selector.is_none() {
+        return Ok(());
+    }
+    let login = login.clone();
+    let work = move || {
+        let (html, _) = tree(&answer.text, &answer.url, Instant::now() + PARSING)?;
+        let missing = match &success.selector {
+            Some(selector) => form::find(&html, selector)
+                .is_none()
+                .then(|| format!("nothing in the page after it matches success.selector {selector:?}")),
+            None if answer.status.is_client_error() => Some(format!("the site answered {}", answer.status.as_u16())),
+            None => form::asks(&html, &login).then(|| "the site asks for the password again".to_owned()),
+        };
+        missing.map_or(Ok(()), |why| Err(failed(&why)))
+    };
+    off_the_runtime(work).await
+}
+
+/// What of a success needs no page.
+pub(crate) fn check_words(
+    success: &LoginSuccess,
+    status: u16,
+    has_cookie: impl Fn(&str) -> bool,
+) -> Result<(), Failure> {
+    if let Some(wanted) = success.status.filter(|wanted| *wanted != status) {
+        return Err(failed(&format!(
+            "the site answered {status} and success.status is {wanted}"
+        )));
+    }
+    if let Some(cookie) = success.cookie.as_deref().filter(|cookie| !has_cookie(cookie)) {
+        return Err(failed(&format!(
+            "the site set no cookie {cookie:?}, which success.cookie names"
+        )));
+    }
+    Ok(())
+}
+
+async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(failed("the login page cannot be read")))
+}
+
+/// Asks for a page, or sends a form to it, and follows redirects. A form is never sent again to another origin.
+async fn land(http: &Http, access: &Access, url: &Url, form: Option<&[(String, String)]>) -> Result<Landing, Failure> {
+    let (mut url, mut body) = (url.clone(), form.map(encoded));
+    for _ in 0..=MAX_REDIRECTS {
+        let arrived = http.visit(&url, body.as_deref(), access, MAX_PAGE).await?;
+        let Some(target) = arrived.redirect else {
+            return Ok(Landing {
+                url,
+                status: arrived.status,
+                text: arrived.text,
+            });
+        };
+        let keeps = matches!(arrived.status.as_u16(), 307 | 308);
+        if body.is_some() && keeps && target.origin() != url.origin() {
+            return Err(failed("the site wants the password to be sent to another origin"));
+        }
+        body = body.filter(|_| keeps);
+        url = target;
+    }
+    Err(FetchError::TooManyRedirects { limit: MAX_REDIRECTS }.into())
+}
+
+fn encoded(fields: &[(String, String)]) -> String {
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(fields)
+        .finish()
+}

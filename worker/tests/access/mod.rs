@@ -1,0 +1,366 @@
+//! Whole workers with credentials and cookies, in both engines, against a site that lets nobody else in.
+
+use std::collections::HashMap;
+
+use axum::{Form, extract::State, http::HeaderMap, response::Redirect, routing::post};
+use selextract_platform::{
+    ledger::credentials::{Stored, place},
+    sealed::Seal,
+};
+
+use super::*;
+
+/// The cluster's data key.
+pub fn seal() -> Seal {
+    let key = "bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3IG5ldyE=";
+    Seal::parse(&json!({ "current": "d", "keys": { "d": key } }).to_string()).unwrap()
+}
+
+/// The sessions that the site knows, and how many there were.
+#[derive(Clone, Default)]
+struct Sessions(Arc<Mutex<(Vec<String>, u32)>>);
+
+/// A site with every kind of door.
+pub fn routes() -> Router {
+    let sessions = Sessions::default();
+    Router::new()
+        .route("/seen", get(seen))
+        .route(
+            "/basic",
+            get(async |headers: HeaderMap| door(&headers, "authorization", "Basic YW5uOnBhc3M=")),
+        )
+        .route(
+            "/bearer",
+            get(async |headers: HeaderMap| door(&headers, "authorization", "Bearer t0k3n")),
+        )
+        .route(
+            "/key",
+            get(async |headers: HeaderMap| door(&headers, "x-api-key", "k3y")),
+        )
+        .route(
+            "/leads-away",
+            get(async || Redirect::temporary("http://other.test/seen")),
+        )
+        .route(
+            "/sets",
+            get(async || ([("set-cookie", "mine=kept")], Redirect::temporary("/seen"))),
+        )
+        .route("/login", get(login))
+        .route("/session", post(enter))
+        .route("/welcome", get(async || Html("<h1>Hello</h1>")))
+        .route("/private", get(private))
+        .route("/forgets", get(forgets))
+        .with_state(sessions)
+}
+
+fn header(headers: &HeaderMap, name: &str) -> String {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or("-").to_owned()
+}
+
+/// What a request carried.
+async fn seen(headers: HeaderMap) -> Html<String> {
+    let [authorization, key, cookie] = ["authorization", "x-api-key", "cookie"].map(|name| header(&headers, name));
+    Html(format!("<li>{authorization}|{key}|{cookie}"))
+}
+
+fn door(headers: &HeaderMap, name: &str, opens: &str) -> Response {
+    if header(headers, name) == opens {
+        Html("<li>inside").into_response()
+    } else {
+        (
+            StatusCode::UNAUTHORIZED,
+            [("www-authenticate", "Basic realm=x")],
+            Html("<li>outside"),
+        )
+            .into_response()
+    }
+}
+
+/// The form's token is of this visitor alone.
+async fn login() -> Response {
+    let form = "<form method=post action=/session><input type=hidden name=csrf value=c-17>
+        <input name=email><input type=password name=pw><button>In</button></form>";
+    ([("set-cookie", "visitor=17")], Html(form)).into_response()
+}
+
+async fn enter(
+    State(sessions): State<Sessions>,
+    headers: HeaderMap,
+    Form(form): Form<HashMap<String, String>>,
+) -> Response {
+    let is = |name: &str, value: &str| form.get(name).is_some_and(|given| given == value);
+    let visitor = header(&headers, "cookie").contains("visitor=17");
+    if !(visitor && is("csrf", "c-17") && is("email", "ann") && is("pw", "pass")) {
+        return Redirect::to("/login?wrong=1").into_response();
+    }
+    let mut sessions = sessions.0.lock().unwrap();
+    sessions.1 += 1;
+    let id = format!("s{}", sessions.1);
+    sessions.0.push(id.clone());
+    (
+        [("set-cookie", format!("sid={id}; HttpOnly"))],
+        Redirect::to("/welcome"),
+    )
+        .into_response()
+}
+
+async fn private(State(sessions): State<Sessions>, headers: HeaderMap) -> Response {
+    let (known, count) = sessions.0.lock().unwrap().clone();
+    let cookies = header(&headers, "cookie");
+    if known.iter().any(|id| cookies.contains(&format!("sid={id}"))) {
+        Html(format!("<li>inside, login {count}")).into_response()
+    } else {
+        Redirect::temporary("/login").into_response()
+    }
+}
+
+/// Forgets the first session when it is shown.
+async fn forgets(state: State<Sessions>, headers: HeaderMap) -> Response {
+    state.0.0.lock().unwrap().0.retain(|id| id != "s1");
+    private(state, headers).await
+}
+
+impl Bench {
+    /// Stores credentials as the API does.
+    async fn credentials(&self, name: &str, credentials: Value) {
+        let text = credentials.to_string();
+        let checked = serde_json::from_value::<selextract_task::credentials::SiteCredentials>(credentials)
+            .unwrap()
+            .check()
+            .unwrap();
+        let (id, origin) = (uuid::Uuid::now_v7(), checked.origin.origin().ascii_serialization());
+        let secret = seal().seal(&place(id, &origin), &text).unwrap();
+        let stored = Stored {
+            id,
+            name,
+            kind: checked.way.kind(),
+            origin: &origin,
+            secret: &secret,
+            secret_version: None,
+        };
+        assert!(self.ledger.put_credentials(self.owner, &stored).await.unwrap());
+    }
+
+    /// Runs one page with the credentials `shop`; its texts, or the class and the message of its failure.
+    async fn visit(&self, path: &str, render: &str, more: Value) -> Result<Vec<String>, (String, String)> {
+        let mut spec = json!({
+            "url": format!("http://site.test{path}"), "render": render, "pagination": null, "credentials": "shop", "maxRetries": 0,
+        });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let id = self.accept(spec).await;
+        let task = self
+            .until(id, path, |task| matches!(task.status.as_str(), "succeeded" | "failed"))
+            .await;
+        match task.error_class {
+            None => Ok(self.texts(id).await),
+            Some(class) => Err((class, task.error_message.unwrap())),
+        }
+    }
+}
+
+fn of_site(kind: &str, what: &Value) -> Value {
+    json!({ "origin": "http://site.test", "allowHttp": true, kind: what })
+}
+
+fn form(more: &Value) -> Value {
+    let mut form = json!({ "loginUrl": "/login", "usernameField": "email", "username": "ann", "password": "pass" });
+    form.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    of_site("formLogin", &form)
+}
+
+/// With a worker, stopped at the test's end.
+async fn with_worker<T>(bench: &Bench, body: impl Future<Output = T>) -> T {
+    let stop = CancellationToken::new();
+    let worker = bench.worker("w1", pace(), &stop);
+    let result = body.await;
+    stop.cancel();
+    worker.await.unwrap();
+    result
+}
+
+const INSIDE: &str = "inside";
+const ENGINES: [&str; 2] = ["Http", "Browser"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn basic_bearer_and_header_credentials_open_their_doors_in_both_engines() {
+    let bench = Bench::new().await;
+    with_worker(&bench, async {
+        for (path, credentials) in [
+            (
+                "/basic",
+                of_site("basic", &json!({ "username": "ann", "password": "pass" })),
+            ),
+            ("/bearer", of_site("bearer", &json!({ "token": "t0k3n" }))),
+            (
+                "/key",
+                of_site("header", &json!({ "name": "X-Api-Key", "value": "k3y" })),
+            ),
+        ] {
+            bench.credentials("shop", credentials).await;
+            for engine in ENGINES {
+                assert_eq!(
+                    bench.visit(path, engine, json!({})).await,
+                    Ok(vec![INSIDE.to_owned()]),
+                    "{path} {engine}"
+                );
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_and_missing_credentials_fail_at_once_by_their_name_and_show_nothing() {
+    let bench = Bench::new().await;
+    with_worker(&bench, async {
+        let (class, message) = bench.visit("/basic", "Http", json!({})).await.unwrap_err();
+        assert_eq!(class, "CredentialsMissing");
+        assert!(
+            message.contains("\"shop\"") && message.contains("PUT /api/v1/credentials/shop"),
+            "{message}"
+        );
+        bench
+            .credentials(
+                "shop",
+                of_site("basic", &json!({ "username": "ann", "password": "hush" })),
+            )
+            .await;
+        for engine in ENGINES {
+            let (class, message) = bench.visit("/basic", engine, json!({})).await.unwrap_err();
+            assert_eq!(
+                (class.as_str(), message.as_str()),
+                (
+                    "CredentialsRefused",
+                    "the site answered 401 to the credentials \"shop\""
+                )
+            );
+        }
+        // A row that was moved to another origin opens no more.
+        bench.sql("UPDATE credentials SET origin = 'http://other.test'");
+        let (class, _) = bench.visit("/basic", "Http", json!({})).await.unwrap_err();
+        assert_eq!(class, "CredentialsUnreadable");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_to_another_origin_carries_neither_credentials_nor_cookies() {
+    let bench = Bench::new().await;
+    let cookies = json!({ "cookies": [{ "name": "region", "value": "eu" }] });
+    with_worker(&bench, async {
+        bench
+            .credentials("shop", of_site("bearer", &json!({ "token": "t0k3n" })))
+            .await;
+        for engine in ENGINES {
+            let home = bench.visit("/seen", engine, cookies.clone()).await.unwrap();
+            assert_eq!(home, ["Bearer t0k3n|-|region=eu"], "{engine}");
+            let away = bench.visit("/leads-away", engine, cookies.clone()).await.unwrap();
+            assert_eq!(away, ["-|-|-"], "{engine}");
+        }
+        bench
+            .credentials(
+                "shop",
+                of_site("header", &json!({ "name": "x-api-key", "value": "k3y" })),
+            )
+            .await;
+        for engine in ENGINES {
+            assert_eq!(
+                bench.visit("/leads-away", engine, json!({})).await.unwrap(),
+                ["-|-|-"],
+                "{engine}"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_that_a_site_sets_holds_for_the_run_and_not_for_the_next() {
+    let bench = Bench::new().await;
+    with_worker(&bench, async {
+        let free = json!({ "credentials": null });
+        for engine in ENGINES {
+            assert_eq!(
+                bench.visit("/sets", engine, free.clone()).await.unwrap(),
+                ["-|-|mine=kept"],
+                "{engine}"
+            );
+            assert_eq!(
+                bench.visit("/seen", engine, free.clone()).await.unwrap(),
+                ["-|-|-"],
+                "{engine}"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_login_sends_the_hidden_token_and_keeps_the_session_in_both_engines() {
+    for engine in ENGINES {
+        let bench = Bench::new().await;
+        with_worker(&bench, async {
+            for success in [
+                json!({}),
+                json!({ "success": { "selector": "h1", "status": 200, "cookie": "sid" } }),
+            ] {
+                bench.credentials("shop", form(&success)).await;
+                let inside = bench.visit("/private", engine, json!({})).await.unwrap();
+                assert!(inside[0].starts_with("inside, login"), "{engine} {inside:?}");
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_the_site_forgets_is_made_anew_once() {
+    for engine in ENGINES {
+        let bench = Bench::new().await;
+        with_worker(&bench, async {
+            bench.credentials("shop", form(&json!({}))).await;
+            let inside = bench.visit("/forgets", engine, json!({})).await;
+            assert_eq!(inside, Ok(vec!["inside, login 2".to_owned()]), "{engine}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_fails_says_so_without_the_password() {
+    let bench = Bench::new().await;
+    with_worker(&bench, async {
+        for engine in ENGINES {
+            for (credentials, why) in [
+                (form(&json!({ "password": "hush" })), "asks for the password again"),
+                (
+                    form(&json!({ "success": { "cookie": "other" } })),
+                    "no cookie \"other\"",
+                ),
+                (form(&json!({ "usernameField": "user" })), "login page"),
+            ] {
+                bench.credentials("shop", credentials).await;
+                let (class, message) = bench.visit("/private", engine, json!({})).await.unwrap_err();
+                assert_eq!(class, "LoginFailed", "{engine} {message}");
+                assert!(message.contains(why) && !message.contains("hush"), "{engine} {message}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_uses_the_credentials_of_its_caller() {
+    let bench = Bench::new().await;
+    bench.credentials("shop", form(&json!({}))).await;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(preview::serve(bench.engines(), bench.previews.clone(), stop.clone()));
+    let answer = bench
+        .preview(json!({ "url": "http://site.test/private", "items": "li", "fields": [{ "name": "t" }], "credentials": "shop" }))
+        .await;
+    assert_eq!(answer.error, None);
+    assert_eq!(answer.records[0]["t"], "inside, login 1");
+    stop.cancel();
+    serving.await.unwrap();
+}
