@@ -109,9 +109,10 @@ async fn work(
         Ok(plan) => {
             let history = claims.history(claim).await?;
             let mut gate = Gate::new(claims, &engines.robots, &engines.metrics, claim);
+            let home = plan.url.host_str().map(str::to_owned);
             let mut run = Run::new(engines, claims, claim, plan, history);
             let walked = run.pages(&mut gate, stop, &mut spending).await;
-            gate.leave().await;
+            gate.leave_for_good(home.as_deref()).await;
             match walked? {
                 Walk::Ended(ending) => ending,
                 Walk::Fenced => return Ok(RunOutcome::Fenced),
