@@ -47,6 +47,17 @@ pub struct Entry {
     pub due_milliseconds: i64,
 }
 
+/// Something that was taken and whose page never began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unvisited<'a> {
+    /// The task.
+    pub id: TaskId,
+    /// Whose turn it took.
+    pub owner: UserId,
+    /// The host that it was taken for.
+    pub host: &'a str,
+}
+
 /// What was taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
@@ -89,6 +100,7 @@ struct Scripts {
     visit: Script,
     states: Script,
     size: Script,
+    release: Script,
 }
 
 /// A script behind what all of them know about hosts.
@@ -110,11 +122,12 @@ impl Frontier {
                 visit: script!("frontier/visit.lua"),
                 states: script!("frontier/states.lua"),
                 size: script!("frontier/size.lua"),
+                release: script!("frontier/release.lua"),
             }),
         })
     }
 
-    /// Puts entries in and wakes workers. An entry that is there already stays; returns how many were taken in.
+    /// Puts entries in and wakes workers that found nothing. An entry that is there already stays; returns how many were taken in.
     pub async fn offer(&self, entries: &[Entry]) -> Result<u64, FrontierError> {
         let mut taken = 0;
         for batch in entries.chunks(500) {
@@ -153,6 +166,24 @@ impl Frontier {
             ids: words.filter_map(|id| id.parse().ok()).collect(),
             next: next.map(Duration::from_millis),
         })
+    }
+
+    /// Gives the places back that entries were taken with and that no page began with. One that is not told of expires in ten seconds,
+    /// and until then its host counts it as a page.
+    pub async fn release(&self, unvisited: &[Unvisited<'_>]) -> Result<(), FrontierError> {
+        for batch in unvisited.chunks(500) {
+            let mut call = self.scripts.release.prepare_invoke();
+            for entry in batch {
+                call.arg(entry.host)
+                    .arg(entry.id.to_string())
+                    .arg(entry.owner.to_string());
+            }
+            let mut connection = self.connection().await?;
+            call.invoke_async::<()>(&mut connection).await.context(FrontierSnafu {
+                doing: "giving places back to",
+            })?;
+        }
+        Ok(())
     }
 
     /// What it holds now.
@@ -194,7 +225,7 @@ impl Frontier {
         Ok(())
     }
 
-    /// Notifies `wake` at each offer, for as long as the future is polled. It connects again by itself; a worker polls besides.
+    /// Notifies `wake` when something is offered after a worker took nothing, for as long as the future is polled. It connects again by itself; a worker polls besides.
     pub async fn listen(&self, wake: &Notify) {
         loop {
             if let Err(error) = self.listen_once(wake).await {

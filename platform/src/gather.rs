@@ -78,6 +78,8 @@ impl<I: Send + 'static, O: Send + 'static> Gather<I, O> {
 
     async fn drain(self, lane: OwnedSemaphorePermit) {
         let mut lane = Some(lane);
+        // Those who are ready in this moment come along.
+        tokio::task::yield_now().await;
         while let Some((batch, answers)) = self.next(&mut lane) {
             // A panic leaves its own batch without answers, and nobody else.
             let work = AssertUnwindSafe((self.0.work)(batch)).catch_unwind();

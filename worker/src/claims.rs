@@ -10,7 +10,7 @@ use rand::Rng;
 use selextract_platform::{
     drift::Drift,
     frontier::{
-        Frontier, FrontierError,
+        Entry, Frontier, FrontierError, Unvisited,
         hosts::{Admission, Outcome, Visit},
     },
     ledger::{
@@ -144,27 +144,51 @@ impl Claims {
         }
     }
 
-    /// What its owner's limit of running tasks kept from being claimed is offered again a moment later: the refill comes too seldom for
-    /// an owner whose tasks are short. What is lost here the refill finds.
+    /// Tells a host that the run ends without having begun a page there. What cannot be told expires.
+    pub async fn unvisited(&self, host: &str, claim: &Claim) {
+        let unvisited = Unvisited {
+            id: claim.id,
+            owner: claim.user_id,
+            host,
+        };
+        self.release(&[unvisited]).await;
+    }
+
+    async fn release(&self, unvisited: &[Unvisited<'_>]) {
+        if let Err(error) = self.frontier.release(unvisited).await {
+            tracing::warn!(%error, "Places at hosts could not be given back; they expire.");
+        }
+    }
+
+    /// Hosts get the places back that were taken for what is not claimed. What its owner's limit of running tasks kept from being claimed is
+    /// offered again a moment later: the refill comes too seldom for an owner whose tasks are short. What is lost here the refill finds.
     async fn put_back(&self, ids: &[TaskId], claims: &[Claim]) {
         let left: Vec<TaskId> = ids
             .iter()
             .filter(|id| claims.iter().all(|claim| claim.id != **id))
             .copied()
             .collect();
-        match self.ledger.crowded_out(&left).await {
-            Ok(entries) if entries.is_empty() => {}
-            Ok(mut entries) => {
-                let wait = i64::try_from(jittered(CROWDED_PAUSE).as_millis()).unwrap_or_default();
-                let again = now_milliseconds() + wait;
-                for entry in &mut entries {
-                    entry.due_milliseconds = again;
-                }
-                if let Err(error) = self.frontier.offer(&entries).await {
-                    tracing::warn!(%error, "Tasks beyond a quota were not put back; the keeper will find them.");
-                }
+        let left = match self.ledger.unclaimed(&left).await {
+            Ok(left) => left,
+            Err(error) => {
+                tracing::warn!(%error, "What was not claimed was not put back; the keeper will find it.");
+                return;
             }
-            Err(error) => tracing::warn!(%error, "Tasks beyond a quota were not put back; the keeper will find them."),
+        };
+        let unvisited: Vec<_> = left.iter().map(|(entry, _)| unvisited(entry)).collect();
+        self.release(&unvisited).await;
+        let wait = i64::try_from(jittered(CROWDED_PAUSE).as_millis()).unwrap_or_default();
+        let again = now_milliseconds() + wait;
+        let crowded: Vec<Entry> = left
+            .into_iter()
+            .filter(|(_, crowded)| *crowded)
+            .map(|(entry, _)| Entry {
+                due_milliseconds: again,
+                ..entry
+            })
+            .collect();
+        if let Err(error) = self.frontier.offer(&crowded).await {
+            tracing::warn!(%error, "Tasks beyond a quota were not put back; the keeper will find them.");
         }
     }
 
@@ -277,6 +301,14 @@ impl Claims {
             sleep(jittered(pause)).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
+    }
+}
+
+fn unvisited(entry: &Entry) -> Unvisited<'_> {
+    Unvisited {
+        id: entry.id,
+        owner: entry.owner,
+        host: &entry.host,
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Gate<'a> {
     since: Instant,
     /// Pages that this claim began.
     pages: u32,
+    /// Whether it had a turn at any host.
+    had_turn: bool,
     held: Option<Held>,
 }
 
@@ -80,6 +82,7 @@ impl<'a> Gate<'a> {
             claim,
             since: Instant::now(),
             pages: 0,
+            had_turn: false,
             held: None,
         }
     }
@@ -114,8 +117,15 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// Tells the host that the run is gone.
-    pub async fn leave(&mut self) {
+    /// Tells the host that the run is gone; `taken_for` is the one that it was taken for.
+    pub async fn leave_for_good(&mut self, taken_for: Option<&str>) {
+        if let (false, Some(host)) = (self.had_turn, taken_for) {
+            self.claims.unvisited(host, self.claim).await;
+        }
+        self.leave().await;
+    }
+
+    async fn leave(&mut self) {
         if let Some(held) = self.held.take() {
             let outcome = held.ended.unwrap_or(Outcome::Unknown);
             self.claims.end(&held.host, self.claim, outcome).await;
@@ -161,6 +171,7 @@ impl<'a> Gate<'a> {
         loop {
             match self.ask(&visit).await? {
                 Admission::Start(wait) => {
+                    self.had_turn = true;
                     self.held = Some(Held {
                         host: host.to_owned(),
                         ended: None,

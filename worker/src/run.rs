@@ -123,7 +123,7 @@ impl Worker {
             if self.claimed >= self.pace.max_tasks {
                 return Ended::Recycled;
             }
-            let room = self.room();
+            let room = if self.is_stocked() { 0 } else { self.room() };
             // Not interrupted: a claim whose answer nobody hears would idle until its lease ends.
             if room > 0 && self.claim(room).await {
                 continue;
@@ -137,6 +137,12 @@ impl Worker {
                 () = idle(&claims, pause, next), if room > 0 => {}
             }
         }
+    }
+
+    /// Whether enough waits here for the slots that become free next: then a claim would be one for a single run, and each costs a round
+    /// trip and a commit.
+    fn is_stocked(&self) -> bool {
+        self.running.len() >= self.pace.concurrency && self.waiting.len() > self.pace.concurrency / 2
     }
 
     /// How many more runs may be claimed: at most twice as many as run at the same time are held, so that one is at hand when a slot

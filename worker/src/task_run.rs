@@ -118,12 +118,13 @@ async fn work(
         {
             Ok(rights) => {
                 let history = claims.history(claim).await?;
+                let home = plan.url.host_str().map(str::to_owned);
                 let robots = engines.robots.by(&rights.1);
                 let mut gate = Gate::new(claims, &robots, &engines.metrics, claim);
                 let mut run = Run::new(engines, claims, claim, (plan, rights), history);
                 run.remember().await?;
                 let walked = run.pages(&mut gate, stop, &mut spending).await;
-                gate.leave().await;
+                gate.leave_for_good(home.as_deref()).await;
                 match walked? {
                     Walk::Ended(Ending::Succeeded) => match conclusion::conclude(engines, claims, claim).await? {
                         Ok(ending) => ending,

@@ -16,18 +16,39 @@ use clap::Args;
 use selextract_task::{Plan, TaskSpec};
 use selextract_worker::{
     content::Content,
-    extract::{Document, extract},
+    extract::{Document, ExtractError, Extracted, extract, extract_by_tree},
 };
 use serde_json::{Value, json};
 
 use super::Report;
 use crate::{program::Program, tools};
 
+/// More than any page takes.
+const PATIENCE: Duration = Duration::from_mins(1);
 const INSTALL_TIMEOUT: Duration = Duration::from_mins(5);
 /// About this much is read in one turn, so that a small page is not lost in the clock's grain.
 const BYTES_A_TURN: usize = 8 << 20;
-/// What each library is measured against: the part of its speed that ours must reach where a tree is built.
-const PEERS: [(&str, &str); 2] = [("selectolax", "≥ 0.8"), ("lxml", "≥ 3")];
+const PEERS: [&str; 2] = ["selectolax", "lxml"];
+
+/// How a page is read.
+#[derive(Clone, Copy)]
+struct Way {
+    name: &'static str,
+    read: fn(&Plan, Document<'_>, Instant) -> Result<Extracted, ExtractError>,
+    /// The part of each peer's speed that is to be reached.
+    aims: [&'static str; 2],
+}
+
+const STREAM: Way = Way {
+    name: "streaming",
+    read: extract,
+    aims: ["≥ 2", "≥ 3"],
+};
+const TREE: Way = Way {
+    name: "by tree",
+    read: extract_by_tree,
+    aims: ["≥ 0.8", "≥ 3"],
+};
 
 /// What is measured.
 #[derive(Args)]
@@ -51,24 +72,75 @@ pub fn run(options: &Options) -> Result<()> {
     let mut peer = Peer::start(&python)?;
     let plan = links()?;
     let folder = tempfile::tempdir()?;
-    for page in corpus(&options.docs, folder.path())? {
-        for (library, aim) in PEERS {
-            let turns = turns(options.rounds, &page, library, &plan, &mut peer)?;
-            let ours = median(turns.iter().map(|turn| turn.ours).collect());
-            let theirs = median(turns.iter().map(|turn| turn.theirs).collect());
-            let ratio = median(turns.iter().map(|turn| turn.theirs / turn.ours).collect());
-            let measured = format!(
-                "{:.0} µs, {library} {:.0} µs of CPU a page; {:.0} and {:.0} MB/s; ratio {ratio:.2}",
-                ours * 1e6,
-                theirs * 1e6,
-                page.speed(ours),
-                page.speed(theirs),
-            );
-            report.add(format!("{} by tree, beside {library}", page.name), measured, aim);
+    let pages = corpus(&options.docs, folder.path())?;
+    for page in &pages {
+        let ways: &[Way] = if streams(page, &plan)? {
+            &[STREAM, TREE]
+        } else {
+            &[TREE]
+        };
+        for way in ways {
+            for (library, aim) in PEERS.into_iter().zip(way.aims) {
+                let measured = compare(options.rounds, page, library, *way, &plan, &mut peer)?;
+                report.add(format!("{} {}, beside {library}", page.name, way.name), measured, aim);
+            }
         }
     }
+    let (streaming, all) = share(&options.docs, &plan)?;
+    report.add(
+        "pages of the whole documentation that stream",
+        format!("{streaming} of {all}"),
+        "",
+    );
     println!("\n{}", report.markdown()?);
     Ok(())
+}
+
+fn compare(rounds: usize, page: &Page, library: &str, way: Way, plan: &Plan, peer: &mut Peer) -> Result<String> {
+    let turns = turns(rounds, page, library, way, plan, peer)?;
+    let ours = median(turns.iter().map(|turn| turn.ours).collect());
+    let theirs = median(turns.iter().map(|turn| turn.theirs).collect());
+    let ratio = median(turns.iter().map(|turn| turn.theirs / turn.ours).collect());
+    Ok(format!(
+        "{:.0} µs, {library} {:.0} µs of CPU a page; {:.0} and {:.0} MB/s; ratio {ratio:.2}",
+        ours * 1e6,
+        theirs * 1e6,
+        page.speed(ours),
+        page.speed(theirs),
+    ))
+}
+
+fn streams(page: &Page, plan: &Plan) -> Result<bool> {
+    Ok(extract(plan, page.document(plan), Instant::now() + PATIENCE)?.streamed)
+}
+
+/// How many of all pages stream; each of those gives what its tree gives.
+fn share(docs: &Path, plan: &Plan) -> Result<(usize, usize)> {
+    let (mut streaming, mut all) = (0, 0);
+    for entry in fs::read_dir(docs)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "html") {
+            continue;
+        }
+        let page = Page {
+            name: "",
+            text: String::from_utf8_lossy(&fs::read(&path)?).into_owned(),
+            file: path,
+            malformed: false,
+        };
+        let found = extract(plan, page.document(plan), Instant::now() + PATIENCE)?;
+        if found.streamed {
+            let tree = extract_by_tree(plan, page.document(plan), Instant::now() + PATIENCE)?;
+            ensure!(
+                found.records == tree.records,
+                "{}: two ways, two results",
+                page.file.display()
+            );
+            streaming += 1;
+        }
+        all += 1;
+    }
+    Ok((streaming, all))
 }
 
 /// The text and two attributes of every link.
@@ -94,6 +166,14 @@ struct Page {
 }
 
 impl Page {
+    fn document<'d>(&'d self, plan: &'d Plan) -> Document<'d> {
+        Document {
+            url: &plan.url,
+            content: Content::Html,
+            text: &self.text,
+        }
+    }
+
     fn speed(&self, seconds: f64) -> f64 {
         bytes(self.text.len()) / seconds / 1e6
     }
@@ -142,11 +222,11 @@ struct Turn {
     theirs: f64,
 }
 
-fn turns(rounds: usize, page: &Page, library: &str, plan: &Plan, peer: &mut Peer) -> Result<Vec<Turn>> {
+fn turns(rounds: usize, page: &Page, library: &str, way: Way, plan: &Plan, peer: &mut Peer) -> Result<Vec<Turn>> {
     let times = (BYTES_A_TURN / page.text.len()).max(1);
     let mut turns = Vec::with_capacity(rounds);
     for round in 0..=rounds {
-        let (ours, records) = ours(page, plan, times)?;
+        let (ours, records) = ours(page, way, plan, times)?;
         let (theirs, expected) = peer.extract(library, page, times)?;
         if !(library == "lxml" && page.malformed) {
             ensure!(
@@ -163,16 +243,11 @@ fn turns(rounds: usize, page: &Page, library: &str, plan: &Plan, peer: &mut Peer
 }
 
 /// CPU seconds for a page, and its records.
-fn ours(page: &Page, plan: &Plan, times: usize) -> Result<(f64, Value)> {
+fn ours(page: &Page, way: Way, plan: &Plan, times: usize) -> Result<(f64, Value)> {
     let before = cpu()?;
     let mut records = Vec::new();
     for _ in 0..times {
-        let document = Document {
-            url: &plan.url,
-            content: Content::Html,
-            text: &page.text,
-        };
-        records = extract(plan, document, Instant::now() + Duration::from_mins(1))?.records;
+        records = (way.read)(plan, page.document(plan), Instant::now() + PATIENCE)?.records;
     }
     let spent = cpu()? - before;
     Ok((spent / bytes(times), serde_json::to_value(records)?))
@@ -270,7 +345,9 @@ mod tests {
             text: "<a href=x title=t>a <b>b</b></a><a name=y>no</a>".to_owned(),
             malformed: false,
         };
-        let (_, records) = ours(&page, &links().unwrap(), 1).unwrap();
-        assert_eq!(records, json!([{ "text": "a b", "href": "x", "title": "t" }]));
+        for way in [STREAM, TREE] {
+            let (_, records) = ours(&page, way, &links().unwrap(), 1).unwrap();
+            assert_eq!(records, json!([{ "text": "a b", "href": "x", "title": "t" }]));
+        }
     }
 }

@@ -3,7 +3,7 @@
 --   d delay and c concurrency of the last visit, x delay that the host taught us, f failures in a row, w the last outcomes, k openings
 -- sx:s:HOST (zset: id of a page under way, or ~id of an entry that was taken, by the moment at which it counts no longer)
 -- sx:w:HOST (zset: owner that waits for the host by the moment of its next look)
--- sx:born: when this frontier began to know. All moments are milliseconds of Redis' clock.
+-- sx:idle: a worker found nothing to take and listens. sx:born: when this frontier began to know. All moments are milliseconds of Redis' clock.
 local DELAY, CONCURRENT = 250, 4
 local WAKE = 'sx:wake'
 -- How long an entry that was taken counts before its page begins.
@@ -44,10 +44,10 @@ local function keep(host, h, now, ...)
   redis.call('PEXPIRE', key, math.max(h.b, h.o, h.n, h.t, now) - now + MEMORY)
 end
 
-local function occupy(host, member, now, ends)
+local function occupy(host, member, now, ends, is_first)
   local key = 'sx:s:' .. host
   redis.call('ZADD', key, ends, member)
-  if redis.call('PTTL', key) < ends - now then
+  if is_first or redis.call('PTTL', key) < ends - now then
     redis.call('PEXPIRE', key, ends - now)
   end
 end
@@ -73,18 +73,48 @@ local function closed_until(h, id, now)
   return 0
 end
 
--- The moment at which an entry of the host may be taken.
+-- The moment at which an entry of the host may be taken; and where that is now, how many places are occupied.
 local function opens_at(host, h, now)
   local at = math.max(next_start(h, math.max(h.d, h.x), now), h.t, h.b, closed_until(h, '', now))
-  if at <= now and occupied(host, now, h.c) >= h.c then
-    at = now + LOOK_AGAIN
+  if at > now then
+    return at
   end
-  return at
+  local count = occupied(host, now, h.c)
+  if count >= h.c then
+    return now + LOOK_AGAIN
+  end
+  return at, count
+end
+
+-- Tells workers that there is something, if one of them found nothing since it was told last; who is busy comes by itself.
+local function wake(count)
+  if redis.call('DEL', 'sx:idle') == 1 then
+    redis.call('PUBLISH', WAKE, count)
+  end
+end
+
+-- Who waits for a host that was full and is not any more need not wait for their next look.
+local function reopen(host, owners, at, now)
+  local woken = 0
+  for _, waiting in ipairs(owners) do
+    redis.call('ZADD', 'sx:h:' .. waiting, 'XX', 'LT', at, host)
+    woken = woken + redis.call('ZADD', 'sx:waiting', 'XX', 'CH', 'LT', at, waiting)
+  end
+  if woken > 0 and at <= now then
+    wake(woken)
+  end
+end
+
+local function who_waits(host, now)
+  return redis.call('ZRANGE', 'sx:w:' .. host, now - LOOK_AGAIN, '+inf', 'BYSCORE', 'LIMIT', 0, 8)
 end
 
 -- A host that gets its first entry brings its owner back among those who may take a turn.
 local function enlist(owner, host, at)
-  redis.call('ZADD', 'sx:h:' .. owner, 'NX', at, host)
+  if redis.call('ZADD', 'sx:h:' .. owner, 'NX', at, host) == 0 then
+    -- Whoever has a host is among the owners or waits: the new entry changes nobody's turn.
+    return
+  end
   if redis.call('ZADD', 'sx:waiting', 'XX', 'CH', 'LT', at, owner) == 0 and not redis.call('ZSCORE', 'sx:waiting', owner) then
     -- A new owner starts one turn after the clock: it saved up no turns while it was away, waits for one turn of those who
     -- stayed at most, and cannot come first again and again by offering one entry at a time.

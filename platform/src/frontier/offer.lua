@@ -7,9 +7,8 @@ local queue_window, window, taken = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
 local held = redis.call('HLEN', 'sx:entries')
 for i = 3, #ARGV, 5 do
   local id, owner, host, priority, due = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
-  if held < window and redis.call('HEXISTS', 'sx:entries', id) == 0
-    and redis.call('ZCARD', 'sx:q:' .. owner .. '|' .. host) < queue_window then
-    redis.call('HSET', 'sx:entries', id, owner .. '|' .. host .. '|' .. priority .. '|' .. due)
+  if held < window and redis.call('ZCARD', 'sx:q:' .. owner .. '|' .. host) < queue_window
+    and redis.call('HSETNX', 'sx:entries', id, owner .. '|' .. host .. '|' .. priority .. '|' .. due) == 1 then
     held = held + 1
     taken = taken + 1
     if due > now then
@@ -20,6 +19,6 @@ for i = 3, #ARGV, 5 do
   end
 end
 if taken > 0 then
-  redis.call('PUBLISH', WAKE, taken)
+  wake(taken)
 end
 return taken

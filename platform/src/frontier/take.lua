@@ -25,7 +25,7 @@ local answer, turn = { '0' }, 0
 local function visit(owner, vtime, host)
   local hosts, queue = 'sx:h:' .. owner, 'sx:q:' .. owner .. '|' .. host
   local h = recall(host)
-  local at = opens_at(host, h, now)
+  local at, count = opens_at(host, h, now)
   if at > now then
     redis.call('ZADD', hosts, at, host)
     local waits = 'sx:w:' .. host
@@ -44,7 +44,7 @@ local function visit(owner, vtime, host)
     else
       keep(host, h, now, 'n', h.n, 't', h.t)
     end
-    occupy(host, '~' .. id, now, now + RESERVED)
+    occupy(host, '~' .. id, now, now + RESERVED, count == 0)
     redis.call('ZREM', 'sx:w:' .. host, owner)
     vclock = math.max(vclock, vtime)
     redis.call('ZADD', 'sx:owners', vtime + 1, owner)
@@ -79,6 +79,9 @@ while turn < count and visits > 0 do
 end
 if turn > 0 then
   redis.call('SET', 'sx:clock', vclock)
+else
+  -- Who took nothing listens now. It looks again by itself before this is forgotten.
+  redis.call('SET', 'sx:idle', 1, 'PX', 60000)
 end
 if redis.call('EXISTS', 'sx:owners') == 0 then
   local next = -1

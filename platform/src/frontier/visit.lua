@@ -96,13 +96,6 @@ end
 local answer = ARGV[6] and begin() or { '', 0 }
 -- A host that was full or probed and is not any more: who waited for it need not wait for their next look.
 if was_closed and answer[1] ~= 'go' then
-  local at, woken = opens_at(host, h, now), 0
-  for _, waiting in ipairs(redis.call('ZRANGE', 'sx:w:' .. host, now - LOOK_AGAIN, '+inf', 'BYSCORE', 'LIMIT', 0, 8)) do
-    redis.call('ZADD', 'sx:h:' .. waiting, 'XX', 'LT', at, host)
-    woken = woken + redis.call('ZADD', 'sx:waiting', 'XX', 'CH', 'LT', at, waiting)
-  end
-  if woken > 0 and at <= now then
-    redis.call('PUBLISH', WAKE, woken)
-  end
+  reopen(host, who_waits(host, now), opens_at(host, h, now), now)
 end
 return answer

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{
     Ledger, LedgerError, TaskId, UserId,
     artifacts::NewArtifact,
+    claiming,
     error::DatabaseSnafu,
     leased::{EndRow, PageRow},
     pages,
@@ -136,42 +137,11 @@ impl Ledger {
     /// Claims those of the tasks that are still to be done. One that is due within 100 ms counts as due: the frontier goes by another
     /// clock, and what it gave out and nobody claims waits for the refill. The attempt is counted here, so that a page that kills its worker counts.
     pub async fn claim(&self, ids: &[TaskId], worker: &str, lease: Duration) -> Result<Vec<Claim>, LedgerError> {
-        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-        sqlx::query_as(
-            "WITH found AS (
-                 SELECT id, user_id, priority, started_at IS NULL AS first FROM tasks
-                 WHERE id = ANY($1) AND status = 'pending' AND NOT paused AND due_at <= now() + interval '100 milliseconds'
-                     AND NOT EXISTS (SELECT FROM owner_holds h WHERE h.user_id = tasks.user_id AND h.until > now())
-                 FOR UPDATE SKIP LOCKED
-             ), room AS (
-                 SELECT q.user_id, q.running - (SELECT count(*) FROM tasks r WHERE r.status = 'running' AND r.user_id = q.user_id) AS free
-                 FROM owner_quotas q WHERE q.running IS NOT NULL AND q.user_id IN (SELECT user_id FROM found)
-             ), due AS (
-                 SELECT id, first FROM (
-                     SELECT found.*, row_number() OVER (PARTITION BY user_id ORDER BY priority DESC, id) AS place FROM found
-                 ) placed LEFT JOIN room USING (user_id) WHERE room.free IS NULL OR place <= room.free
-             ), claimed AS (
-                 UPDATE tasks SET status = 'running', worker = $2, lease_token = gen_random_uuid(),
-                     lease_until = now() + make_interval(secs => $3), attempts = attempts + 1,
-                     started_at = coalesce(started_at, now())
-                 FROM due WHERE tasks.id = due.id
-                 RETURNING tasks.*, due.first
-             ), told AS (
-                 INSERT INTO changes (uid, task_id) SELECT source_uid, id FROM claimed WHERE first AND source_uid IS NOT NULL
-             )
-             SELECT id, user_id, lease_token, spec, attempts, max_attempts, pages,
-                    (SELECT p.next_url FROM pages p WHERE p.task_id = claimed.id AND p.number = claimed.pages) AS next_url,
-                    extract(epoch FROM now() - due_at)::double precision AS waited_seconds,
-                    extract(epoch FROM now() - started_at)::double precision AS running_seconds,
-                    compute_units_used - compute_units_before AS units_used, source_uid
-             FROM claimed ORDER BY priority DESC, id",
-        )
-        .bind(&ids)
-        .bind(worker)
-        .bind(lease.as_secs_f64())
-        .fetch_all(&self.pool)
-        .await
-        .context(DatabaseSnafu { doing: "claiming tasks" })
+        claiming::claim(&self.pool, ids, worker, lease)
+            .await
+            .context(DatabaseSnafu {
+                doing: "claiming tasks",
+            })
     }
 
     /// Extends leases. One that is missing in the answer is lost.
@@ -184,7 +154,7 @@ impl Ledger {
         sqlx::query_as(
             "UPDATE tasks SET lease_until = now() + make_interval(secs => $3)
              FROM unnest($1::uuid[], $2::uuid[]) AS held (id, token)
-             WHERE tasks.id = held.id AND tasks.lease_token = held.token AND tasks.status = 'running'
+             WHERE tasks.id = held.id AND tasks.lease_token = held.token AND coalesce(tasks.status, '') = 'running'
              RETURNING tasks.id, tasks.cancel_requested, tasks.paused",
         )
         .bind(&ids)

@@ -7,6 +7,7 @@ mod accepting;
 pub mod artifacts;
 pub mod batch;
 pub mod changes;
+mod claiming;
 pub mod claims;
 pub mod clock;
 pub mod conditional;

@@ -122,18 +122,27 @@ impl Ledger {
         .context(DatabaseSnafu { doing: "holding owners" })
     }
 
-    /// Those of the tasks that may run but for their owner's limit of running ones, to be offered again a moment later.
-    pub async fn crowded_out(&self, ids: &[TaskId]) -> Result<Vec<Entry>, LedgerError> {
-        let rows: Vec<EntryRow> = sqlx::query_as(
-            "SELECT id, tasks.user_id, host, priority, ceil(extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds
-             FROM tasks JOIN owner_quotas q ON q.user_id = tasks.user_id AND q.running IS NOT NULL
-             WHERE id = ANY($1) AND status = 'pending' AND NOT paused AND due_at <= now() + interval '100 milliseconds'
-                 AND NOT EXISTS (SELECT FROM owner_holds h WHERE h.user_id = tasks.user_id AND h.until > now())",
+    /// Of tasks that were taken and not claimed, for which host they were taken; and whether one may run but for its owner's limit of running
+    /// ones, so that it is to be offered again a moment later.
+    pub async fn unclaimed(&self, ids: &[TaskId]) -> Result<Vec<(Entry, bool)>, LedgerError> {
+        let rows: Vec<UnclaimedRow> = sqlx::query_as(
+            "SELECT id, tasks.user_id, host, priority, ceil(extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds,
+                    status = 'pending' AND NOT paused AND due_at <= now() + interval '100 milliseconds'
+                    AND EXISTS (SELECT FROM owner_quotas q WHERE q.user_id = tasks.user_id AND q.running IS NOT NULL)
+                    AND NOT EXISTS (SELECT FROM owner_holds h WHERE h.user_id = tasks.user_id AND h.until > now()) AS crowded
+             FROM tasks WHERE id = ANY($1)",
         )
         .bind(ids.iter().map(|id| id.0).collect::<Vec<Uuid>>())
         .fetch_all(&self.pool)
         .await
-        .context(DatabaseSnafu { doing: "reading tasks beyond a quota" })?;
-        Ok(rows.into_iter().map(Entry::from).collect())
+        .context(DatabaseSnafu { doing: "reading tasks that were not claimed" })?;
+        Ok(rows.into_iter().map(|row| (row.entry.into(), row.crowded)).collect())
     }
+}
+
+#[derive(FromRow)]
+struct UnclaimedRow {
+    #[sqlx(flatten)]
+    entry: EntryRow,
+    crowded: bool,
 }

@@ -53,7 +53,7 @@ pub struct TaskSummary {
 }
 
 /// Everything about a task but its records.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug, Default, FromRow)]
 pub struct TaskDetail {
     /// The task.
     pub id: TaskId,
@@ -117,7 +117,6 @@ macro_rules! detail_columns {
          compute_units_used, cancel_requested, paused, replays, rfc3339(expires_at) AS expires_at, reported, error_class, error_message"
     };
 }
-pub(super) use detail_columns;
 
 impl TaskDetail {
     /// Where it stands.

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use selextract_platform::{
     frontier::{
@@ -272,6 +273,7 @@ async fn an_offer_wakes_a_listener_within_milliseconds() {
     let mut waits = Vec::new();
     tokio::time::sleep(Duration::from_millis(300)).await;
     for _ in 0..5 {
+        while !frontier.take(8).await.unwrap().ids.is_empty() {}
         let started = Instant::now();
         frontier.offer(&entries(UserId::new(), 1)).await.unwrap();
         tokio::time::timeout(Duration::from_secs(2), wake.notified())
@@ -282,6 +284,27 @@ async fn an_offer_wakes_a_listener_within_milliseconds() {
     waits.sort_unstable();
     assert!(waits[2] < Duration::from_millis(50), "{waits:?}");
     listener.abort();
+}
+
+#[tokio::test]
+async fn workers_that_find_enough_are_not_told_of_every_offer() {
+    let own = start().valkey().unwrap();
+    let frontier = Frontier::connect_lazy(&Secret(own.url(0))).unwrap();
+    let mut client = ::redis::Client::open(own.url(0))
+        .unwrap()
+        .get_async_pubsub()
+        .await
+        .unwrap();
+    client.subscribe("sx:wake").await.unwrap();
+    let mut told = client.on_message();
+    assert!(frontier.take(1).await.unwrap().ids.is_empty());
+    for _ in 0..3 {
+        frontier.offer(&spread(UserId::new(), 2)).await.unwrap();
+    }
+    let first = tokio::time::timeout(Duration::from_secs(2), told.next()).await;
+    assert!(first.unwrap().is_some(), "somebody found nothing and is told");
+    let more = tokio::time::timeout(Duration::from_millis(200), told.next()).await;
+    assert!(more.is_err(), "once is enough until somebody finds nothing again");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use selextract_platform::{
     frontier::{
-        Entry, Frontier, QUEUE_WINDOW, Size, WINDOW,
+        Entry, Frontier, QUEUE_WINDOW, Size, Unvisited, WINDOW,
         hosts::{Admission, GivesWay, HostState, Outcome, Visit},
     },
     ledger::{Secret, TaskId, UserId},
@@ -192,6 +192,45 @@ async fn entries_of_a_host_are_taken_a_rest_apart_and_the_moment_of_the_next_is_
         started.elapsed() >= Duration::from_millis(500),
         "{:?}",
         started.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn an_entry_whose_page_never_begins_keeps_its_host_from_nobody_once_it_is_given_back() {
+    let (frontier, url) = open_frontier().await;
+    let mut visit = run().visit(200);
+    visit.max_concurrent = 1;
+    frontier.begin(&visit, None).await.unwrap();
+    frontier
+        .end(HOST, visit.id, visit.owner, Outcome::Answered)
+        .await
+        .unwrap();
+    pass(&url, 1_000).await;
+    let (first, second) = (run(), run());
+    frontier.offer(&[first.entry(), second.entry()]).await.unwrap();
+    let taken = frontier.take(2).await.unwrap().ids;
+    assert_eq!(taken.len(), 1, "one page at a time");
+    assert!(frontier.take(2).await.unwrap().ids.is_empty());
+    let (given, other) = if taken[0] == first.id {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    let unvisited = Unvisited {
+        id: given.id,
+        owner: given.owner,
+        host: HOST,
+    };
+    frontier.release(&[unvisited]).await.unwrap();
+    assert_eq!(
+        frontier.take(2).await.unwrap().ids,
+        [other.id],
+        "nobody visited the host"
+    );
+    frontier.release(&[unvisited]).await.unwrap();
+    assert!(
+        frontier.offer(&[run().entry()]).await.is_ok() && frontier.take(2).await.unwrap().ids.is_empty(),
+        "what was given back twice frees nobody else's place"
     );
 }
 

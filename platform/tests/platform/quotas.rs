@@ -74,15 +74,17 @@ async fn no_more_of_an_owners_tasks_run_than_he_may_and_the_rest_is_put_back() {
         .collect();
     let mut crowded: Vec<_> = room
         .ledger
-        .crowded_out(&left)
+        .unclaimed(&left)
         .await
         .unwrap()
         .iter()
-        .map(|e| e.id)
+        .filter(|(_, crowded)| *crowded)
+        .map(|(entry, _)| entry.id)
         .collect();
     crowded.sort_unstable();
     assert_eq!(crowded, left);
-    assert!(room.ledger.crowded_out(&[free]).await.unwrap().is_empty());
+    let done = room.ledger.unclaimed(&[free]).await.unwrap();
+    assert!(matches!(&done[..], [(entry, false)] if entry.id == free), "{done:?}");
     let ended = claims.iter().find(|claim| claim.user_id == owner).unwrap();
     room.ledger
         .finish(ended.lease(), &Ending::Succeeded, 0)

@@ -12,13 +12,14 @@ use url::Url;
 use super::{
     ExtractError,
     budget::{Budget, check_set},
+    grow::grow,
 };
 
 /// Elements in each other. html5ever is quadratic in it (html5ever issue 290); browsers stop at 512 as well.
 pub(super) const MAX_DEPTH: usize = 512;
 /// How much is parsed between two looks at the limits: small enough that a piece can do no harm by itself, and large enough that what
 /// every piece costs does not count.
-const PIECE: usize = 16 << 10;
+pub(super) const PIECE: usize = 16 << 10;
 /// Bytes of HTML for each node of its tree, as dense as real pages are: a tree that grows is copied each time.
 const BYTES_A_NODE: usize = 24;
 
@@ -27,14 +28,30 @@ const BYTES_A_NODE: usize = 24;
 pub(super) fn parse(html: &str, budget: &Budget) -> Result<Html, ExtractError> {
     let mut empty = Html::new_document();
     empty.tree = Tree::with_capacity(Node::Document, html.len() / BYTES_A_NODE);
+    let look = |html: &mut Html| {
+        budget.check_time()?;
+        check_tree(html)
+    };
+    // What becomes of a NUL character depends on where it stands.
+    if memchr::memchr(0, html.as_bytes()).is_some() {
+        return parse_any(html, empty, look);
+    }
+    grow(html, empty, look)
+}
+
+/// By html5ever alone.
+fn parse_any(
+    html: &str,
+    empty: Html,
+    look: impl Fn(&mut Html) -> Result<(), ExtractError>,
+) -> Result<Html, ExtractError> {
     let mut parser = parse_document(HtmlTreeSink::new(empty), ParseOpts::default());
     let mut rest = html;
     while !rest.is_empty() {
         let (piece, tail) = rest.split_at(rest.floor_char_boundary(PIECE));
         rest = tail;
         parser.process(StrTendril::from_slice(piece));
-        budget.check_time()?;
-        check_tree(&mut parser.tokenizer.sink.sink.0.borrow_mut())?;
+        look(&mut parser.tokenizer.sink.sink.0.borrow_mut())?;
     }
     Ok(parser.finish())
 }
@@ -64,4 +81,89 @@ pub(super) fn base_url(root: ElementRef<'_>, url: &Url) -> Url {
         })
         .and_then(|href| absolute(url, href))
         .unwrap_or_else(|| url.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::extract::soup::soup;
+
+    fn is_the_same(page: &str) {
+        let look = |_: &mut Html| Ok(());
+        let ours = grow(page, Html::new_document(), look).unwrap();
+        let theirs = parse_any(page, Html::new_document(), look).unwrap();
+        assert_eq!(ours.quirks_mode, theirs.quirks_mode, "{page:?}");
+        assert!(ours.tree == theirs.tree, "{page:?}\n{}\n{}", ours.html(), theirs.html());
+    }
+
+    #[test]
+    fn our_tokens_grow_the_tree_that_html5ever_grows_by_itself() {
+        let mut random = StdRng::seed_from_u64(7);
+        for round in 0..12_000 {
+            is_the_same(&soup(&mut random, 4 + round / 200, [0.0, 0.1, 0.5][round % 3]));
+        }
+    }
+
+    #[test]
+    fn pages_of_the_dark_corners_are_the_same_too() {
+        for page in [
+            "",
+            "\u{feff}<!DOCTYPE HTML PUBLIC '-//W3C//DTD HTML 4.01//EN' 'x>y'><p><table>",
+            "<!doctype",
+            "<!doctype html system><pre>\n\na</pre><pre>&#10;b</pre><listing>\r\nc",
+            "<svg viewbox=1><a xlink:href=x/><![CDATA[a<b>&amp;]]><desc><![CDATA[c]]></desc></svg><![CDATA[d]]>",
+            "<math><mi><b></mi><annotation-xml encoding=text/html><p></math>",
+            "<script><!--<script></script>--></script>a<script><!--</script>b<SCRIPT>c</script d",
+            "<title>&amp;<b></TITLE x=y>a<textarea>\r\n&lt;</textarea>b<style>&lt;</style><xmp><b></xmp><plaintext></plaintext>&amp;",
+            "<a b b=c B=d =e f= >x<br/><a/ b /><c d='&copy=1&amp' e=\"a\r\nb\" g=&lt>",
+            "<!--a--!><!--a--!><!--><!---><!----><!--a--><!-- --",
+            "<!--a-",
+            "<!--a--!",
+            "<!a>",
+            "<!",
+            "<",
+            "</",
+            "</>",
+            "</ a>",
+            "<?a?>",
+            "<a",
+            "<a b",
+            "<a b='",
+            "</a b",
+            "a&",
+            "a&#x",
+            "a&amp",
+            "&#xD;\r",
+            "<template><tr><td>a</template><table><template>b</template>c<tr>d",
+            "<select><option>a<option selected>b<optgroup><input>",
+            "<frameset><frame></frameset>a",
+            "<body><frameset>",
+            "<form><form></form><table><form>",
+            "<b><p><i></b>a</i><a><a><nobr><nobr>",
+            "<isindex><image src=a><button><button>",
+            "<head></head><link><body a=b><body a=c d=e><html f=g>",
+            "<table>a<b>c<tr><td></b>d</table>e<caption><col>",
+            "<noscript><p></noscript><iframe><p></iframe><noembed><b></noembed>",
+            "<ruby>a<rb>b<rt>c<rtc>d<rp>e</ruby><p></p></p></br>",
+            "<applet><marquee><object></applet>a",
+        ] {
+            is_the_same(page);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_the_same() {
+        use rand::Rng;
+        let mut random = StdRng::seed_from_u64(9);
+        let alphabet: Vec<char> = "<>/!-?='\"& \n\rabpix#;&[]CDATAé".chars().collect();
+        for _ in 0..20_000 {
+            let length = random.random_range(0..40);
+            let page: String = (0..length)
+                .map(|_| alphabet[random.random_range(0..alphabet.len())])
+                .collect();
+            is_the_same(&page);
+        }
+    }
 }

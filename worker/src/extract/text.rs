@@ -29,22 +29,25 @@ pub(super) fn folded(element: ElementRef<'_>) -> String {
     text.out
 }
 
-#[derive(Default)]
-struct Folded {
-    out: String,
-    gap: bool,
+/// A text that is folded as it comes.
+#[derive(Debug, Default)]
+pub(super) struct Folded {
+    pub(super) out: String,
+    /// A space comes before the next word.
+    pub(super) gap: bool,
 }
 
 impl Folded {
-    fn push(&mut self, piece: &str) {
+    pub(super) fn push(&mut self, piece: &str) {
         let mut rest = piece;
         loop {
-            let word = rest.trim_start();
-            self.gap |= word.len() < rest.len();
-            if word.is_empty() {
+            let begin = white(rest);
+            self.gap |= begin > 0;
+            rest = &rest[begin..];
+            if rest.is_empty() {
                 return;
             }
-            let (word, after) = word.split_at(word.find(char::is_whitespace).unwrap_or(word.len()));
+            let (word, after) = rest.split_at(word(rest));
             if self.gap && !self.out.is_empty() {
                 self.out.push(' ');
             }
@@ -53,6 +56,34 @@ impl Folded {
             rest = after;
         }
     }
+}
+
+/// How long the white space at the beginning is. Most of it is ASCII, which is told by its bytes.
+fn white(text: &str) -> usize {
+    let ascii = text.bytes().take_while(|byte| is_ascii_white(*byte)).count();
+    if text.as_bytes().get(ascii).is_none_or(u8::is_ascii) {
+        return ascii;
+    }
+    text.len() - text.trim_start().len()
+}
+
+/// How long the word at the beginning is.
+fn word(text: &str) -> usize {
+    let ascii = text
+        .bytes()
+        .take_while(|byte| byte.is_ascii() && !is_ascii_white(*byte))
+        .count();
+    match text.get(ascii..) {
+        Some(rest) if rest.bytes().next().is_some_and(|byte| !byte.is_ascii()) => {
+            ascii + rest.find(char::is_whitespace).unwrap_or(rest.len())
+        }
+        _ => ascii,
+    }
+}
+
+/// As [`char::is_whitespace`].
+const fn is_ascii_white(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | b' ')
 }
 
 fn is_hidden(name: &str) -> bool {

@@ -23,10 +23,19 @@ pub(super) fn record<'p>(
     reading: &Reading,
     found: &mut [u32],
 ) -> Result<Result<Record, &'p CompiledField>, ExtractError> {
+    record_of(fields, found, |_, field| read(field, item, reading))
+}
+
+/// The same, of values that are read in another way.
+pub(super) fn record_of<'p>(
+    fields: &'p [CompiledField],
+    found: &mut [u32],
+    mut read: impl FnMut(usize, &'p CompiledField) -> Result<Option<Value>, ExtractError>,
+) -> Result<Result<Record, &'p CompiledField>, ExtractError> {
     let mut record = Record::with_capacity(fields.len());
     let mut lacking = None;
     for (index, field) in fields.iter().enumerate() {
-        let value = read(field, item, reading)?;
+        let value = read(index, field)?;
         if value.is_some()
             && let Some(count) = found.get_mut(index)
         {
@@ -55,6 +64,31 @@ fn read(field: &CompiledField, item: Scope<'_>, reading: &Reading) -> Result<Opt
             values.add(&found)?;
             Ok(!values.is_complete())
         })?,
+    }
+    Ok(values.taken.into_value())
+}
+
+/// What a field makes of the texts of the places that its selector leads to.
+pub(super) fn of_texts(
+    field: &CompiledField,
+    texts: &mut dyn Iterator<Item = String>,
+    reading: &Reading,
+) -> Result<Option<Value>, ExtractError> {
+    reading.budget.work(1)?;
+    let mut values = Values {
+        field,
+        reading,
+        taken: Taken::default(),
+    };
+    let as_it_is = field.json_path.is_none() && field.regex.is_none() && field.changes.is_empty();
+    for text in texts {
+        match &field.shape {
+            Shape::Value(conversion) if as_it_is => values.convert(text, conversion)?,
+            _ => values.add(&Found::Text(text))?,
+        }
+        if values.is_complete() {
+            break;
+        }
     }
     Ok(values.taken.into_value())
 }

@@ -1,14 +1,19 @@
 //! Pages by HTTP, from acceptance to the stored record, beside aiohttp with selectolax (which stores nothing) and Scrapy with PostgreSQL.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
+    super::processes,
     Outcome,
-    cast::Sample,
+    cast::{Cast, Sample},
     duel::Duel,
     load::{self, request},
     peers::Peers,
@@ -18,6 +23,8 @@ use super::{
 
 /// Each is an address of loopback, and so a host of its own.
 const HOSTS: usize = 200;
+/// In how many parts a long run is looked at.
+const PARTS: usize = 10;
 const PAGES_OF_A_HOST: usize = 15;
 const PAGES: usize = HOSTS * PAGES_OF_A_HOST;
 /// Pages that a contestant fetches at a time.
@@ -38,7 +45,7 @@ struct Room {
 }
 
 /// Runs the whole scenario.
-pub async fn compare(rounds: usize, programs: Option<&Path>) -> Result<Outcome> {
+pub async fn compare(rounds: usize, pages: usize, programs: Option<&Path>) -> Result<Outcome> {
     let room = Room::start(programs).await?;
     let (reader, spider) = (
         room.idle_cost("peer_http.py").await?,
@@ -68,11 +75,15 @@ pub async fn compare(rounds: usize, programs: Option<&Path>) -> Result<Outcome> 
             duel.take(round, sample.clone(), crawled.clone());
         }
     }
+    let mut notes = vec![format!(
+        "{PAGES} pages a round on {HOSTS} hosts; the start of the peers' processes is not counted"
+    )];
+    if pages > 0 {
+        notes.push(room.endure(pages).await?);
+    }
     Ok(Outcome {
         duels: duels.into(),
-        notes: vec![format!(
-            "{PAGES} pages a round on {HOSTS} hosts; the start of the peers' processes is not counted"
-        )],
+        notes,
     })
 }
 
@@ -107,16 +118,9 @@ impl Room {
             "SELECT coalesce(sum(record_count), 0) FROM pages",
         );
         let before = self.stage.number(database, stored)?;
-        let cast = self
-            .stage
-            .cast()
-            .with("api", self.api.id())
-            .with("keeper", self.keeper.id())
-            .with("egress", self.egress.id())
-            .with("worker", self.worker.id());
+        let cast = self.cast();
         let watch = cast.watch();
-        let make = |number: usize| request("POST", "/api/v1/tasks", Some(&self.token), &self.task(number));
-        load::run(self.api.address, 8, HOSTS, 201, make).await?;
+        self.accept(PAGES_OF_A_HOST).await?;
         wait_until("our tasks have ended", async || {
             sleep(Duration::from_millis(100)).await;
             let backlog = self.stage.keeper_ledger.backlog().await?;
@@ -133,7 +137,64 @@ impl Room {
         Ok(sample)
     }
 
-    fn task(&self, number: usize) -> String {
+    fn cast(&self) -> Cast {
+        self.stage
+            .cast()
+            .with("api", self.api.id())
+            .with("keeper", self.keeper.id())
+            .with("egress", self.egress.id())
+            .with("worker", self.worker.id())
+    }
+
+    async fn accept(&self, pages_of_a_host: usize) -> Result<()> {
+        let make = |number: usize| {
+            let task = self.task(number, pages_of_a_host);
+            request("POST", "/api/v1/tasks", Some(&self.token), &task)
+        };
+        load::run(self.api.address, 8, HOSTS, 201, make).await.map(drop)
+    }
+
+    /// Many pages by ours alone, looked at in ten parts.
+    async fn endure(&self, pages: usize) -> Result<String> {
+        let (database, read) = (&self.stage.database.name, "SELECT coalesce(sum(pages), 0) FROM tasks");
+        let (cast, before) = (self.cast(), self.stage.number(database, read)?);
+        let worker = [PathBuf::from(format!("/proc/{}", self.worker.id()))];
+        let all = pages / HOSTS * HOSTS;
+        self.accept(pages / HOSTS).await?;
+        let (mut parts, mut done) = (Vec::new(), 0);
+        while done < all {
+            let (watch, started) = (cast.watch(), done);
+            let next = (all * (parts.len() + 1) / PARTS).min(all);
+            wait_until("a part of the pages is read", async || {
+                sleep(Duration::from_secs(1)).await;
+                done = usize::try_from(self.stage.number(database, read)? - before)?;
+                Ok(done >= next)
+            })
+            .await
+            .with_context(|| self.stage.output("worker"))?;
+            let sample = watch.end(u32::try_from(done - started)?);
+            let (resident, _) = processes::resident(&worker);
+            println!(
+                "      {done} pages: {:.0} µs CPU each, {:.0}/s, the worker holds {} MiB",
+                sample.micros(&[]),
+                sample.rate(),
+                resident / 1024
+            );
+            parts.push((sample, resident));
+        }
+        let told = |part: Option<&(Sample, u64)>| {
+            part.map_or(String::new(), |(sample, resident)| {
+                format!("{:.0} µs and {} MiB", sample.micros(&[]), resident / 1024)
+            })
+        };
+        Ok(format!(
+            "{all} pages by ours alone, whole platform: CPU a page and the worker's memory in the first tenth {}, in the last {}",
+            told(parts.first()),
+            told(parts.last())
+        ))
+    }
+
+    fn task(&self, number: usize, pages: usize) -> String {
         json!({
             "name": "a benchmark", "url": format!("http://{}/p/1", self.host(number)), "items": "li.item",
             "fields": [
@@ -142,7 +203,7 @@ impl Room {
                 { "name": "text", "selector": ".text" },
                 { "name": "link", "type": "Link", "selector": "h2 a" },
             ],
-            "pagination": { "nextSelector": "a[rel=next]", "maxPages": PAGES_OF_A_HOST },
+            "pagination": { "nextSelector": "a[rel=next]", "maxPages": pages },
         })
         .to_string()
     }

@@ -31,6 +31,9 @@ pub struct Options {
     /// Rounds that count; one more goes before them to warm up.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Besides, so many pages by ours alone: whether the first cost what the last cost, and what memory the worker holds.
+    #[arg(long, default_value_t = 0)]
+    pages: usize,
     /// A folder with the product's programs, instead of building them for release. For figures it holds release programs.
     #[arg(long)]
     programs: Option<PathBuf>,
@@ -67,7 +70,7 @@ pub async fn run(options: Options) -> Result<()> {
     for scenario in wanted {
         let found = match scenario {
             Scenario::Queue => queue::compare(options.rounds, options.programs.as_deref()).await?,
-            Scenario::Http => http::compare(options.rounds, options.programs.as_deref()).await?,
+            Scenario::Http => http::compare(options.rounds, options.pages, options.programs.as_deref()).await?,
             Scenario::Api => api::compare(options.rounds, options.programs.as_deref()).await?,
         };
         all.duels.extend(found.duels);

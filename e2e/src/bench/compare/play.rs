@@ -12,18 +12,21 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use futures::{
     StreamExt, TryStreamExt,
-    future::{join_all, try_join_all},
+    future::{join, join_all, try_join, try_join_all},
     stream,
 };
 use selextract_platform::{
-    frontier::{Entry, Frontier},
+    frontier::{Entry, Frontier, Unvisited},
     ledger::{
         Ledger, Secret, TaskId, UserId,
         claims::{Claim, Ending},
         tasks::NewTask,
     },
 };
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
 
 use super::stage;
 
@@ -31,6 +34,10 @@ use super::stage;
 const CLIENTS: usize = 64;
 /// Hosts that the tasks are spread over.
 const HOSTS: usize = 500;
+/// The same where nobody tells hosts that their tasks did not visit them: enough that none is full.
+const HOSTS_THAT_REST: usize = 10_000;
+/// Entries of one offer, as in the API.
+const OFFERS: usize = 500;
 /// As in the worker.
 const LEASE: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(2);
@@ -49,12 +56,18 @@ pub enum Part {
         /// Whose.
         #[arg(long)]
         owner: uuid::Uuid,
+        /// Only offered to the frontier: what the queue costs without what makes it durable.
+        #[arg(long)]
+        without_ledger: bool,
     },
     /// Does tasks until it is killed.
     Do {
         /// How many are taken at a time.
         #[arg(long)]
         batch: usize,
+        /// Only taken from the frontier.
+        #[arg(long)]
+        without_ledger: bool,
     },
 }
 
@@ -65,10 +78,23 @@ impl Part {
         let ledger = stage::ledger(&read("SELEXTRACT_DATABASE_URL")?)?;
         let frontier = Frontier::connect_lazy(&Secret(read("SELEXTRACT_REDIS_QUEUE_URL")?))?;
         match self {
-            Self::Make { tasks, batch, owner } => make(&ledger, &frontier, UserId(owner), tasks, batch).await,
-            Self::Do { batch } => {
+            Self::Make {
+                tasks,
+                batch,
+                owner,
+                without_ledger,
+            } => {
+                let maker = Maker {
+                    ledger: (!without_ledger).then_some(ledger),
+                    owner: UserId(owner),
+                    tasks,
+                    batch,
+                };
+                maker.run(&frontier).await
+            }
+            Self::Do { batch, without_ledger } => {
                 let doer = Doer {
-                    ledger,
+                    ledger: (!without_ledger).then_some(ledger),
                     frontier,
                     batch,
                 };
@@ -96,25 +122,57 @@ pub fn empty_task(host: &str) -> Result<NewTask> {
     })
 }
 
-async fn make(ledger: &Ledger, frontier: &Frontier, owner: UserId, tasks: usize, batch: usize) -> Result<()> {
-    // Of one host the frontier takes a thousand at a time, and the rest by the keeper's refill.
-    let hosts: Vec<_> = (0..HOSTS)
-        .map(|host| empty_task(&format!("site-{host}.test")))
-        .collect::<Result<_>>()?;
-    stream::iter((0..tasks).step_by(batch))
-        .map(|first| accept_many(ledger, frontier, owner, &hosts[first / batch % HOSTS], batch))
-        .buffer_unordered((CLIENTS / batch).max(2))
-        .try_for_each(|()| async { Ok(()) })
-        .await
+/// What makes tasks.
+struct Maker {
+    /// `None` for entries of the frontier alone.
+    ledger: Option<Ledger>,
+    owner: UserId,
+    tasks: usize,
+    batch: usize,
 }
 
-async fn accept_many(ledger: &Ledger, frontier: &Frontier, owner: UserId, task: &NewTask, batch: usize) -> Result<()> {
-    let accepted = try_join_all((0..batch).map(|_| ledger.accept(owner, task, None))).await?;
-    let entries: Vec<_> = accepted
-        .iter()
-        .map(|accepted| entry(accepted.id, owner, task))
-        .collect();
-    frontier.offer(&entries).await?;
+impl Maker {
+    /// Ends when all are committed and offered.
+    async fn run(&self, frontier: &Frontier) -> Result<()> {
+        let template = empty_task("site.test")?;
+        let (offers, waiting) = mpsc::channel(OFFERS);
+        let making = stream::iter((0..self.tasks).step_by(self.batch))
+            .map(|first| self.accept(&template, first, offers.clone()))
+            .buffer_unordered((CLIENTS / self.batch).max(2))
+            .try_for_each(|()| async { Ok(()) });
+        try_join(making, offer(frontier, waiting, self.tasks)).await?;
+        Ok(())
+    }
+
+    async fn accept(&self, template: &NewTask, first: usize, offers: mpsc::Sender<Entry>) -> Result<()> {
+        let accepted = (first..first + self.batch).map(|number| self.accept_one(template, number));
+        for entry in try_join_all(accepted).await? {
+            offers.send(entry).await?;
+        }
+        Ok(())
+    }
+
+    async fn accept_one(&self, template: &NewTask, number: usize) -> Result<Entry> {
+        let mut task = template.clone();
+        let hosts = if self.ledger.is_some() { HOSTS } else { HOSTS_THAT_REST };
+        task.host = format!("site-{}.test", number % hosts);
+        task.spec.url = format!("http://{}/list?category=all&sort=price", task.host);
+        let id = match &self.ledger {
+            Some(ledger) => ledger.accept(self.owner, &task, None).await?.id,
+            None => TaskId::new(),
+        };
+        Ok(entry(id, self.owner, &task))
+    }
+}
+
+/// As the API does: while one call is on its way, the entries of the next one gather.
+async fn offer(frontier: &Frontier, mut waiting: mpsc::Receiver<Entry>, mut left: usize) -> Result<()> {
+    let mut entries = Vec::new();
+    while left > 0 && waiting.recv_many(&mut entries, OFFERS).await > 0 {
+        frontier.offer(&entries).await?;
+        left = left.saturating_sub(entries.len());
+        entries.clear();
+    }
     Ok(())
 }
 
@@ -139,8 +197,8 @@ fn entry(id: TaskId, owner: UserId, task: &NewTask) -> Entry {
 /// Does empty tasks.
 #[derive(Clone)]
 pub struct Doer {
-    /// Where tasks are claimed.
-    pub ledger: Ledger,
+    /// Where tasks are claimed; `None` for entries of the frontier alone.
+    pub ledger: Option<Ledger>,
     /// Where they are taken from.
     pub frontier: Frontier,
     /// How many are taken at a time.
@@ -166,21 +224,55 @@ impl Doer {
                 let _ = timeout(taken.next.unwrap_or(IDLE).min(IDLE), wake.notified()).await;
                 continue;
             }
-            let claims = self.ledger.claim(&taken.ids, "a-worker", LEASE).await?;
+            let Some(ledger) = &self.ledger else { continue };
+            let claims = ledger.claim(&taken.ids, "a-worker", LEASE).await?;
             begun(&claims);
-            self.let_go(&claims).await?;
+            let left: Vec<TaskId> = taken
+                .ids
+                .iter()
+                .filter(|id| claims.iter().all(|claim| claim.id != **id))
+                .copied()
+                .collect();
+            if !left.is_empty() {
+                // The refill offered what was done meanwhile.
+                let left = ledger.unclaimed(&left).await?;
+                let unvisited: Vec<_> = left.iter().map(|(entry, _)| unvisited(entry)).collect();
+                self.frontier.release(&unvisited).await?;
+            }
+            self.let_go(ledger, &claims).await?;
         }
     }
 
-    async fn let_go(&self, claims: &[Claim]) -> Result<()> {
+    /// As the worker lets runs go that visited nobody.
+    async fn let_go(&self, ledger: &Ledger, claims: &[Claim]) -> Result<()> {
+        let unvisited: Vec<_> = claims
+            .iter()
+            .filter_map(|claim| {
+                Some(Unvisited {
+                    id: claim.id,
+                    owner: claim.user_id,
+                    host: claim.spec.url.split('/').nth(2)?,
+                })
+            })
+            .collect();
         let ends = claims
             .iter()
-            .map(|claim| self.ledger.finish(claim.lease(), &Ending::Succeeded, 1));
-        for end in join_all(ends).await {
+            .map(|claim| ledger.finish(claim.lease(), &Ending::Succeeded, 1));
+        let (released, ends) = join(self.frontier.release(&unvisited), join_all(ends)).await;
+        released?;
+        for end in ends {
             if end?.is_err() {
                 bail!("a lease was lost");
             }
         }
         Ok(())
+    }
+}
+
+fn unvisited(entry: &Entry) -> Unvisited<'_> {
+    Unvisited {
+        id: entry.id,
+        owner: entry.owner,
+        host: &entry.host,
     }
 }

@@ -25,11 +25,13 @@ const PEER_TASKS: usize = 1_000;
 const SINGLE_TASKS: usize = 5_000;
 const BATCHED_TASKS: usize = 20_000;
 const BATCH: usize = 100;
-/// Runs that a worker holds by default: twice its concurrency.
+/// Tasks that a worker holds by default: twice its concurrency.
 const HELD: usize = 8;
 const BACKLOG: usize = 100_000;
 const HOSTS: usize = 10_000;
 const PROBES: usize = 300;
+/// Probes before those that count: who takes them has just started, and connects.
+const FIRST_PROBES: usize = 50;
 
 /// Runs the whole scenario.
 pub async fn compare(rounds: usize, programs: Option<&Path>) -> Result<Outcome> {
@@ -49,6 +51,17 @@ pub async fn compare(rounds: usize, programs: Option<&Path>) -> Result<Outcome> 
         }
     }
     let mut notes = Vec::new();
+    for (what, batch) in [("one at a time", 1), ("batches of 100", BATCH)] {
+        let mut samples = Vec::with_capacity(rounds);
+        for _ in 0..rounds {
+            samples.push(drain_frontier(&stage, owner[0], batch).await?);
+        }
+        let cpu = Spread::of(samples.iter().map(|sample| sample.micros(&[])));
+        notes.push(format!(
+            "the ceiling, {what}: the frontier alone, in which nothing is durable or fenced: {:.0} µs of CPU a task ({:.0}–{:.0})",
+            cpu.median, cpu.least, cpu.most
+        ));
+    }
     let quiet = wait_to_start(&stage, owner[1]).await?;
     notes.push(format!("from commit to start, nothing else waits: {}", told(&quiet)));
     notes.push(with_backlog(&stage, &owner).await?);
@@ -145,8 +158,11 @@ async fn drain(stage: &Stage, keeper: &Program, owner: UserId, batch: usize) -> 
     wait_until("our queue is empty", async || {
         // Asking costs too.
         sleep(Duration::from_millis(100)).await;
+        if !maker.has_ended() {
+            return Ok(false);
+        }
         let size = frontier.size().await?;
-        Ok(maker.has_ended() && size.runnable + size.later == 0 && unfinished(stage).await? == 0)
+        Ok(size.runnable + size.later == 0 && unfinished(stage).await? == 0)
     })
     .await
     .with_context(|| format!("make: {}, do: {}", stage.output("make"), stage.output("do")))?;
@@ -160,6 +176,41 @@ async fn drain(stage: &Stage, keeper: &Program, owner: UserId, batch: usize) -> 
     Ok(sample)
 }
 
+/// The same without the ledger: entries that are offered and taken.
+async fn drain_frontier(stage: &Stage, owner: UserId, batch: usize) -> Result<Sample> {
+    let number = BATCHED_TASKS;
+    let (tasks, size, owner) = (number.to_string(), batch.to_string(), owner.to_string());
+    let held = if batch > 1 { batch } else { HELD }.to_string();
+    let worker = stage.part("do", &["do", "--without-ledger", "--batch", &held])?;
+    let maker = stage.part(
+        "make",
+        &[
+            "make",
+            "--without-ledger",
+            "--tasks",
+            &tasks,
+            "--batch",
+            &size,
+            "--owner",
+            &owner,
+        ],
+    )?;
+    let cast = stage.cast().with("worker", worker.id()).with("maker", maker.id());
+    let watch = cast.watch_started(&["maker"]);
+    let frontier = stage.frontier()?;
+    wait_until("the frontier is empty", async || {
+        sleep(Duration::from_millis(100)).await;
+        if !maker.has_ended() {
+            return Ok(false);
+        }
+        let size = frontier.size().await?;
+        Ok(size.runnable + size.limited + size.later == 0)
+    })
+    .await
+    .with_context(|| format!("make: {}, do: {}", stage.output("make"), stage.output("do")))?;
+    Ok(watch.end(u32::try_from(number)?))
+}
+
 async fn unfinished(stage: &Stage) -> Result<i64> {
     let backlog = stage.keeper_ledger.backlog().await?;
     Ok(backlog.pending + backlog.running)
@@ -170,7 +221,7 @@ async fn wait_to_start(stage: &Stage, owner: UserId) -> Result<Vec<f64>> {
     let (ledger, frontier) = (stage.ledger()?, stage.frontier()?);
     let begun: Arc<Mutex<HashMap<TaskId, Instant>>> = Arc::default();
     let doer = Doer {
-        ledger: ledger.clone(),
+        ledger: Some(ledger.clone()),
         frontier: frontier.clone(),
         batch: HELD,
     };
@@ -188,7 +239,7 @@ async fn wait_to_start(stage: &Stage, owner: UserId) -> Result<Vec<f64>> {
     });
     let task = play::empty_task("probe.test")?;
     let mut committed = Vec::with_capacity(PROBES);
-    for _ in 0..PROBES {
+    for _ in 0..FIRST_PROBES + PROBES {
         committed.push(play::accept(&ledger, &frontier, owner, &task).await?);
         sleep(Duration::from_millis(10)).await;
     }
@@ -197,12 +248,13 @@ async fn wait_to_start(stage: &Stage, owner: UserId) -> Result<Vec<f64>> {
             committed.iter().filter(|(id, _)| begun.contains_key(id)).count()
         })
     };
-    let seen = wait_until("every probe was begun", async || Ok(count() == PROBES)).await;
+    let seen = wait_until("every probe was begun", async || Ok(count() == FIRST_PROBES + PROBES)).await;
     doing.abort();
     seen?;
     let begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
     let mut waits: Vec<_> = committed
         .iter()
+        .skip(FIRST_PROBES)
         .filter_map(|(id, at)| Some(begun.get(id)?.saturating_duration_since(*at).as_secs_f64() * 1000.0))
         .collect();
     waits.sort_by(f64::total_cmp);

@@ -1,0 +1,342 @@
+//! What a plan takes of a page on the way through it: the texts of each item's fields, and from them its record as soon as no item around it
+//! is open any more.
+
+use selextract_task::{Take, absolute};
+use url::Url;
+
+use super::{
+    super::{
+        Reading, Rows,
+        budget::{MAX_NODES, MAX_OUTPUT, check_set},
+        references::{self, Within},
+        text::Folded,
+        value,
+    },
+    Columns,
+    selector::attribute,
+    tags::Class,
+    walk::{Element, Open, Stop},
+};
+
+/// What is remembered with an element that is open.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mark {
+    /// Texts that were gathered before it.
+    gathering: u32,
+    is_item: bool,
+    is_block: bool,
+}
+
+/// The text of a field of an item.
+struct Piece {
+    item: u32,
+    field: u32,
+    text: Folded,
+}
+
+/// An item of which the record is not made yet.
+struct Item {
+    /// Its fields of which more may be found, as bits.
+    wanted: u64,
+}
+
+/// What is taken.
+pub(super) struct Capture<'r> {
+    columns: &'r Columns<'r>,
+    rows: Rows<'r>,
+    reading: Reading,
+    page: &'r Url,
+    has_base: bool,
+    /// Where the next page is, as the page says.
+    pub(super) next: Option<String>,
+    items: Vec<Item>,
+    /// Items within each other, the innermost last.
+    open: Vec<u32>,
+    /// In the order in which they began.
+    pieces: Vec<Piece>,
+    /// Pieces whose elements are open, the innermost last.
+    gathering: Vec<u32>,
+    spent: usize,
+    pieces_of_page: usize,
+    has_rows: bool,
+    decoded: String,
+}
+
+impl<'r> Capture<'r> {
+    pub(super) fn new(columns: &'r Columns<'r>, rows: Rows<'r>, reading: Reading, page: &'r Url) -> Self {
+        Self {
+            columns,
+            rows,
+            reading,
+            page,
+            has_base: false,
+            next: None,
+            items: Vec::new(),
+            open: Vec::new(),
+            pieces: Vec::new(),
+            gathering: Vec::new(),
+            spent: 0,
+            pieces_of_page: 0,
+            has_rows: false,
+            decoded: String::new(),
+        }
+    }
+
+    /// The rows, and what they were read with.
+    pub(super) fn finished(self) -> (Rows<'r>, Reading, Option<String>) {
+        (self.rows, self.reading, self.next)
+    }
+
+    /// One more piece of the page was read. Every node of a tree is at least one.
+    pub(super) fn count(&mut self) -> Result<(), Stop> {
+        self.pieces_of_page += 1;
+        if self.pieces_of_page > 2 * MAX_NODES {
+            return Err(Stop::Crooked);
+        }
+        Ok(self.reading.budget.work(1)?)
+    }
+
+    /// The newest of the open elements begins.
+    pub(super) fn opened(&mut self, open: &Open<'_>) -> Result<Mark, Stop> {
+        let Some(element) = open.elements.last() else {
+            return Ok(Mark::default());
+        };
+        let mut mark = Mark {
+            gathering: count(self.gathering.len()),
+            is_item: false,
+            is_block: is_block(element),
+        };
+        if mark.is_block {
+            self.leave_gap();
+        }
+        let is_root = open.elements.len() == 1;
+        if element.class == Class::Meta {
+            self.look_for_base(element, open)?;
+        }
+        if !is_root {
+            if self.next.is_none()
+                && let Some(next) = &self.columns.next
+                && next.means(open)
+                && let Some(href) = attribute(open.attributes_of(element), "href")
+            {
+                self.next = Some(href.value().into_owned());
+            }
+            for depth in 0..self.open.len() {
+                self.look_for_fields(depth, open)?;
+            }
+        }
+        mark.is_item = match &self.columns.items {
+            Some(items) => !is_root && items.means(open),
+            None => is_root,
+        };
+        if mark.is_item {
+            self.begin_item(open)?;
+        }
+        Ok(mark)
+    }
+
+    fn look_for_base(&mut self, element: &Element<'_>, open: &Open<'_>) -> Result<(), Stop> {
+        if self.has_base || !element.text.eq_ignore_ascii_case("base") {
+            return Ok(());
+        }
+        let Some(href) = attribute(open.attributes_of(element), "href") else {
+            return Ok(());
+        };
+        // What was read before it is relative to it too.
+        if self.has_rows {
+            return Err(Stop::Crooked);
+        }
+        self.has_base = true;
+        if let Some(base) = absolute(self.page, &href.value()) {
+            self.reading.base = base;
+        }
+        Ok(())
+    }
+
+    fn look_for_fields(&mut self, depth: usize, open: &Open<'_>) -> Result<(), Stop> {
+        let Some(item) = self.open.get(depth).copied() else {
+            return Ok(());
+        };
+        let mut wanted = self.items.get(item as usize).map_or(0, |item| item.wanted);
+        while wanted != 0 {
+            let field = wanted.trailing_zeros();
+            wanted &= wanted - 1;
+            self.reading.budget.work(1)?;
+            let is_meant =
+                |column: &super::Column<'_>| column.selector.as_ref().is_some_and(|selector| selector.means(open));
+            if self.columns.fields.get(field as usize).is_some_and(is_meant) {
+                self.take(item, field, open)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_item(&mut self, open: &Open<'_>) -> Result<(), Stop> {
+        let item = count(self.items.len());
+        check_set(self.items.len())?;
+        self.items.push(Item {
+            wanted: self.columns.all,
+        });
+        self.open.push(item);
+        for (field, column) in self.columns.fields.iter().enumerate() {
+            if column.selector.is_none() {
+                self.take(item, count(field), open)?;
+                self.settle(item, count(field));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what a field takes of the newest open element.
+    fn take(&mut self, item: u32, field: u32, open: &Open<'_>) -> Result<(), Stop> {
+        let Some((element, column)) = open.elements.last().zip(self.columns.fields.get(field as usize)) else {
+            return Ok(());
+        };
+        let mut text = Folded::default();
+        match &column.of.take {
+            Take::Attribute(name) => {
+                let Some(found) = attribute(open.attributes_of(element), name) else {
+                    return Ok(());
+                };
+                text.out = found.value().into_owned();
+                self.spend(text.out.len())?;
+            }
+            // The inner HTML is not among what is read here.
+            Take::Text | Take::Html => self.gathering.push(count(self.pieces.len())),
+        }
+        if self.pieces.len() >= MAX_NODES {
+            return Err(Stop::Crooked);
+        }
+        self.pieces.push(Piece { item, field, text });
+        if column.first_is_all {
+            self.settle(item, field);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, item: u32, field: u32) {
+        if let Some(item) = self.items.get_mut(item as usize) {
+            item.wanted &= !(1 << field);
+        }
+    }
+
+    /// Characters with references in them.
+    pub(super) fn text(&mut self, text: &str) -> Result<(), Stop> {
+        if self.gathering.is_empty() {
+            return Ok(());
+        }
+        if memchr::memchr(b'&', text.as_bytes()).is_none() {
+            return self.gather(text, 0);
+        }
+        let mut decoded = std::mem::take(&mut self.decoded);
+        decoded.clear();
+        references::decode(text, Within::Text, &mut decoded);
+        let gathered = self.gather(&decoded, 0);
+        self.decoded = decoded;
+        gathered
+    }
+
+    /// The content of an element whose content is text, as it is written; where it is hidden, for those alone who asked for this element.
+    pub(super) fn raw(&mut self, text: &str, asked: Option<Mark>) -> Result<(), Stop> {
+        self.gather(text, asked.map_or(0, |mark| mark.gathering as usize))
+    }
+
+    fn gather(&mut self, text: &str, first: usize) -> Result<(), Stop> {
+        for index in first..self.gathering.len() {
+            self.spend(text.len())?;
+            let piece = self
+                .gathering
+                .get(index)
+                .and_then(|piece| self.pieces.get_mut(*piece as usize));
+            if let Some(piece) = piece {
+                piece.text.push(text);
+            }
+        }
+        Ok(())
+    }
+
+    /// What many take of the same text is bounded as what they make of it is; the tree says what is wrong with it.
+    fn spend(&mut self, bytes: usize) -> Result<(), Stop> {
+        self.reading.budget.read(bytes)?;
+        self.spent += bytes;
+        if self.spent > MAX_OUTPUT {
+            Err(Stop::Crooked)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn leave_gap(&mut self) {
+        for piece in &self.gathering {
+            if let Some(piece) = self.pieces.get_mut(*piece as usize) {
+                piece.text.gap = true;
+            }
+        }
+    }
+
+    /// An element ends.
+    pub(super) fn closed(&mut self, element: &Element<'_>) -> Result<(), Stop> {
+        if element.mark.is_block {
+            self.leave_gap();
+        }
+        self.gathering.truncate(element.mark.gathering as usize);
+        if element.mark.is_item {
+            self.open.pop();
+            if self.open.is_empty() {
+                self.make_rows()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The records of all items that have ended, in the order in which they began.
+    fn make_rows(&mut self) -> Result<(), Stop> {
+        self.has_rows = true;
+        let mut pieces = std::mem::take(&mut self.pieces);
+        // It keeps the order of those of the same field.
+        pieces.sort_by_key(|piece| (piece.item, piece.field));
+        let mut pieces = pieces.drain(..).peekable();
+        for item in 0..count(self.items.len()) {
+            self.rows.fill.items += 1;
+            let record = value::record_of(&self.columns.plan.fields, &mut self.rows.fill.found, |index, field| {
+                let is_its = |piece: &Piece| (piece.item, piece.field) == (item, count(index));
+                let mut texts = std::iter::from_fn(|| pieces.next_if(is_its).map(|piece| piece.text.out));
+                let value = value::of_texts(field, &mut texts, &self.reading)?;
+                texts.for_each(drop);
+                Ok(value)
+            })?;
+            self.rows.take(record);
+        }
+        drop(pieces);
+        self.items.clear();
+        self.spent = 0;
+        Ok(())
+    }
+}
+
+/// As [`super::super::text`] sees blocks, by what is known of the element already.
+fn is_block(element: &Element<'_>) -> bool {
+    let is_one_of = |names: &[&str]| names.iter().any(|name| element.text.eq_ignore_ascii_case(name));
+    match element.class {
+        Class::Loose
+        | Class::List
+        | Class::Paragraph
+        | Class::Heading
+        | Class::Form
+        | Class::Item
+        | Class::Definition
+        | Class::Table
+        | Class::Caption
+        | Class::Row
+        | Class::Cell
+        | Class::Rule
+        | Class::Choice => true,
+        Class::Block => !is_one_of(&["center", "dialog", "dir", "hgroup", "menu", "search"]),
+        Class::Void => is_one_of(&["br"]),
+        _ => false,
+    }
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
