@@ -24,8 +24,8 @@ use crate::{
     openapi,
     problem::Problem,
     routes::{
-        api_keys, artifacts, auth, batch, dead_letters, events, health, insight, preview, quotas, results, run_control,
-        schedules, tasks, users, webhooks,
+        api_keys, artifacts, auth, batch, crawl, dead_letters, events, health, insight, preview, quotas, results,
+        run_control, schedules, tasks, users, webhooks,
     },
     state::AppState,
 };
@@ -54,6 +54,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(run_control::pause))
         .routes(routes!(run_control::resume))
         .routes(routes!(run_control::replay))
+        .routes(routes!(crawl::pages))
+        .routes(routes!(crawl::retry_failed_pages))
         .routes(routes!(schedules::list))
         .routes(routes!(schedules::run))
         .routes(routes!(dead_letters::list))

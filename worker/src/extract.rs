@@ -7,6 +7,7 @@ mod budget;
 mod document;
 mod json;
 mod json_path;
+mod links;
 mod select;
 mod text;
 mod value;
@@ -15,7 +16,7 @@ mod xpath;
 
 use std::time::Instant;
 
-use selextract_task::{CompiledField, Items, Locator, Plan, Reads, absolute};
+use selextract_task::{CompiledField, Items, Locator, Plan, Reads, absolute, normal_url};
 use serde_json::{Map, Value};
 use snafu::Snafu;
 use url::Url;
@@ -49,6 +50,8 @@ pub struct Extracted {
     pub fill: Fill,
     /// Where the next page is: http or https, of the page's own origin, without a fragment.
     pub next: Option<Url>,
+    /// The links that a crawl follows, each once.
+    pub links: Vec<Url>,
 }
 
 /// How well a page filled the plan's fields: what tells a selector that matches less than it did before.
@@ -137,7 +140,7 @@ struct Reading {
 pub fn extract(plan: &Plan, document: Document<'_>, deadline: Instant) -> Result<Extracted, ExtractError> {
     let budget = Budget::new(deadline);
     let content = document.content;
-    if content.is_tree() != (plan.reads == Reads::Tree) {
+    if gives_records(plan, document.url) && content.is_tree() != (plan.reads == Reads::Tree) {
         let cure = match plan.reads {
             Reads::Tree => {
                 "the selectors are CSS or XPath, which HTML and XML are read by; write JSONPath, beginning with $"
@@ -174,7 +177,29 @@ pub fn extract(plan: &Plan, document: Document<'_>, deadline: Instant) -> Result
     }
 }
 
+/// Whether a page gives records; of some of a crawl's pages only the links are read.
+fn gives_records(plan: &Plan, url: &Url) -> bool {
+    plan.crawl
+        .as_ref()
+        .is_none_or(|crawl| crawl.gives_records(&normal_url(url)))
+}
+
 fn read(plan: &Plan, root: Scope<'_>, url: &Url, reading: &Reading) -> Result<Extracted, ExtractError> {
+    let links = match &plan.crawl {
+        Some(crawl) => links::find(crawl, root, reading)?,
+        None => Vec::new(),
+    };
+    if !gives_records(plan, url) {
+        return Ok(Extracted {
+            links,
+            ..Extracted::default()
+        });
+    }
+    let extracted = read_records(plan, root, url, reading)?;
+    Ok(Extracted { links, ..extracted })
+}
+
+fn read_records(plan: &Plan, root: Scope<'_>, url: &Url, reading: &Reading) -> Result<Extracted, ExtractError> {
     let mut rows = Rows::new(plan);
     if let (Scope::Tree(root), [_, ..]) = (root, &plan.automatic[..]) {
         rows.records = automatic::records(&plan.automatic, root, reading)?;
@@ -243,7 +268,8 @@ impl<'p> Rows<'p> {
 
     fn finished(self, next: Option<Url>) -> Result<Extracted, ExtractError> {
         match self.lacking {
-            Some(field) if self.records.is_empty() => NoRecordsSnafu {
+            // Of a crawl's pages not each has records; its links are worth as much.
+            Some(field) if self.records.is_empty() && self.plan.crawl.is_none() => NoRecordsSnafu {
                 field: &field.name,
                 selector: field
                     .locator
@@ -257,6 +283,7 @@ impl<'p> Rows<'p> {
                 left_out: self.left_out,
                 fill: self.fill,
                 next,
+                links: Vec::new(),
             }),
         }
     }

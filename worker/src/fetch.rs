@@ -3,6 +3,7 @@
 pub mod browser;
 mod charset;
 pub mod http;
+mod sitemap;
 mod tunnel;
 
 use std::time::Duration;

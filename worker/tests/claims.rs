@@ -7,6 +7,7 @@
 
 #[path = "hostile/crash.rs"]
 mod crash;
+mod crawl;
 #[path = "hostile/http.rs"]
 mod hostile;
 mod politeness;
@@ -82,6 +83,7 @@ struct Bench {
     robots: Arc<Mutex<(StatusCode, String)>>,
     redis: String,
     database: String,
+    ledger_url: String,
     keeper: JoinHandle<()>,
 }
 
@@ -121,6 +123,7 @@ impl Bench {
                 get(async || axum::response::Redirect::temporary("http://third.test/list/1")),
             )
             .merge(hostile::routes())
+            .merge(crawl::routes())
             .route("/robots.txt", get(async move || says.lock().unwrap().clone()))
             .layer(axum::middleware::map_request(move |request: axum::extract::Request| {
                 let host = request.headers().get("x-asked-host").unwrap().to_str().unwrap();
@@ -142,6 +145,7 @@ impl Bench {
             robots,
             redis: redis.0,
             database: database.name,
+            ledger_url: database.url,
             keeper,
         }
     }
@@ -278,6 +282,7 @@ async fn keep(ledger: Ledger, frontier: Frontier) {
         ledger.sweep().await.unwrap();
         let (entries, _) = ledger.refill(None).await.unwrap();
         frontier.offer(&entries).await.unwrap();
+        crawl::keep(&ledger, &frontier).await;
         sleep(Duration::from_millis(100)).await;
     }
 }

@@ -4,6 +4,7 @@ pub mod api_keys;
 pub mod artifacts;
 pub mod auth;
 pub mod batch;
+pub mod crawl;
 pub mod dead_letters;
 pub mod events;
 pub mod health;

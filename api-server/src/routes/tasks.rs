@@ -20,6 +20,7 @@ use utoipa::{IntoParams, ToSchema, openapi::Ref};
 use uuid::Uuid;
 
 use super::{
+    crawl::{CrawlView, fetch_progress},
     new_task::{admit, idempotency_key, read_new},
     waiting::{Waiting, fetch_waiting},
 };
@@ -94,6 +95,9 @@ pub struct TaskView {
     pages: i32,
     /// Records extracted.
     records: i64,
+    /// How far it is, if it is a crawl that has begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crawl: Option<CrawlView>,
     /// Records left out and the like.
     pub(super) warnings: i64,
     /// 1 unit is 1 CPU second of worker and browser, and 1 per 100 MB of egress, rounded up.
@@ -253,7 +257,9 @@ pub(super) async fn visible_task(state: &AppState, caller: &Caller, id: Uuid) ->
     let task = state.ledger.task(caller.reach(), TaskId(id)).await?;
     let task = task.ok_or_else(Problem::not_found)?;
     let waiting = fetch_waiting(state, &task).await?;
-    TaskView::read(task, waiting)
+    let crawl = fetch_progress(state, &task).await?;
+    let view = TaskView::read(task, waiting)?;
+    Ok(TaskView { crawl, ..view })
 }
 
 /// Whose things are meant: the caller's, or of whom he names. Only an admin may name somebody else.
@@ -287,6 +293,7 @@ impl TaskView {
             priority: task.priority,
             pages: task.pages,
             records: task.records,
+            crawl: None,
             warnings: task.warnings,
             compute_units_used: task.compute_units_used,
             attempts: task.attempts,

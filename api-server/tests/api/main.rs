@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod cache_keys;
+mod crawls;
 mod internal;
 mod public;
 mod support;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{
     Ledger, LedgerError, TaskId, UserId,
     artifacts::NewArtifact,
+    crawl::HeldPage,
     error::DatabaseSnafu,
     leased::{EndRow, PageRow},
     pages,
@@ -50,6 +51,9 @@ pub struct Claim {
     pub running_seconds: f64,
     /// Compute units that earlier claims used, since its last replay.
     pub units_used: i64,
+    /// The page of a crawl that is held, instead of a whole run; [`Claim::id`] is the page's then.
+    #[sqlx(skip)]
+    pub page: Option<HeldPage>,
 }
 
 /// The proof of a lease, to renew it.

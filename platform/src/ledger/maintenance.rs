@@ -42,6 +42,17 @@ pub struct Swept {
     pub exhausted: i64,
 }
 
+impl std::ops::Add for Swept {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            returned: self.returned + other.returned,
+            exhausted: self.exhausted + other.exhausted,
+        }
+    }
+}
+
 #[derive(FromRow)]
 struct Due {
     uid: String,

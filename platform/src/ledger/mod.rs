@@ -8,6 +8,7 @@ pub mod artifacts;
 pub mod batch;
 pub mod changes;
 pub mod claims;
+pub mod crawl;
 pub(crate) mod error;
 mod expiry;
 mod id;
@@ -36,6 +37,7 @@ use sqlx::{
 };
 
 use accepting::Accepts;
+use crawl::CrawlEnds;
 pub use error::LedgerError;
 use error::{DatabaseSnafu, UrlSnafu};
 pub use id::{TaskId, UserId};
@@ -83,6 +85,7 @@ pub struct Ledger {
     accepts: Accepts,
     writes: Writes,
     pub(crate) artifacts: Arc<ArtifactHome>,
+    crawl_ends: CrawlEnds,
 }
 
 impl Ledger {
@@ -104,6 +107,7 @@ impl Ledger {
             accepts: accepting::gather(pool.clone()),
             writes: leased::gather(pool.clone()),
             artifacts: Arc::default(),
+            crawl_ends: crawl::gather(pool.clone()),
             pool,
         })
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Ledger, LedgerError, artifacts, error::DatabaseSnafu};
 
 /// The tables that are partitioned by month.
-const PARTITIONED: [&str; 4] = ["tasks", "pages", "artifacts", "artifact_chunks"];
+const PARTITIONED: [&str; 5] = ["tasks", "pages", "crawl_pages", "artifacts", "artifact_chunks"];
 /// How long a change of a partition waits for a lock before it gives up until the next time: it stands in everybody's way meanwhile.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 /// The migration and the keeper may both make partitions.
@@ -32,8 +32,10 @@ impl Ledger {
                 for sql in [LOCK_TIMEOUT, ONE_CHANGE_AT_A_TIME] {
                     sqlx::query(sql).execute(&mut *transaction).await.context(doing)?;
                 }
-                let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+                // A table of a later migration is not there yet.
+                let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL OR to_regclass($2) IS NULL")
                     .bind(&name)
+                    .bind(table)
                     .fetch_one(&mut *transaction)
                     .await
                     .context(doing)?;

@@ -78,12 +78,20 @@ impl Http {
     /// # Errors
     /// See [`FetchError`].
     pub async fn go_on(&self, trip: &mut Trip, request: Request<'_>) -> Result<Option<Page>, FetchError> {
+        match self.arrive(trip, request).await? {
+            Some(response) => read(trip.url.clone(), response).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The answer at the end of a trip, or `None` when a redirect leads to another host.
+    pub(super) async fn arrive(&self, trip: &mut Trip, request: Request<'_>) -> Result<Option<Response>, FetchError> {
         // Redirects are followed by hand: each hop's scheme is looked at, and the task's headers stay at home.
         while trip.hops <= MAX_REDIRECTS {
             trip.hops += 1;
             let response = self.get(&trip.url, request).await?;
             let Some(target) = redirect_target(&trip.url, &response)? else {
-                return read(trip.url.clone(), response).await.map(Some);
+                return Ok(Some(response));
             };
             let left = std::mem::replace(&mut trip.url, target);
             if left.host() != trip.url.host() {
@@ -259,7 +267,7 @@ async fn read(url: Url, mut response: Response) -> Result<Page, FetchError> {
 }
 
 /// The innermost cause says what happened; the outer ones repeat the URL.
-fn connection(error: &reqwest::Error) -> FetchError {
+pub(super) fn connection(error: &reqwest::Error) -> FetchError {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
