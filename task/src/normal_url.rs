@@ -48,21 +48,18 @@ fn one_encoding(text: &str) -> String {
         rest = &rest[at..];
         let byte = rest.get(1..3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
         // `from_str_radix` takes a sign too.
-        match byte.filter(|_| rest.as_bytes()[1].is_ascii_hexdigit()) {
-            Some(byte) => {
-                if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                    out.push(char::from(byte));
-                } else {
-                    out.push_str(&rest[..3].to_ascii_uppercase());
-                }
-                rest = &rest[3..];
-            }
+        let Some(byte) = byte.filter(|_| rest.as_bytes()[1].is_ascii_hexdigit()) else {
             // One that encodes nothing stands for itself.
-            None => {
-                out.push_str("%25");
-                rest = &rest[1..];
-            }
+            out.push_str("%25");
+            rest = &rest[1..];
+            continue;
+        };
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&rest[..3].to_ascii_uppercase());
         }
+        rest = &rest[3..];
     }
     out.push_str(rest);
     out

@@ -201,7 +201,7 @@ impl<'a> Visit<'a> {
             Err(Stopped::GivenBack(ending)) => crawl_end(&ending),
             Err(Stopped::Failed(failure)) => {
                 gate.ended(failure.outcome());
-                self.failed(failure)
+                self.failed(&failure)
             }
         };
         gate.leave().await;
@@ -287,12 +287,12 @@ impl<'a> Visit<'a> {
             .collect()
     }
 
-    fn failed(&self, failure: Failure) -> CrawlEnd {
+    fn failed(&self, failure: &Failure) -> CrawlEnd {
         if let Some(late) = self.run.is_late() {
             return CrawlEnd::FailsRun(told(&late));
         }
         if NO_PAGES.contains(&failure.class) && self.held.kind == CrawlKind::Page {
-            return CrawlEnd::Skipped(told(&failure));
+            return CrawlEnd::Skipped(told(failure));
         }
         let attempt = u32::try_from(self.claim.attempts).unwrap_or(1).max(1);
         let again = failure.retryable && attempt <= u32::from(self.plan.max_retries);
@@ -300,7 +300,7 @@ impl<'a> Visit<'a> {
             task = %self.held.task, page = %self.claim.id, attempt, class = failure.class, message = failure.message, again,
             "A page of a crawl failed."
         );
-        let error = told(&failure);
+        let error = told(failure);
         if again {
             CrawlEnd::Retry {
                 after: backoff(self.plan.retry_delay, attempt, failure.retry_after),

@@ -115,7 +115,9 @@ impl Ledger {
         limit: i64,
     ) -> Result<Vec<CrawlPageRow>, LedgerError> {
         // Written out, so that those in a state are found by its index among very many others.
-        let of = status.map_or(String::new(), |status| format!("AND status = '{}'", status.as_str()));
+        let of = status
+            .map(|status| format!("AND status = '{}'", status.as_str()))
+            .unwrap_or_default();
         sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "SELECT id, kind, url, depth, status, attempts, records, CASE WHEN status = 'pending' THEN rfc3339(due_at) END AS due_at,
                     rfc3339(ended_at) AS ended_at, error_class, error_message
