@@ -191,7 +191,7 @@ impl<'a> Visit<'a> {
             CrawlKind::Robots => gate
                 .sitemaps(url, &self.plan, stop)
                 .await
-                .map(|sitemaps| CrawlEnd::Mapped(self.further(url, &sitemaps, |_| true))),
+                .map(|sitemaps| CrawlEnd::Mapped(further(url, &sitemaps, |_| true))),
         };
         let end = match end {
             Ok(end) => {
@@ -250,7 +250,7 @@ impl<'a> Visit<'a> {
         let (base, crawl) = (url.clone(), self.crawl.clone());
         let pages = tokio::task::spawn_blocking(move || pages(&crawl, &base, &sitemap.pages)).await;
         let mut found = pages.unwrap_or_default();
-        found.extend(self.further(url, &sitemap.sitemaps, |further| {
+        found.extend(further(url, &sitemap.sitemaps, |further| {
             further.host() == url.host() || self.crawl.is_near(further)
         }));
         Ok(CrawlEnd::Mapped(found))
@@ -276,15 +276,6 @@ impl<'a> Visit<'a> {
             gate.ended(Outcome::Answered);
             gate.pass(trip.next(), &self.plan, stop).await?;
         }
-    }
-
-    /// Further sitemaps.
-    fn further(&self, base: &Url, sitemaps: &[String], may: impl Fn(&Url) -> bool) -> Vec<FoundPage> {
-        let urls = sitemaps.iter().filter_map(|text| absolute(base, text.trim()));
-        urls.map(|url| normal_url(&url))
-            .filter(|url| url.username().is_empty() && url.password().is_none() && may(url))
-            .map(|url| found_page(CrawlKind::Sitemap, &url, 0))
-            .collect()
     }
 
     fn failed(&self, failure: &Failure) -> CrawlEnd {
@@ -320,6 +311,15 @@ impl<'a> Visit<'a> {
         };
         self.run.count_page(outcome, started);
     }
+}
+
+/// Further sitemaps.
+fn further(base: &Url, sitemaps: &[String], may: impl Fn(&Url) -> bool) -> Vec<FoundPage> {
+    let urls = sitemaps.iter().filter_map(|text| absolute(base, text.trim()));
+    urls.map(|url| normal_url(&url))
+        .filter(|url| url.username().is_empty() && url.password().is_none() && may(url))
+        .map(|url| found_page(CrawlKind::Sitemap, &url, 0))
+        .collect()
 }
 
 /// The pages of a sitemap that belong to the crawl.

@@ -185,12 +185,11 @@ impl Place {
     }
 
     fn refer(&mut self, reference: &BytesRef<'_>) {
-        match reference.resolve_char_ref() {
-            Ok(Some(c)) => self.loc.push(c),
-            _ => {
-                let name = reference.decode().unwrap_or_default();
-                self.loc.push_str(resolve_predefined_entity(&name).unwrap_or_default());
-            }
+        if let Ok(Some(c)) = reference.resolve_char_ref() {
+            self.loc.push(c);
+        } else {
+            let name = reference.decode().unwrap_or_default();
+            self.loc.push_str(resolve_predefined_entity(&name).unwrap_or_default());
         }
     }
 }
@@ -257,9 +256,8 @@ mod tests {
 
     #[test]
     fn very_many_urls_and_a_bomb_are_bounded() {
-        let many: String = (0..60_000)
-            .map(|n| format!("<url><loc>http://site.test/{n}</loc></url>"))
-            .collect();
+        let many = (0..60_000).map(|n| format!("<url><loc>http://site.test/{n}</loc></url>"));
+        let many = many.collect::<Vec<_>>().concat();
         assert_eq!(
             read(format!("<urlset>{many}").as_bytes()).unwrap().pages.len(),
             MAX_URLS

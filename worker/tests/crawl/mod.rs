@@ -35,11 +35,12 @@ async fn product(Path(n): Path<u32>) -> Response {
     if n == 0 || n > SHOP {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let children: String = [2 * n, 2 * n + 1]
+    let children = [2 * n, 2 * n + 1]
         .iter()
         .filter(|child| **child <= SHOP)
         .map(|child| format!("<a href='/shop/{child}?utm_source=page{n}'>{child}</a>"))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     Html(format!(
         "<li>{n}</li>{children}<a href='/shop/{}#top'>up</a><a href='?gclid=1'>me</a><a href='http://elsewhere.test/'>far</a>\
          <a rel=nofollow href=/hidden>hidden</a><a href='mailto:a@b.test'>mail</a>",
@@ -50,9 +51,10 @@ async fn product(Path(n): Path<u32>) -> Response {
 
 /// A calendar that never ends, with a filter that makes every page many.
 async fn calendar(Path(day): Path<u64>, Query(query): Query<BTreeMap<String, String>>) -> Response {
-    let filters: String = (0..5)
+    let filters = (0..5)
         .map(|n| format!("<a href='?a={}&b={n}'>f</a>", query.len()))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     Html(format!(
         "<li>day {day}</li><a href=/calendar/{}>next</a>{filters}",
         day + 1
@@ -78,9 +80,10 @@ async fn odd(Path(page): Path<String>) -> Response {
 }
 
 fn sitemap(number: u32) -> Vec<u8> {
-    let urls: String = (0..40)
+    let urls = (0..40)
         .map(|n| format!("<url><loc>http://site.test/listed/{}</loc></url>", number * 40 + n))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     let text = format!("<urlset>{urls}<url><loc>http://elsewhere.test/listed/1</loc></url></urlset>");
     if number == 0 {
         return text.into_bytes();
