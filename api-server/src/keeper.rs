@@ -26,7 +26,7 @@ pub use migrate::run as migrate;
 use prometheus::Registry;
 use selextract_platform::{
     frontier::Frontier,
-    ledger::{Ledger, PoolSettings, Secret, TaskId, maintenance::Epoch},
+    ledger::{Ledger, PoolSettings, Secret, TaskId, crawl::CrawlCursor, maintenance::Epoch},
     telemetry,
 };
 pub use settings::{KeeperSettings, MigrateSettings};
@@ -65,6 +65,7 @@ struct Keeper {
     refill_from: Option<TaskId>,
     waits_from: Option<TaskId>,
     purged_to: Option<TaskId>,
+    refill_crawls_from: CrawlCursor,
     deliveries: Option<Arc<Deliveries>>,
     /// Goes on beside the turns: a receiver may be slow.
     sending: Option<JoinHandle<()>>,
@@ -127,6 +128,7 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
         refill_from: None,
         waits_from: None,
         purged_to: None,
+        refill_crawls_from: CrawlCursor::default(),
         deliveries: deliveries(&settings)?,
         sending: None,
         removing: None,
@@ -218,6 +220,10 @@ impl Keeper {
         if now >= self.due.refill || some_due {
             self.due.refill = now + self.settings.refill_interval.get();
             tell("Refilling the frontier", self.refill().await);
+            tell(
+                "Refilling the frontier with pages of crawls",
+                self.refill_crawls().await,
+            );
         }
     }
 
@@ -251,7 +257,7 @@ impl Keeper {
 
     /// Returns whether something waits again.
     async fn sweep(&self) -> Result<bool> {
-        let swept = self.ledger.sweep().await?;
+        let swept = self.ledger.sweep().await? + self.ledger.sweep_crawls().await?;
         self.gauges.swept(swept);
         self.ledger.fold_counters().await?;
         self.ledger.hold_owners().await?;
@@ -268,6 +274,19 @@ impl Keeper {
             let (entries, next) = self.ledger.refill(self.refill_from).await?;
             self.gauges.refilled(self.frontier.offer(&entries).await?);
             self.refill_from = next;
+            if next.is_none() || Instant::now() >= end {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The same for the pages of crawls.
+    async fn refill_crawls(&mut self) -> Result<()> {
+        let end = Instant::now() + REFILL;
+        loop {
+            let (entries, next) = self.ledger.refill_crawls(self.refill_crawls_from).await?;
+            self.gauges.refilled(self.frontier.offer(&entries).await?);
+            self.refill_crawls_from = next.unwrap_or_default();
             if next.is_none() || Instant::now() >= end {
                 return Ok(());
             }

@@ -24,8 +24,8 @@ use crate::{
     openapi,
     problem::Problem,
     routes::{
-        api_keys, artifacts, auth, batch, changes, credentials, dead_letters, events, health, insight, preview, quotas,
-        results, run_control, schedules, tasks, users, webhooks,
+        api_keys, artifacts, auth, batch, changes, crawl, credentials, dead_letters, events, health, insight, preview,
+        quotas, results, run_control, schedules, tasks, users, webhooks,
     },
     state::AppState,
 };
@@ -54,6 +54,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(run_control::pause))
         .routes(routes!(run_control::resume))
         .routes(routes!(run_control::replay))
+        .routes(routes!(crawl::pages))
+        .routes(routes!(crawl::retry_failed_pages))
         .routes(routes!(schedules::create, schedules::list))
         .routes(routes!(schedules::get, schedules::replace, schedules::delete))
         .routes(routes!(schedules::run))

@@ -26,7 +26,11 @@ use selextract_platform::{
     bootstrap,
     frontier::Frontier,
     ledger::{
-        Ledger, PoolSettings, Secret, TaskId, UserId, claims::Ending, scrape_tasks::CheckedUpsert, tasks::NewTask,
+        Ledger, PoolSettings, Secret, TaskId, UserId,
+        claims::Ending,
+        crawl::{Begun, CrawlKind, CrawlStart, FoundPage},
+        scrape_tasks::CheckedUpsert,
+        tasks::NewTask,
     },
 };
 use selextract_task::{
@@ -253,6 +257,42 @@ async fn a_lost_offer_and_an_expired_lease_come_back() {
         "2",
         "counters are folded"
     );
+    keeper.end().await;
+}
+
+#[tokio::test]
+async fn a_crawls_lost_offers_and_its_pages_of_a_lost_worker_come_back() {
+    let platform = Platform::new().await;
+    let id = platform.accept().await;
+    let claims = platform.ledger.claim(&[id], "a-worker", LEASE).await.unwrap();
+    let start = CrawlStart {
+        found: ["a", "b"]
+            .map(|path| FoundPage {
+                kind: CrawlKind::Page,
+                url: format!("http://site.test/{path}"),
+                host: "site.test".to_owned(),
+                depth: 0,
+            })
+            .to_vec(),
+        max_pages: 10,
+        nothing: None,
+        units: 0,
+    };
+    let begun = platform.ledger.begin_crawl(claims[0].lease(), &start).await.unwrap();
+    let Ok(Begun::Open(entries)) = begun else {
+        panic!("{begun:?}")
+    };
+    let pages: HashSet<TaskId> = entries.iter().map(|entry| entry.id).collect();
+    let held = platform
+        .ledger
+        .claim_crawl_pages(&[entries[0].id], "a-worker", Duration::ZERO)
+        .await;
+    assert_eq!(held.unwrap().len(), 1);
+    let keeper = platform.keeper("keeper");
+    assert_eq!(platform.take(2).await, pages);
+    let ids: Vec<TaskId> = pages.into_iter().collect();
+    let claims = platform.ledger.claim_crawl_pages(&ids, "another", LEASE).await.unwrap();
+    assert_eq!(claims.len(), 2);
     keeper.end().await;
 }
 

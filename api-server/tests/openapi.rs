@@ -49,6 +49,8 @@ fn every_route_is_in_the_document_with_an_operation_id_of_its_own() {
         "POST /api/v1/tasks/{id}/pause",
         "POST /api/v1/tasks/{id}/resume",
         "POST /api/v1/tasks/{id}/replay",
+        "GET /api/v1/tasks/{id}/pages",
+        "POST /api/v1/tasks/{id}/retry-failed-pages",
         "POST /api/v1/tasks:batch",
         "POST /api/v1/tasks:preview",
         "GET /api/v1/tasks/{id}/events",

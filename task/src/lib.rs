@@ -5,12 +5,14 @@
 
 pub mod access;
 mod convert;
+mod crawl;
 pub mod credentials;
 mod duration;
 pub mod feed;
 mod field;
 mod json_path;
 mod locator;
+mod normal_url;
 mod pagination;
 mod plan;
 mod politeness;
@@ -21,12 +23,14 @@ pub mod xpath;
 
 pub use access::Cookie;
 pub use convert::{Conversion, DateReader, absolute};
+pub use crawl::{Crawl, CrawlScope};
 pub use duration::{Duration, ParseDurationError};
 pub use field::{DecimalSeparator, Field, FieldType, MAX_LEVELS, Transform, TransformType};
 pub use json_path::JsonPath;
 pub use locator::{CssLocator, Locator};
+pub use normal_url::normal_url;
 pub use pagination::{PageTemplate, Pagination, Stop, StopCondition};
-pub use plan::{Change, CompiledField, Items, Plan, Reads, Shape, Take, Violation, Violations};
+pub use plan::{Change, CompiledField, CrawlPlan, Items, MAX_URL, Plan, Reads, Shape, Take, Violation, Violations};
 pub use politeness::{MAX_CONCURRENT, MAX_DELAY, Politeness, Robots, RobotsPolicy};
 pub use schedule::{
     ConcurrencyPolicy, DEFAULT_STARTING_DEADLINE, MAX_STARTING_DEADLINE, MIN_STARTING_DEADLINE, check_starting_deadline,

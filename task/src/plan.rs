@@ -1,5 +1,6 @@
 //! From a [`TaskSpec`] to a [`Plan`] that can be run, or to every [`Violation`] at once.
 
+mod crawl;
 mod fields;
 mod paging;
 mod watching;
@@ -13,6 +14,7 @@ use crate::{
     RobotsPolicy, Stop, TaskSpec,
     access::{PlannedCookie, check_name, plan_cookies},
 };
+pub use crawl::{CrawlPlan, MAX_URL};
 pub use fields::{Change, CompiledField, Shape, Take};
 
 /// The longest time a page may ask for: the guide's critical task processing time ("Key Performance Metrics").
@@ -44,6 +46,8 @@ pub struct Plan {
     pub stop: Stop,
     /// The most pages of a run, at least 1.
     pub max_pages: u32,
+    /// How the run goes on over a whole site.
+    pub crawl: Option<CrawlPlan>,
     /// What must be in the page before it is read: the selector as text (for the browser) and how long to wait.
     pub wait_conditions: Vec<(String, std::time::Duration)>,
     /// Request headers to add, names in lower case.
@@ -179,6 +183,7 @@ impl TaskSpec {
         let paging = check.paging(self.pagination.as_ref(), url.as_ref(), reads);
         let max_pages = self.pagination.as_ref().map_or(1, |p| p.max_pages);
         check.range("pagination.maxPages", max_pages.into(), 1, 10_000);
+        let crawl = check.crawl(self, url.as_ref(), reads);
         check.range("maxRetries", self.max_retries.into(), 0, 10);
         check.watch(self);
         if self.conditional == Some(true) && self.render == Render::Browser {
@@ -222,6 +227,7 @@ impl TaskSpec {
                 template: paging.template,
                 stop: paging.stop,
                 max_pages,
+                crawl,
                 wait_conditions: self
                     .wait_conditions
                     .iter()
@@ -263,17 +269,21 @@ impl Check {
     }
 
     fn url(&mut self, text: &str) -> Option<Url> {
+        self.url_of("url", text)
+    }
+
+    fn url_of(&mut self, field: &str, text: &str) -> Option<Url> {
         let cure = "write an absolute URL such as https://example.com/list";
         let url = match Url::parse(text) {
             Ok(url) => url,
             Err(error) => {
-                self.refuse("url", text, format!("is not a URL ({error}); {cure}"));
+                self.refuse(field, text, format!("is not a URL ({error}); {cure}"));
                 return None;
             }
         };
         if !matches!(url.scheme(), "http" | "https") {
             self.refuse(
-                "url",
+                field,
                 text,
                 format!("has the scheme {:?}; only http and https are fetched", url.scheme()),
             );
@@ -281,14 +291,14 @@ impl Check {
         }
         if !url.username().is_empty() || url.password().is_some() {
             self.refuse(
-                "url",
+                field,
                 "(hidden)",
                 "holds credentials; take the user and password out of the URL",
             );
             return None;
         }
         if url.as_str().len() > 2048 {
-            self.refuse("url", text, "has more than 2048 characters");
+            self.refuse(field, text, "has more than 2048 characters");
             return None;
         }
         Some(url)

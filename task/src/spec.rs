@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Cookie, Duration, Field, Pagination, Politeness, Robots, Watch};
+use crate::{Cookie, Crawl, Duration, Field, Pagination, Politeness, Robots, Watch};
 
 /// The version of [`TaskSpec`] that this build writes; stored beside every spec.
 pub const SPEC_VERSION: i16 = 1;
@@ -19,6 +19,9 @@ pub const SPEC_VERSION: i16 = 1;
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "has(self.fields) != has(self.automatic)",
     "message": "give either fields, which are read where selectors say, or automatic, which finds its records itself",
+}, {
+    "rule": "!has(self.pagination) || !has(self.crawl)",
+    "message": "pagination follows one link after the other and crawl follows all; remove one of the two",
 }]))]
 pub struct TaskSpec {
     /// A name for people, shown in lists. Not unique.
@@ -57,6 +60,10 @@ pub struct TaskSpec {
     /// How to go on to further pages. Without it only the first page is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pagination: Option<Pagination>,
+
+    /// Goes on over a whole site instead: from url, seeds and sitemaps along the links of the pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crawl: Option<Crawl>,
 
     /// What a run is compared by with the last one of the same task that succeeded: which records are new, changed or gone, and what becomes of it when the site has changed under its selectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]

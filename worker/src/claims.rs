@@ -18,6 +18,7 @@ use selextract_platform::{
         claims::{Claim, Ending, Fenced, Lease, NewPage, Renewed},
         conditional::{FormerPage, Known},
         pages::Page,
+        crawl::{Begun, CrawlEnd, CrawlStart, HeldPage},
     },
 };
 use snafu::{ResultExt, Snafu};
@@ -29,6 +30,9 @@ use uuid::Uuid;
 
 /// When a task that its owner's limit kept waiting is tried again.
 const CROWDED_PAUSE: Duration = Duration::from_millis(500);
+
+/// The most of what a page has found that is offered at once.
+const OFFERED: usize = 2_000;
 
 /// The frontier or the ledger does not answer.
 #[derive(Debug, Snafu)]
@@ -117,10 +121,24 @@ impl Claims {
                 ..Claimed::default()
             });
         }
-        let claims = self.ledger.claim(&taken.ids, &self.worker, self.lease).await;
-        let claims = claims.context(ClaimSnafu)?;
-        if claims.len() < taken.ids.len() {
-            self.put_back(&taken.ids, &claims).await;
+        let (pages, runs): (Vec<TaskId>, Vec<TaskId>) = taken.ids.iter().partition(|id| id.is_crawl_page());
+        let mut claims = Vec::new();
+        if !runs.is_empty() {
+            let claimed = self.ledger.claim(&runs, &self.worker, self.lease).await;
+            claims = claimed.context(ClaimSnafu)?;
+            if claims.len() < runs.len() {
+                self.put_back(&runs, &claims).await;
+            }
+        }
+        if !pages.is_empty() {
+            match self.ledger.claim_crawl_pages(&pages, &self.worker, self.lease).await {
+                Ok(claimed) => claims.extend(claimed),
+                // What was claimed before is not to wait for its lease's end.
+                Err(error) if !claims.is_empty() => {
+                    tracing::warn!(%error, "Pages of crawls were not claimed; the keeper will find them.");
+                }
+                Err(error) => return Err(error).context(ClaimSnafu),
+            }
         }
         Ok(Claimed {
             claims,
@@ -197,7 +215,15 @@ impl Claims {
     /// # Errors
     /// When the ledger does not answer.
     pub async fn renew(&self, leases: &[Lease]) -> Result<Vec<Renewed>, LedgerError> {
-        self.ledger.renew(leases, self.lease).await
+        let (pages, runs): (Vec<Lease>, Vec<Lease>) = leases.iter().partition(|lease| lease.id.is_crawl_page());
+        let mut renewed = Vec::new();
+        if !runs.is_empty() {
+            renewed = self.ledger.renew(&runs, self.lease).await?;
+        }
+        if !pages.is_empty() {
+            renewed.extend(self.ledger.renew_crawl_pages(&pages, self.lease).await?);
+        }
+        Ok(renewed)
     }
 
     /// What was committed before this claim.
@@ -273,6 +299,9 @@ impl Claims {
     /// # Errors
     /// When the ledger does not answer for a lease's time.
     pub async fn finish(&self, claim: &Claim, ending: &Ending, units: u64) -> Result<Result<(), Fenced>, LedgerError> {
+        if let Some(page) = &claim.page {
+            return self.end_page(claim, page, &crawl_end(ending), 0, 0).await;
+        }
         let released = self
             .patiently(|| self.ledger.finish(claim.lease(), ending, units))
             .await?;
@@ -282,6 +311,56 @@ impl Claims {
             tracing::warn!(task = %claim.id, %error, "A run that waits was not offered; the keeper will find it.");
         }
         Ok(released.map(drop))
+    }
+
+    /// Lets a crawl's task begin, and offers its first pages. `Ok(Ok(false))`: somebody asked to end it, and the claim is still held.
+    ///
+    /// # Errors
+    /// When the ledger does not answer for a lease's time.
+    pub async fn begin_crawl(&self, claim: &Claim, start: &CrawlStart) -> Result<Result<bool, Fenced>, LedgerError> {
+        match self.patiently(|| self.ledger.begin_crawl(claim.lease(), start)).await? {
+            Err(Fenced) => Ok(Err(Fenced)),
+            Ok(Begun::Canceled) => Ok(Ok(false)),
+            Ok(Begun::Open(entries)) => {
+                self.offer_found(&entries).await;
+                Ok(Ok(true))
+            }
+        }
+    }
+
+    /// Lets a crawl's page go, and offers what it has found. What it cost is in millionths of a compute unit.
+    ///
+    /// # Errors
+    /// When the ledger does not answer for a lease's time.
+    pub async fn end_page(
+        &self,
+        claim: &Claim,
+        page: &HeldPage,
+        end: &CrawlEnd,
+        micros: u64,
+        max_pages: u32,
+    ) -> Result<Result<(), Fenced>, LedgerError> {
+        let end = || {
+            self.ledger
+                .end_crawl_page(claim.lease(), page.task, end.clone(), micros, max_pages)
+        };
+        match self.patiently(end).await? {
+            Err(Fenced) => Ok(Err(Fenced)),
+            Ok(ended) => {
+                self.offer_found(&ended.entries).await;
+                Ok(Ok(()))
+            }
+        }
+    }
+
+    /// The frontier has room for so many of an owner's at a host; the keeper brings the rest.
+    async fn offer_found(&self, entries: &[Entry]) {
+        let entries = &entries[..entries.len().min(OFFERED)];
+        if !entries.is_empty()
+            && let Err(error) = self.frontier.offer(entries).await
+        {
+            tracing::warn!(%error, "A crawl's pages were not offered; the keeper will find them.");
+        }
     }
 
     /// Tries again for a lease's time: what was fetched is worth more than a pooler's restart.
@@ -309,6 +388,20 @@ fn unvisited(entry: &Entry) -> Unvisited<'_> {
         id: entry.id,
         owner: entry.owner,
         host: &entry.host,
+    }
+}
+
+/// How a page's claim ends whose run could not even be looked at, or that is given back.
+pub(crate) fn crawl_end(ending: &Ending) -> CrawlEnd {
+    let waits = |after, reason| CrawlEnd::Waits { after, reason };
+    match ending {
+        Ending::Failed(error) => CrawlEnd::FailsRun(error.clone()),
+        Ending::Retry { after, error } => CrawlEnd::Retry {
+            after: *after,
+            error: error.clone(),
+        },
+        Ending::Waits { after, reason } => waits(*after, reason.clone()),
+        Ending::HandedBack | Ending::Succeeded | Ending::Canceled => waits(Duration::ZERO, None),
     }
 }
 

@@ -8,6 +8,7 @@ mod document;
 mod grow;
 mod json;
 mod json_path;
+mod links;
 mod references;
 mod select;
 #[cfg(test)]
@@ -22,7 +23,7 @@ mod xpath;
 use std::time::Instant;
 
 use scraper::Html;
-use selextract_task::{CompiledField, Items, Locator, Plan, Reads, Stop, absolute};
+use selextract_task::{CompiledField, Items, Locator, Plan, Reads, Stop, absolute, normal_url};
 use serde_json::{Map, Value};
 use snafu::Snafu;
 use url::Url;
@@ -60,6 +61,8 @@ pub struct Extracted {
     pub stops: bool,
     /// Whether it was read without a tree; what is read is the same.
     pub streamed: bool,
+    /// The links that a crawl follows, each once.
+    pub links: Vec<Url>,
 }
 
 /// How well a page filled the plan's fields: what tells a selector that matches less than it did before.
@@ -174,7 +177,7 @@ pub fn extract(plan: &Plan, document: Document<'_>, deadline: Instant) -> Result
 pub fn extract_by_tree(plan: &Plan, document: Document<'_>, deadline: Instant) -> Result<Extracted, ExtractError> {
     let budget = Budget::new(deadline);
     let content = document.content;
-    if content.is_tree() != (plan.reads == Reads::Tree) {
+    if gives_records(plan, document.url) && content.is_tree() != (plan.reads == Reads::Tree) {
         let cure = match plan.reads {
             Reads::Tree => {
                 "the selectors are CSS or XPath, which HTML and XML are read by; write JSONPath, beginning with $"
@@ -211,7 +214,29 @@ pub fn extract_by_tree(plan: &Plan, document: Document<'_>, deadline: Instant) -
     }
 }
 
+/// Whether a page gives records; of some of a crawl's pages only the links are read.
+fn gives_records(plan: &Plan, url: &Url) -> bool {
+    plan.crawl
+        .as_ref()
+        .is_none_or(|crawl| crawl.gives_records(&normal_url(url)))
+}
+
 fn read(plan: &Plan, root: Scope<'_>, url: &Url, reading: &Reading) -> Result<Extracted, ExtractError> {
+    let links = match &plan.crawl {
+        Some(crawl) => links::find(crawl, root, reading)?,
+        None => Vec::new(),
+    };
+    if !gives_records(plan, url) {
+        return Ok(Extracted {
+            links,
+            ..Extracted::default()
+        });
+    }
+    let extracted = read_records(plan, root, url, reading)?;
+    Ok(Extracted { links, ..extracted })
+}
+
+fn read_records(plan: &Plan, root: Scope<'_>, url: &Url, reading: &Reading) -> Result<Extracted, ExtractError> {
     let mut rows = Rows::new(plan);
     if let (Scope::Tree(root), [_, ..]) = (root, &plan.automatic[..]) {
         rows.records = automatic::records(&plan.automatic, root, reading)?;
@@ -311,7 +336,8 @@ impl<'p> Rows<'p> {
 
     fn finished(self, next: Option<Url>) -> Result<Extracted, ExtractError> {
         match self.lacking {
-            Some(field) if self.records.is_empty() => NoRecordsSnafu {
+            // Of a crawl's pages not each has records; its links are worth as much.
+            Some(field) if self.records.is_empty() && self.plan.crawl.is_none() => NoRecordsSnafu {
                 field: &field.name,
                 selector: field
                     .locator
@@ -327,6 +353,7 @@ impl<'p> Rows<'p> {
                 next,
                 stops: false,
                 streamed: false,
+                links: Vec::new(),
             }),
         }
     }

@@ -4,6 +4,7 @@ pub mod browser;
 mod charset;
 mod freshness;
 pub mod http;
+mod sitemap;
 mod tunnel;
 
 use std::time::Duration;

@@ -110,6 +110,15 @@ impl<'a> Gate<'a> {
         Ok(())
     }
 
+    /// The sitemaps that the robots.txt of a URL's site names.
+    ///
+    /// # Errors
+    /// As [`Gate::pass`].
+    pub async fn sitemaps(&mut self, url: &Url, plan: &Plan, stop: &CancellationToken) -> Result<Vec<String>, Stopped> {
+        let (rules, _) = self.rules(url, plan, stop).await?;
+        Ok(rules.sitemaps.clone())
+    }
+
     /// What the page's end says about its host; it is told with the next page, or when the run is let go.
     pub fn ended(&mut self, outcome: Outcome) {
         if let Some(held) = &mut self.held {

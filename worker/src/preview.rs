@@ -100,7 +100,9 @@ pub async fn read(engines: &Engines, request: &Request, left: Duration) -> Answe
 
 async fn page(engines: &Engines, request: &Request, left: Duration) -> Result<(Url, Extracted), Failure> {
     let plan = request.spec.compile();
-    let plan = plan.map_err(|violations| Failure::permanent("InvalidSpec", violations.to_string()))?;
+    let mut plan = plan.map_err(|violations| Failure::permanent("InvalidSpec", violations.to_string()))?;
+    // Of a crawl its first page is shown, whatever it leads to.
+    plan.crawl = None;
     let allowed = plan.timeout.min(left);
     let deadline = Instant::now() + allowed;
     let opened = timeout(

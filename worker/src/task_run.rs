@@ -13,7 +13,7 @@ use selextract_platform::{
         claims::{Claim, Ending, Fenced, NewPage, Renewed},
     },
 };
-use selextract_task::{Plan, Render, feed::RunError};
+use selextract_task::{Plan, Render, TaskSpec, feed::RunError};
 use tokio::time::{error::Elapsed, timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -24,6 +24,7 @@ use crate::{
     claims::{Claims, History},
     conclusion, conditional,
     cpu::{Meter, Share},
+    crawl,
     extract::{Document, Extracted, extract},
     failure::{Blame, Failure, backoff},
     fetch::{
@@ -111,6 +112,7 @@ async fn work(
 ) -> Result<RunOutcome, LedgerError> {
     let mut spending = Spending::new(engines);
     let ending = match claim.spec.compile() {
+        Ok(plan) if plan.crawl.is_some() => return crawl::work(engines, claims, claim, plan, stop).await,
         Ok(plan) => match engines
             .vault
             .open(&plan, Some(claim.user_id), (&engines.http, claim.id.0))
@@ -160,7 +162,7 @@ enum Walk {
     Fenced,
 }
 
-struct Run<'a> {
+pub(crate) struct Run<'a> {
     engines: &'a Engines,
     claims: &'a Claims,
     claim: &'a Claim,
@@ -183,7 +185,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(
+    pub(crate) fn new(
         engines: &'a Engines,
         claims: &'a Claims,
         claim: &'a Claim,
@@ -288,18 +290,25 @@ impl<'a> Run<'a> {
 
     /// Why the run may not go on: it has taken as long or cost as much as its spec allows.
     fn over(&self, spending: &Spending) -> Option<Failure> {
-        if let (Some(ends), Some(longest)) = (self.ends, self.plan.max_duration)
-            && Instant::now() >= ends
-        {
-            let longest =
-                selextract_task::Duration::from_millis(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX));
-            return Some(Failure::permanent(
+        self.is_late().or_else(|| self.is_dear(spending.units()))
+    }
+
+    /// Why the run may not go on: it has taken as long as its spec allows.
+    pub(crate) fn is_late(&self) -> Option<Failure> {
+        let (ends, longest) = (self.ends?, self.plan.max_duration?);
+        let longest = selextract_task::Duration::from_millis(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX));
+        (Instant::now() >= ends).then(|| {
+            Failure::permanent(
                 "MaxDuration",
                 format!("the run took longer than its maxDuration of {longest}"),
-            ));
-        }
+            )
+        })
+    }
+
+    /// Why the run may not go on: with these compute units it has cost as much as its spec allows.
+    pub(crate) fn is_dear(&self, units: u64) -> Option<Failure> {
         let most = u64::from(self.plan.max_compute_units?);
-        let used = u64::try_from(self.claim.units_used).unwrap_or_default() + spending.units();
+        let used = u64::try_from(self.claim.units_used).unwrap_or_default() + units;
         (used > most).then(|| {
             let message = format!("the run used {used} compute units and its maxComputeUnits is {most}");
             Failure::permanent("MaxComputeUnits", message)
@@ -316,7 +325,7 @@ impl<'a> Run<'a> {
     }
 
     /// Fetches and extracts within the page's time.
-    async fn read(
+    pub(crate) async fn read(
         &mut self,
         url: &Url,
         gate: &mut Gate<'_>,
@@ -403,6 +412,7 @@ impl<'a> Run<'a> {
                 return Ok(page);
             }
             gate.ended(Outcome::Answered);
+            crawl::stay_inside(plan, url, trip.next())?;
             gate.pass(trip.next(), plan, stop).await?;
         }
     }
@@ -469,14 +479,10 @@ impl<'a> Run<'a> {
 
     /// The end of a run whose pages were all read. One without a single record has a selector that matches nothing.
     fn finished(&self) -> Ending {
-        match &self.claim.spec.items {
-            Some(items) if self.records == 0 => Ending::Failed(RunError {
+        match nothing_found(&self.claim.spec, &self.plan) {
+            Some(message) if self.records == 0 => Ending::Failed(RunError {
                 class: "NoRecords".into(),
-                message: format!("no page has anything that items (selector {items:?}) matches"),
-            }),
-            None if self.records == 0 && !self.plan.automatic.is_empty() => Ending::Failed(RunError {
-                class: "NoRecords".into(),
-                message: format!("no page offers any of automatic {:?}", self.plan.automatic),
+                message,
             }),
             _ => Ending::Succeeded,
         }
@@ -507,7 +513,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn count_page(&self, outcome: PageOutcome, started: Instant) {
+    pub(crate) fn count_page(&self, outcome: PageOutcome, started: Instant) {
         self.engines.metrics.page(self.plan.render, outcome, started.elapsed());
     }
 }
@@ -519,15 +525,24 @@ fn committed(page: &Page) -> PageOutcome {
     }
 }
 
+/// What is said about a run without a single record, where that is a failure.
+pub(crate) fn nothing_found(spec: &TaskSpec, plan: &Plan) -> Option<String> {
+    match &spec.items {
+        Some(items) => Some(format!("no page has anything that items (selector {items:?}) matches")),
+        None if !plan.automatic.is_empty() => Some(format!("no page offers any of automatic {:?}", plan.automatic)),
+        None => None,
+    }
+}
+
 /// A URL as loops are told by it.
-fn key(url: &Url) -> String {
+pub(crate) fn key(url: &Url) -> String {
     let mut url = url.clone();
     url.set_fragment(None);
     url.into()
 }
 
 /// A failure as the ledger keeps it.
-fn told(failure: &Failure) -> RunError {
+pub(crate) fn told(failure: &Failure) -> RunError {
     RunError {
         class: failure.class.into(),
         message: failure.message.clone(),
@@ -535,16 +550,16 @@ fn told(failure: &Failure) -> RunError {
 }
 
 /// What a run costs while this claim holds.
-struct Spending {
+pub(crate) struct Spending {
     share: Share,
     browser: Duration,
     /// What the current tab had cost when it was last looked at.
     browser_before: Duration,
-    bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Spending {
-    fn new(engines: &Engines) -> Self {
+    pub(crate) fn new(engines: &Engines) -> Self {
         Self {
             share: engines.cpu.share(),
             browser: Duration::ZERO,
@@ -559,8 +574,14 @@ impl Spending {
         self.browser_before = so_far;
     }
 
-    fn units(&self) -> u64 {
+    pub(crate) fn units(&self) -> u64 {
         compute_units(self.share.spent() + self.browser, self.bytes)
+    }
+
+    /// In millionths of a compute unit: a microsecond of CPU, and 100 bytes, are one each.
+    pub(crate) fn micros(&self) -> u64 {
+        let cpu = u64::try_from((self.share.spent() + self.browser).as_micros()).unwrap_or(u64::MAX);
+        cpu.saturating_add(self.bytes / 100)
     }
 }
 

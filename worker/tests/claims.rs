@@ -8,6 +8,7 @@
 mod access;
 #[path = "hostile/crash.rs"]
 mod crash;
+mod crawl;
 #[path = "hostile/http.rs"]
 mod hostile;
 mod paging;
@@ -87,6 +88,7 @@ struct Bench {
     robots: Arc<Mutex<(StatusCode, String)>>,
     redis: String,
     database: String,
+    ledger_url: String,
     keeper: JoinHandle<()>,
 }
 
@@ -130,6 +132,7 @@ impl Bench {
             .merge(paging::routes())
             .merge(watching::routes(shop.clone()))
             .merge(access::routes())
+            .merge(crawl::routes())
             .route("/robots.txt", get(async move || says.lock().unwrap().clone()))
             .layer(axum::middleware::map_request(move |request: axum::extract::Request| {
                 let host = request.headers().get("x-asked-host").unwrap().to_str().unwrap();
@@ -152,6 +155,7 @@ impl Bench {
             robots,
             redis: redis.0,
             database: database.name,
+            ledger_url: database.url,
             keeper,
         }
     }
@@ -290,6 +294,7 @@ async fn keep(ledger: Ledger, frontier: Frontier) {
         ledger.sweep().await.unwrap();
         let (entries, _) = ledger.refill(None).await.unwrap();
         frontier.offer(&entries).await.unwrap();
+        crawl::keep(&ledger, &frontier).await;
         sleep(Duration::from_millis(100)).await;
     }
 }

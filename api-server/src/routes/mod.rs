@@ -5,6 +5,7 @@ pub mod artifacts;
 pub mod auth;
 pub mod batch;
 pub mod changes;
+pub mod crawl;
 pub mod credentials;
 pub mod dead_letters;
 pub mod events;

@@ -73,7 +73,7 @@ pub async fn replay(State(state): State<AppState>, caller: Caller, Id(id): Id) -
     .await
 }
 
-async fn answer(
+pub(super) async fn answer(
     state: &AppState,
     caller: &Caller,
     id: Uuid,

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::{
     changes::ReportView,
+    crawl::{CrawlView, fetch_progress},
     new_task::{admit, idempotency_key, read_new},
     waiting::{Waiting, fetch_waiting},
 };
@@ -95,6 +96,9 @@ pub struct TaskView {
     pages: i32,
     /// Records extracted.
     records: i64,
+    /// How far it is, if it is a crawl that has begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crawl: Option<CrawlView>,
     /// Records left out and the like.
     pub(super) warnings: i64,
     /// 1 unit is 1 CPU second of worker and browser, and 1 per 100 MB of egress, rounded up.
@@ -263,9 +267,11 @@ pub(super) async fn visible_task(state: &AppState, caller: &Caller, id: Uuid) ->
     } else {
         None
     };
+    let crawl = fetch_progress(state, &task).await?;
     let view = TaskView::read(task, waiting)?;
     Ok(TaskView {
         report: report.map(ReportView::from).unwrap_or_default(),
+        crawl,
         ..view
     })
 }
@@ -306,6 +312,7 @@ impl TaskView {
             priority: task.priority,
             pages: task.pages,
             records: task.records,
+            crawl: None,
             warnings: task.warnings,
             compute_units_used: task.compute_units_used,
             attempts: task.attempts,

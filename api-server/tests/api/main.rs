@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod cache_keys;
+mod crawls;
 mod credentials;
 mod internal;
 mod public;

@@ -13,6 +13,7 @@ use super::{
     Ledger, LedgerError, TaskId, UserId,
     artifacts::NewArtifact,
     claiming,
+    crawl::HeldPage,
     error::DatabaseSnafu,
     leased::{EndRow, PageRow},
     pages,
@@ -53,6 +54,9 @@ pub struct Claim {
     pub units_used: i64,
     /// The `ScrapeTask` or schedule that it is a run of.
     pub source_uid: Option<String>,
+    /// The page of a crawl that is held, instead of a whole run; [`Claim::id`] is the page's then.
+    #[sqlx(skip)]
+    pub page: Option<HeldPage>,
 }
 
 /// The proof of a lease, to renew it.

@@ -20,6 +20,9 @@ impl Ledger {
                  ORDER BY t.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
              ), gone_pages AS (
                  DELETE FROM pages USING over WHERE pages.task_id = over.id
+             ), gone_crawls AS (
+                 DELETE FROM crawl_pages c USING over
+                 WHERE c.id BETWEEN crawl_first(over.id) AND crawl_last(over.id) AND c.task_id = over.id
              ), kept AS (
                  UPDATE tasks SET expires_at = NULL FROM over WHERE tasks.id = over.id AND over.newest
              ), gone AS (
@@ -51,6 +54,9 @@ impl Ledger {
                  LIMIT $1
              ), gone_pages AS (
                  DELETE FROM pages USING over WHERE pages.task_id = over.id
+             ), gone_crawls AS (
+                 DELETE FROM crawl_pages c USING over
+                 WHERE c.id BETWEEN crawl_first(over.id) AND crawl_last(over.id) AND c.task_id = over.id
              ), gone AS (
                  DELETE FROM tasks USING over WHERE tasks.id = over.id AND status NOT IN ('pending', 'running')
              )

@@ -37,6 +37,17 @@ pub struct Swept {
     pub exhausted: i64,
 }
 
+impl std::ops::Add for Swept {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            returned: self.returned + other.returned,
+            exhausted: self.exhausted + other.exhausted,
+        }
+    }
+}
+
 impl Ledger {
     /// Becomes or stays the active keeper: `Some` with the epoch while this holder has the lease.
     pub async fn hold_keeper_lease(&self, holder: &str, lives: Duration) -> Result<Option<Epoch>, LedgerError> {

@@ -11,6 +11,7 @@ mod claiming;
 pub mod claims;
 pub mod clock;
 pub mod conditional;
+pub mod crawl;
 pub mod credentials;
 pub(crate) mod error;
 mod expiry;
@@ -46,6 +47,7 @@ use sqlx::{
 };
 
 use accepting::Accepts;
+use crawl::CrawlEnds;
 pub use error::LedgerError;
 use error::{DatabaseSnafu, UrlSnafu};
 pub use id::{TaskId, UserId};
@@ -93,6 +95,7 @@ pub struct Ledger {
     accepts: Accepts,
     writes: Writes,
     pub(crate) artifacts: Arc<ArtifactHome>,
+    crawl_ends: CrawlEnds,
 }
 
 impl Ledger {
@@ -114,6 +117,7 @@ impl Ledger {
             accepts: accepting::gather(pool.clone()),
             writes: leased::gather(pool.clone()),
             artifacts: Arc::default(),
+            crawl_ends: crawl::gather(pool.clone()),
             pool,
         })
     }

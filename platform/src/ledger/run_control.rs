@@ -65,6 +65,14 @@ struct Row {
     entry: EntryRow,
 }
 
+/// A dead letter that is replayed. The entry of a crawl is offered for nothing: its pages are found by the refill.
+#[derive(FromRow)]
+struct Dead {
+    crawl: bool,
+    #[sqlx(flatten)]
+    entry: EntryRow,
+}
+
 impl Ledger {
     /// Holds a run: one that waits is not begun, one that runs is handed back at its next page. The same twice changes nothing.
     pub async fn pause(&self, owner: Option<UserId>, id: TaskId) -> Result<Changed, LedgerError> {
@@ -111,7 +119,8 @@ impl Ledger {
         Ok(changed(row))
     }
 
-    /// Takes a failed run up again, behind its last committed page, with all its attempts, its time and its compute units anew.
+    /// Takes a failed run up again, behind its last committed page, with all its attempts, its time and its compute units anew; of a crawl
+    /// what failed and what still waited.
     pub async fn replay(&self, owner: Option<UserId>, id: TaskId) -> Result<Changed, LedgerError> {
         let row = sqlx::query_as(
             "WITH found AS (
@@ -119,7 +128,7 @@ impl Ledger {
              ), replayed AS (
                  UPDATE tasks SET status = 'pending', attempts = 0, replays = tasks.replays + 1, paused = false, cancel_requested = false,
                      compute_units_before = tasks.compute_units_used, due_at = now(), started_at = NULL, finished_at = NULL
-                 FROM found WHERE tasks.id = found.id AND found.status = 'failed'
+                 FROM found WHERE tasks.id = found.id AND found.status = 'failed' AND tasks.crawl_open IS NULL
                  RETURNING tasks.id, tasks.user_id, tasks.source_uid, tasks.pages, tasks.records, tasks.compute_units_used, tasks.due_at
              ), counted AS (
                  INSERT INTO owner_counter_deltas (user_id, failed, pages, records, compute_units)
@@ -136,7 +145,11 @@ impl Ledger {
         .fetch_optional(&self.pool)
         .await
         .context(DatabaseSnafu { doing: "replaying a run" })?;
-        Ok(changed(row))
+        let changed = changed(row);
+        if changed == Changed::Unfit && !self.reopen_crawls(&[id], &["failed"]).await?.is_empty() {
+            return Ok(Changed::Done(None));
+        }
+        Ok(changed)
     }
 
     /// Replays an owner's dead letters, of one cause or of all, oldest first after `after`; [`REPLAY_BATCH`] at most.
@@ -146,24 +159,25 @@ impl Ledger {
         cause: Option<&str>,
         after: Option<TaskId>,
     ) -> Result<Vec<Entry>, LedgerError> {
-        let rows: Vec<EntryRow> = sqlx::query_as(
+        let rows: Vec<Dead> = sqlx::query_as(
             "WITH dead AS (
-                 SELECT id FROM tasks
+                 SELECT id, user_id, host, priority, crawl_open IS NOT NULL AS crawl FROM tasks
                  WHERE status = 'failed' AND user_id = $1 AND ($2::text IS NULL OR error_class = $2) AND ($3::uuid IS NULL OR id > $3)
+                     AND (crawl_open IS NULL OR crawl_open + crawl_failed > 0)
                  ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED
              ), replayed AS (
                  UPDATE tasks SET status = 'pending', attempts = 0, replays = replays + 1, paused = false, cancel_requested = false,
                      compute_units_before = compute_units_used, due_at = now(), started_at = NULL, finished_at = NULL
-                 FROM dead WHERE tasks.id = dead.id
-                 RETURNING tasks.id, user_id, host, priority, source_uid, pages, records, compute_units_used, due_at
+                 FROM dead WHERE tasks.id = dead.id AND NOT dead.crawl
+                 RETURNING tasks.id, tasks.user_id, source_uid, pages, records, compute_units_used
              ), counted AS (
                  INSERT INTO owner_counter_deltas (user_id, failed, pages, records, compute_units)
                  SELECT user_id, -count(*), -sum(pages), -sum(records), -sum(compute_units_used) FROM replayed GROUP BY user_id
              ), told AS (
                  INSERT INTO changes (uid, task_id) SELECT source_uid, id FROM replayed WHERE source_uid IS NOT NULL
              )
-             SELECT id, user_id, host, priority, ceil(extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds
-             FROM replayed ORDER BY id",
+             SELECT id, user_id, host, priority, crawl, ceil(extract(epoch FROM now()) * 1000)::bigint AS due_milliseconds
+             FROM dead ORDER BY id",
         )
         .bind(owner)
         .bind(cause)
@@ -172,7 +186,15 @@ impl Ledger {
         .fetch_all(&self.pool)
         .await
         .context(DatabaseSnafu { doing: "replaying dead letters" })?;
-        Ok(rows.into_iter().map(Entry::from).collect())
+        let crawls: Vec<TaskId> = rows
+            .iter()
+            .filter(|dead| dead.crawl)
+            .map(|dead| dead.entry.id())
+            .collect();
+        if !crawls.is_empty() {
+            self.reopen_crawls(&crawls, &["failed"]).await?;
+        }
+        Ok(rows.into_iter().map(|dead| Entry::from(dead.entry)).collect())
     }
 
     /// An owner's newest dead letters older than `before`, [`PAGE_ROWS`] at most, of one cause when asked.

@@ -146,16 +146,20 @@ pub const LIST: &str = "
         AND ($3::text IS NULL OR status = $3)
     ORDER BY tasks.created_at DESC, id DESC LIMIT $4";
 
+/// A crawl that has begun ends at once, as nobody holds it; its pages and records were counted as they came.
 pub(crate) const CANCEL: &str = "
     WITH found AS (
-         SELECT id, status FROM tasks WHERE id = $1 AND ($2::uuid IS NULL OR user_id = $2) FOR UPDATE
+         SELECT id, status, status = 'pending' OR crawl_open IS NOT NULL AS free FROM tasks WHERE id = $1 AND ($2::uuid IS NULL OR user_id = $2) FOR UPDATE
      ), canceled AS (
          UPDATE tasks SET
              cancel_requested = true,
-             status = CASE WHEN found.status = 'pending' THEN 'canceled' ELSE found.status END,
-             finished_at = CASE WHEN found.status = 'pending' THEN now() END
+             status = CASE WHEN found.free THEN 'canceled' ELSE found.status END,
+             finished_at = CASE WHEN found.free THEN now() END
          FROM found WHERE tasks.id = found.id AND found.status IN ('pending', 'running')
-         RETURNING tasks.id, tasks.user_id, tasks.source_uid, tasks.status, tasks.pages, tasks.records, tasks.compute_units_used
+         RETURNING tasks.id, tasks.user_id, tasks.source_uid, tasks.status,
+             CASE WHEN crawl_open IS NULL THEN tasks.pages ELSE 0 END AS pages,
+             CASE WHEN crawl_open IS NULL THEN tasks.records ELSE 0 END AS records,
+             CASE WHEN crawl_open IS NULL THEN tasks.compute_units_used ELSE 0 END AS compute_units_used
      ), counted AS (
          INSERT INTO owner_counter_deltas (user_id, canceled, pages, records, compute_units)
          SELECT user_id, 1, pages, records, compute_units_used FROM canceled WHERE status = 'canceled'
@@ -264,6 +268,9 @@ impl Ledger {
                  SELECT id FROM found WHERE status NOT IN ('pending', 'running')
              ), gone_pages AS (
                  DELETE FROM pages USING ended WHERE pages.task_id = ended.id
+             ), gone_crawl AS (
+                 DELETE FROM crawl_pages c USING ended
+                 WHERE c.id BETWEEN crawl_first(ended.id) AND crawl_last(ended.id) AND c.task_id = ended.id
              ), gone AS (
                  DELETE FROM tasks USING ended WHERE tasks.id = ended.id
              )

@@ -15,6 +15,12 @@ pub(crate) struct EntryRow {
     due_milliseconds: i64,
 }
 
+impl EntryRow {
+    pub(crate) const fn id(&self) -> TaskId {
+        self.id
+    }
+}
+
 impl From<EntryRow> for Entry {
     fn from(row: EntryRow) -> Self {
         Self {

@@ -12,6 +12,7 @@ mod cache;
 mod changes;
 mod claims;
 mod counters;
+mod crawls;
 mod expiry;
 mod frontier;
 mod hosts;

@@ -123,7 +123,7 @@ async fn partitions_are_made_once_with_two_at_once() {
     let now = Timestamp::now();
     let made = tokio::join!(room.keeper.make_partitions(now, 5), room.keeper.make_partitions(now, 5));
     // The migration made two of the six months.
-    assert_eq!(made.0.unwrap().len() + made.1.unwrap().len(), 24);
+    assert_eq!(made.0.unwrap().len() + made.1.unwrap().len(), 28);
 }
 
 #[tokio::test]
@@ -137,10 +137,13 @@ async fn retention_drops_old_months_and_keeps_one_with_an_open_task() {
     }
     insert(&room, UserId::new(), 1, open, "pending").await;
     let dropped = room.keeper.drop_partitions(Timestamp::now(), 90 * DAY).await.unwrap();
-    assert!(dropped.contains(&format!("tasks_{}", month(gone))) && dropped.contains(&format!("pages_{}", month(gone))));
+    for table in ["tasks", "pages", "crawl_pages"] {
+        assert!(dropped.contains(&format!("{table}_{}", month(gone))), "{table}");
+    }
     for kept in [open, kept, Timestamp::now()] {
         assert!(!dropped.contains(&format!("tasks_{}", month(kept))));
         assert!(!dropped.contains(&format!("pages_{}", month(kept))));
+        assert!(!dropped.contains(&format!("crawl_pages_{}", month(kept))));
     }
     assert_eq!(
         room.number(&format!("SELECT count(*) FROM tasks WHERE user_id = '{owner}'"))

@@ -273,7 +273,7 @@ impl Check {
         }
     }
 
-    fn regex(&mut self, path: &str, text: &str) -> Option<Regex> {
+    pub(super) fn regex(&mut self, path: &str, text: &str) -> Option<Regex> {
         if text.len() > 2048 {
             self.refuse(path, text, "has more than 2048 characters");
             return None;

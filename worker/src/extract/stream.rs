@@ -41,8 +41,8 @@ impl<'p> Columns<'p> {
         if plan.reads != Reads::Tree || !plan.automatic.is_empty() || !(1..=64).contains(&plan.fields.len()) {
             return None;
         }
-        // Whether a selector is missing is known when the page has ended.
-        if plan.stop.found.is_some() || plan.stop.missing.is_some() {
+        // Whether a selector is missing is known when the page has ended; the links of a crawl are read from the tree.
+        if plan.crawl.is_some() || plan.stop.found.is_some() || plan.stop.missing.is_some() {
             return None;
         }
         let items = match &plan.items {

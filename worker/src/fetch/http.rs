@@ -105,21 +105,33 @@ impl Http {
     /// # Errors
     /// See [`FetchError`].
     pub async fn go_on(&self, trip: &mut Trip, request: Request<'_>) -> Result<Option<Page>, FetchError> {
+        let Some(response) = self.arrive(trip, request).await? else {
+            return Ok(None);
+        };
+        let known = trip.known.take_if(|known| known.url == trip.url.as_str());
+        if let Some(known) = known.filter(|_| response.status() == StatusCode::NOT_MODIFIED) {
+            return freshness::not_modified(&trip.url, &response, known).map(Some);
+        }
+        let page = read(trip.url.clone(), response).await.map(Some);
+        page.map_err(|error| match trip.access.as_deref() {
+            Some(access) => access.judge(&trip.url, error),
+            None => error,
+        })
+    }
+
+    /// The answer at the end of a trip, or `None` when a redirect leads to another host.
+    pub(super) async fn arrive(&self, trip: &mut Trip, request: Request<'_>) -> Result<Option<Response>, FetchError> {
         // Redirects are followed by hand: each hop's scheme is looked at, and the task's headers stay at home.
         while trip.hops <= MAX_REDIRECTS {
             trip.hops += 1;
             let access = trip.access.as_deref();
-            let known = trip.known.take_if(|known| known.url == trip.url.as_str());
-            let response = self.get(&trip.url, request, (known.as_ref(), access)).await?;
-            if let Some(known) = known.filter(|_| response.status() == StatusCode::NOT_MODIFIED) {
-                return freshness::not_modified(&trip.url, &response, known).map(Some);
+            let known = trip.known.as_ref().filter(|known| known.url == trip.url.as_str());
+            let response = self.get(&trip.url, request, (known, access)).await?;
+            if known.is_some() && response.status() == StatusCode::NOT_MODIFIED {
+                return Ok(Some(response));
             }
             let Some(target) = redirect_target(&trip.url, &response)? else {
-                let page = read(trip.url.clone(), response).await.map(Some);
-                return page.map_err(|error| match access {
-                    Some(access) => access.judge(&trip.url, error),
-                    None => error,
-                });
+                return Ok(Some(response));
             };
             if let Some(access) = access.filter(|access| access.is_turned_away(request.url, &target)) {
                 return Err(access.refused(response.status().as_u16()));
@@ -407,7 +419,7 @@ async fn read(url: Url, mut response: Response) -> Result<Page, FetchError> {
 }
 
 /// The innermost cause says what happened; the outer ones repeat the URL.
-fn connection(error: &reqwest::Error) -> FetchError {
+pub(super) fn connection(error: &reqwest::Error) -> FetchError {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
