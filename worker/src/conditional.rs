@@ -54,6 +54,7 @@ fn extracted(page: FormerPage) -> Extracted {
         },
         // Where the run before ended, this one does: it asks for the same.
         stops: next.is_none(),
+        links: Vec::new(),
         streamed: false,
         next,
     }
