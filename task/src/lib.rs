@@ -4,6 +4,7 @@
 //! Must not know Kubernetes, SQL, Redis or HTTP.
 
 pub mod access;
+mod browser;
 mod convert;
 pub mod credentials;
 mod duration;
@@ -20,16 +21,23 @@ mod watch;
 pub mod xpath;
 
 pub use access::Cookie;
+pub use browser::{
+    Browser, BrowserCapture, BrowserStep, CaptureType, CaptureWhen, Extractor, ImageFormat, Key, On, Resource,
+    StepType, WaitCondition, WaitState,
+};
 pub use convert::{Conversion, DateReader, absolute};
 pub use duration::{Duration, ParseDurationError};
 pub use field::{DecimalSeparator, Field, FieldType, MAX_LEVELS, Transform, TransformType};
 pub use json_path::JsonPath;
 pub use locator::{CssLocator, Locator};
 pub use pagination::{PageTemplate, Pagination, Stop, StopCondition};
-pub use plan::{Change, CompiledField, Items, Plan, Reads, Shape, Take, Violation, Violations};
+pub use plan::{
+    Act, Awaited, Change, CompiledField, Items, More, Plan, Reads, Shape, Step, Take, Violation, Violations, Visit,
+    Wait,
+};
 pub use politeness::{MAX_CONCURRENT, MAX_DELAY, Politeness, Robots, RobotsPolicy};
 pub use schedule::{
     ConcurrencyPolicy, DEFAULT_STARTING_DEADLINE, MAX_STARTING_DEADLINE, MIN_STARTING_DEADLINE, check_starting_deadline,
 };
-pub use spec::{Automatic, Render, SPEC_VERSION, TaskSpec, WaitCondition};
+pub use spec::{Automatic, Render, SPEC_VERSION, TaskSpec};
 pub use watch::{OnDrift, Report, Watch};

@@ -50,6 +50,18 @@ pub enum Part {
         #[arg(long)]
         owner: uuid::Uuid,
     },
+    /// Keeps pages open in a browser of ours, each in a context of its own, until it is killed.
+    Tabs {
+        /// How many.
+        #[arg(long)]
+        tabs: usize,
+        /// The page.
+        #[arg(long)]
+        url: url::Url,
+        /// The way out.
+        #[arg(long)]
+        proxy: url::Url,
+    },
     /// Does tasks until it is killed.
     Do {
         /// How many are taken at a time.
@@ -61,11 +73,15 @@ pub enum Part {
 impl Part {
     /// Plays it.
     pub async fn play(self) -> Result<()> {
+        if let Self::Tabs { tabs, url, proxy } = self {
+            return super::browser::keep_open(tabs, &url, proxy).await;
+        }
         let read = |name: &str| env::var(name).with_context(|| format!("{name} is not set"));
         let ledger = stage::ledger(&read("SELEXTRACT_DATABASE_URL")?)?;
         let frontier = Frontier::connect_lazy(&Secret(read("SELEXTRACT_REDIS_QUEUE_URL")?))?;
         match self {
             Self::Make { tasks, batch, owner } => make(&ledger, &frontier, UserId(owner), tasks, batch).await,
+            Self::Tabs { .. } => Ok(()),
             Self::Do { batch } => {
                 let doer = Doer {
                     ledger,
