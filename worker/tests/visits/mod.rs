@@ -159,7 +159,6 @@ async fn steps_are_done_as_a_person_would_do_them_and_on_what_can_be_reached() {
     .await
     .unwrap();
     for said in ["agreed true", "asked for shoes' \"<b> true", "size 9", "scrolled"] {
-        let said = said.replace("<b>", "<b>");
         assert!(page.text.contains(&format!("<li>{said}")), "{said}: {}", page.text);
     }
     bench.browsers.close().await;
