@@ -117,6 +117,7 @@ async fn a_preview_with_auto_is_rendered_when_the_servers_html_is_a_shell() {
     let bench = Bench::new().await;
     let request = Request {
         id: uuid::Uuid::now_v7(),
+        owner: None,
         deadline_milliseconds: 0,
         spec: serde_json::from_value(json!({
             "url": "http://site.test/shell", "render": "Auto", "items": "li", "fields": [{ "name": "t" }],

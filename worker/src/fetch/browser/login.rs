@@ -211,12 +211,9 @@ impl Form<'_> {
     }
 
     async fn matches(&self, selector: &str) -> Result<bool, FetchError> {
-        let mut world = World::of(self.tab).await?;
-        let found = world.call(
-            "selector => document.querySelector(selector) !== null",
-            &[selector.into()],
-        );
-        Ok(found.await? == Some(Value::Bool(true)))
+        const MATCHES: &str = "selector => document.querySelector(selector) !== null";
+        let found = World::of(self.tab).await?.call(MATCHES, &[selector.into()]).await?;
+        Ok(found == Some(Value::Bool(true)))
     }
 
     async fn wait(&self, answers: &mut EventStream<EventResponseReceived>) -> Result<(), Failure> {
