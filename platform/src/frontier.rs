@@ -5,6 +5,7 @@
 //! What a host allows is in [`hosts`].
 
 pub mod hosts;
+pub mod rendering;
 mod robots;
 
 use std::{sync::Arc, time::Duration};

@@ -4,6 +4,7 @@
 //! Must not know Kubernetes, SQL, Redis or HTTP.
 
 pub mod access;
+mod browser;
 mod convert;
 mod crawl;
 pub mod credentials;
@@ -22,6 +23,10 @@ mod watch;
 pub mod xpath;
 
 pub use access::Cookie;
+pub use browser::{
+    Browser, BrowserCapture, BrowserStep, CaptureType, CaptureWhen, Extractor, ImageFormat, Key, On, Resource,
+    StepType, WaitCondition, WaitState,
+};
 pub use convert::{Conversion, DateReader, absolute};
 pub use crawl::{Crawl, CrawlScope};
 pub use duration::{Duration, ParseDurationError};
@@ -30,10 +35,13 @@ pub use json_path::JsonPath;
 pub use locator::{CssLocator, Locator};
 pub use normal_url::normal_url;
 pub use pagination::{PageTemplate, Pagination, Stop, StopCondition};
-pub use plan::{Change, CompiledField, CrawlPlan, Items, MAX_URL, Plan, Reads, Shape, Take, Violation, Violations};
+pub use plan::{
+    Act, Awaited, Change, CompiledField, CrawlPlan, Items, MAX_URL, More, Plan, Reads, Shape, Step, Take, Violation,
+    Violations, Visit, Wait,
+};
 pub use politeness::{MAX_CONCURRENT, MAX_DELAY, Politeness, Robots, RobotsPolicy};
 pub use schedule::{
     ConcurrencyPolicy, DEFAULT_STARTING_DEADLINE, MAX_STARTING_DEADLINE, MIN_STARTING_DEADLINE, check_starting_deadline,
 };
-pub use spec::{Automatic, Render, SPEC_VERSION, TaskSpec, WaitCondition};
+pub use spec::{Automatic, Render, SPEC_VERSION, TaskSpec};
 pub use watch::{OnDrift, Report, Watch};

@@ -11,12 +11,12 @@ const PLACEHOLDERS: [&str; 2] = ["{page}", "{offset}"];
 /// The largest number in a template.
 pub const MAX_NUMBER: u64 = 1_000_000_000;
 
-/// How to go on to further pages: exactly one of nextSelector and urlTemplate.
+/// How to go on to further pages: exactly one of nextSelector, urlTemplate, loadMore and scroll.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "[has(self.nextSelector), has(self.urlTemplate)].filter(given, given).size() == 1",
-    "message": "give exactly one of nextSelector, which follows a link, and urlTemplate, which counts",
+    "rule": "[has(self.nextSelector), has(self.urlTemplate), has(self.loadMore), has(self.scroll) && self.scroll].filter(given, given).size() == 1",
+    "message": "give exactly one of nextSelector, which follows a link, urlTemplate, which counts, loadMore, which clicks, and scroll: true",
 }]))]
 pub struct Pagination {
     /// A selector (CSS, XPath or JSONPath, as items) of the link to the next page; its `href` or text is followed, on the same origin only. The run ends where it is missing.
@@ -38,6 +38,15 @@ pub struct Pagination {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub step: Option<u32>,
+
+    /// A CSS selector of what is clicked for more items in the same page, until it is gone, nothing new comes, or maxPages. Each click's new items are a page. Only with render Browser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub load_more: Option<String>,
+
+    /// Scroll to the end of the page for more items in it, until nothing new comes, or maxPages. Each scroll's new items are a page. Only with render Browser.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scroll: bool,
 
     /// When the run ends before maxPages and before the pages end by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]

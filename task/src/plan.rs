@@ -1,5 +1,6 @@
 //! From a [`TaskSpec`] to a [`Plan`] that can be run, or to every [`Violation`] at once.
 
+mod browser;
 mod crawl;
 mod fields;
 mod paging;
@@ -14,6 +15,7 @@ use crate::{
     RobotsPolicy, Stop, TaskSpec,
     access::{PlannedCookie, check_name, plan_cookies},
 };
+pub use browser::{Act, Awaited, More, Step, Visit, Wait};
 pub use crawl::{CrawlPlan, MAX_URL};
 pub use fields::{Change, CompiledField, Shape, Take};
 
@@ -48,8 +50,8 @@ pub struct Plan {
     pub max_pages: u32,
     /// How the run goes on over a whole site.
     pub crawl: Option<CrawlPlan>,
-    /// What must be in the page before it is read: the selector as text (for the browser) and how long to wait.
-    pub wait_conditions: Vec<(String, std::time::Duration)>,
+    /// What happens to pages in the browser.
+    pub visit: Visit,
     /// Request headers to add, names in lower case.
     pub headers: Vec<(String, String)>,
     /// Cookies that the task gives.
@@ -190,7 +192,7 @@ impl TaskSpec {
             let cure = "is asked by HTTP alone; use render Http, or remove it";
             check.refuse("conditional", true, cure);
         }
-        check.wait_conditions(self);
+        let visit = check.visit(self, &items);
         let headers = check.headers(self);
         let cookies = plan_cookies(&self.cookies, url.as_ref(), &mut check.violations);
         check_name("credentials", self.credentials.as_deref(), &mut check.violations);
@@ -228,11 +230,7 @@ impl TaskSpec {
                 stop: paging.stop,
                 max_pages,
                 crawl,
-                wait_conditions: self
-                    .wait_conditions
-                    .iter()
-                    .map(|w| (w.selector.clone(), w.timeout.get()))
-                    .collect(),
+                visit,
                 headers,
                 cookies,
                 credentials: self.credentials.clone(),
@@ -309,9 +307,9 @@ impl Check {
         let located = spec.items.as_deref().and_then(|text| self.locator("items", text));
         let begins = |text: &Option<String>| text.as_deref().is_some_and(|text| text.trim_start().starts_with('$'));
         let json = begins(&spec.items) || (spec.items.is_none() && spec.fields.iter().any(|f| begins(&f.selector)));
-        if json && spec.render == Render::Browser {
-            let cure = "shows pages and reads no JSON; use render Http, or a selector of the element that shows it";
-            self.refuse("render", "Browser", cure);
+        if json && spec.render != Render::Http {
+            let cure = "shows pages in a browser, which reads no JSON; use render Http, or a selector of the element that shows it";
+            self.refuse("render", format!("{:?}", spec.render), cure);
         }
         let path = spec.items_json_path.as_deref();
         let path = path.and_then(|text| self.json_path("itemsJsonPath", text));
@@ -377,32 +375,6 @@ impl Check {
         Locator::parse(text)
             .map_err(|message| self.refuse(field, text, message))
             .ok()
-    }
-
-    fn wait_conditions(&mut self, spec: &TaskSpec) {
-        if spec.render != Render::Browser && !spec.wait_conditions.is_empty() {
-            self.refuse(
-                "waitConditions",
-                spec.wait_conditions.len(),
-                "are read only with render Browser; set it or remove them",
-            );
-        }
-        if spec.wait_conditions.len() > 8 {
-            self.refuse("waitConditions", spec.wait_conditions.len(), "at most 8 are allowed");
-        }
-        for (index, wait) in spec.wait_conditions.iter().enumerate() {
-            let path = format!("waitConditions[{index}].selector");
-            let located = self.locator(path.as_str(), &wait.selector);
-            if located.is_some_and(|locator| !matches!(locator, Locator::Css(_))) {
-                self.refuse(path, &wait.selector, "is looked for by the browser; write CSS");
-            }
-            self.within(
-                &format!("waitConditions[{index}].timeout"),
-                wait.timeout,
-                Duration::from_millis(1),
-                MAX_TIMEOUT,
-            );
-        }
     }
 
     fn headers(&mut self, spec: &TaskSpec) -> Vec<(String, String)> {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Cookie, Crawl, Duration, Field, Pagination, Politeness, Robots, Watch};
+use crate::{Browser, Cookie, Crawl, Duration, Field, Pagination, Politeness, Robots, WaitCondition, Watch};
 
 /// The version of [`TaskSpec`] that this build writes; stored beside every spec.
 pub const SPEC_VERSION: i16 = 1;
@@ -33,7 +33,7 @@ pub struct TaskSpec {
     #[schemars(length(min = 8, max = 2048), regex(pattern = "^[hH][tT][tT][pP][sS]?://[^@]+"))]
     pub url: String,
 
-    /// How a page is fetched: Http reads the server's HTML; Browser renders it in Chromium and reads the DOM.
+    /// How a page is fetched: Http reads the server's HTML; Browser renders it in Chromium and reads the DOM; Auto begins with the server's HTML and renders the page where the records are missing from it, and remembers for each host whether that helped.
     #[serde(default)]
     pub render: Render,
 
@@ -69,14 +69,18 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Watch>,
 
-    /// Whether the site is asked if a page is as it was in the run before (`ETag`, `Last-Modified`), which spares fetching and reading it again. Without it: in the runs of a `ScrapeTask` and of a schedule, with render Http.
+    /// Whether the site is asked if a page is as it was in the run before (`ETag`, `Last-Modified`), which spares fetching and reading it again. Without it: in the runs of a `ScrapeTask` and of a schedule, with render Http or Auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditional: Option<bool>,
 
-    /// What has to be in the page before it is read, in this order. Only with render Browser.
+    /// What has to be in the page before it is read, in this order. Only with render Browser, or Auto for the pages that go there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub wait_conditions: Vec<WaitCondition>,
+
+    /// What happens in the browser besides rendering: steps, captures, and what is not loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub browser: Option<Browser>,
 
     /// Cookies that requests carry, to the task's own host or domain alone. What a site sets during a run holds for that run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -152,19 +156,8 @@ pub enum Render {
     Http,
     /// Render in Chromium and read the DOM after the wait conditions hold.
     Browser,
-}
-
-/// What has to be in the page before it is read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WaitCondition {
-    /// A CSS selector that must match.
-    #[schemars(length(min = 1, max = 1024))]
-    pub selector: String,
-
-    /// How long to wait for it; the page's own timeout bounds it too.
-    #[serde(default = "default_wait_timeout")]
-    pub timeout: Duration,
+    /// Fetch by HTTP, and render the page in Chromium where no item, a required field of all or most fields are missing from the server's HTML.
+    Auto,
 }
 
 fn default_max_retries() -> u8 {
@@ -178,8 +171,4 @@ fn default_retry_delay() -> Duration {
 fn default_timeout() -> Duration {
     // The guide's task processing target ("Key Performance Metrics").
     Duration::from_secs(30)
-}
-
-fn default_wait_timeout() -> Duration {
-    Duration::from_secs(10)
 }

@@ -1,4 +1,5 @@
-//! Chromium: one at a time that is shared by the worker's runs, started when it is needed, retired before it grows old.
+//! Chromium: of each kind one at a time that is shared by the worker's runs, started when it is needed, retired before it grows old,
+//! and ended when nobody has needed it for a while.
 
 mod chromium;
 mod flags;
@@ -6,10 +7,17 @@ mod group;
 mod process;
 mod tab;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use snafu::Snafu;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
+};
 use tokio_util::task::TaskTracker;
 use url::Url;
 
@@ -34,6 +42,17 @@ pub struct BrowserSettings {
     pub max_age: Duration,
     /// Bytes of memory of all its processes at which it is retired.
     pub max_memory: u64,
+    /// How long it is kept without a tab.
+    pub max_idle: Duration,
+}
+
+/// What a browser loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No images, fonts and media: for records alone.
+    Lean,
+    /// Everything: for what people look at.
+    Full,
 }
 
 /// Why there is no browser, or no longer.
@@ -73,15 +92,19 @@ pub enum BrowserError {
     },
 }
 
-/// The worker's browser.
+/// The worker's browsers.
 #[derive(Debug)]
 pub struct Browsers {
     settings: BrowserSettings,
     metrics: Metrics,
-    current: Mutex<Option<Arc<Chromium>>>,
+    lean: Slot,
+    full: Slot,
     /// The supervisors of all browsers that are not gone yet.
     supervisors: TaskTracker,
 }
+
+/// The running browser of a kind.
+type Slot = Arc<Mutex<Option<Arc<Chromium>>>>;
 
 impl Browsers {
     /// Starts nothing yet.
@@ -89,47 +112,81 @@ impl Browsers {
         Self {
             settings,
             metrics,
-            current: Mutex::new(None),
+            lean: Slot::default(),
+            full: Slot::default(),
             supervisors: TaskTracker::new(),
         }
     }
 
-    /// A tab in a context of its own, in a browser that is neither dead nor due for retirement.
+    /// A tab in a context of its own, in a browser of this kind that is neither dead nor due for retirement.
     ///
     /// # Errors
     /// When the browser does not come up or does not answer.
-    pub async fn open_tab(&self) -> Result<Tab, BrowserError> {
-        self.open_tab_by(None).await
+    pub async fn open_tab(&self, kind: Kind) -> Result<Tab, BrowserError> {
+        self.open_tab_by(kind, None).await
     }
 
     /// The same, whose requests go out by this proxy instead of the browser's.
     ///
     /// # Errors
     /// As [`Browsers::open_tab`].
-    pub async fn open_tab_by(&self, proxy: Option<&Url>) -> Result<Tab, BrowserError> {
-        let chromium = self.running().await?;
+    pub async fn open_tab_by(&self, kind: Kind, proxy: Option<&Url>) -> Result<Tab, BrowserError> {
+        let chromium = self.running(kind).await?;
         Tab::open(chromium, proxy).await
     }
 
     /// The running browser, or a new one. A retired one ends with its last tab.
-    async fn running(&self) -> Result<Arc<Chromium>, BrowserError> {
-        let mut current = self.current.lock().await;
+    async fn running(&self, kind: Kind) -> Result<Arc<Chromium>, BrowserError> {
+        let slot = match kind {
+            Kind::Lean => &self.lean,
+            Kind::Full => &self.full,
+        };
+        let mut current = slot.lock().await;
         if let Some(chromium) = current.as_ref().filter(|chromium| chromium.is_fresh()) {
             return Ok(Arc::clone(chromium));
         }
         // The old one is let go before the new one starts: without tabs it is gone at once.
         *current = None;
-        let chromium = Chromium::launch(&self.settings, &self.metrics, &self.supervisors).await?;
+        let chromium = Chromium::launch(kind, &self.settings, &self.metrics, &self.supervisors).await?;
         *current = Some(Arc::clone(&chromium));
+        tokio::spawn(end_when_idle(
+            Arc::downgrade(slot),
+            Arc::downgrade(&chromium),
+            self.settings.max_idle,
+        ));
         Ok(chromium)
     }
 
-    /// Ends the browser and waits until its processes and its profile are gone. Tabs must be dropped before.
+    /// Ends the browsers and waits until their processes and profiles are gone. Tabs must be dropped before.
     pub async fn close(&self) {
-        *self.current.lock().await = None;
+        *self.lean.lock().await = None;
+        *self.full.lock().await = None;
         self.supervisors.close();
         if timeout(Duration::from_secs(10), self.supervisors.wait()).await.is_err() {
             tracing::warn!("A browser did not end within 10 seconds; its processes are left to the container's end.");
         }
+    }
+}
+
+/// Lets go of a browser that has had no tab for so long.
+async fn end_when_idle(slot: Weak<Mutex<Option<Arc<Chromium>>>>, chromium: Weak<Chromium>, max_idle: Duration) {
+    let mut pages = None;
+    loop {
+        sleep(max_idle).await;
+        let (Some(slot), Some(chromium)) = (slot.upgrade(), chromium.upgrade()) else {
+            return;
+        };
+        let mut current = slot.lock().await;
+        let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &chromium));
+        if !is_current {
+            return;
+        }
+        // Nobody but the slot and this function has it, and nobody had since the last look.
+        let now = Some(chromium.pages_left());
+        if Arc::strong_count(&chromium) == 2 && pages == now {
+            *current = None;
+            return;
+        }
+        pages = now;
     }
 }

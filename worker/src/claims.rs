@@ -12,6 +12,7 @@ use selextract_platform::{
     frontier::{
         Entry, Frontier, FrontierError, Unvisited,
         hosts::{Admission, Outcome, Visit},
+        rendering::{Finding, Remembered},
     },
     ledger::{
         Ledger, LedgerError, TaskId,
@@ -33,6 +34,8 @@ const CROWDED_PAUSE: Duration = Duration::from_millis(500);
 
 /// The most of what a page has found that is offered at once.
 const OFFERED: usize = 2_000;
+/// Pages that are read again at a time.
+const COMMITTED_BATCH: i64 = 20;
 
 /// The frontier or the ledger does not answer.
 #[derive(Debug, Snafu)]
@@ -162,6 +165,21 @@ impl Claims {
         }
     }
 
+    /// What is known of how a host's pages are rendered; nothing when the frontier does not answer.
+    pub async fn rendering(&self, host: &str) -> Remembered {
+        self.frontier.rendering(host).await.unwrap_or_else(|error| {
+            tracing::warn!(host, %error, "How a host is rendered cannot be read; it is tried by HTTP.");
+            Remembered::Unknown
+        })
+    }
+
+    /// Remembers how a host's pages are rendered.
+    pub async fn found_rendering(&self, host: &str, finding: Finding) {
+        if let Err(error) = self.frontier.found_rendering(host, finding).await {
+            tracing::warn!(host, %error, "How a host is rendered could not be shared with the other workers.");
+        }
+    }
+
     /// Tells a host that the run ends without having begun a page there. What cannot be told expires.
     pub async fn unvisited(&self, host: &str, claim: &Claim) {
         let unvisited = Unvisited {
@@ -248,6 +266,15 @@ impl Claims {
     pub async fn page_after(&self, claim: &Claim, number: i32) -> Result<Option<Page>, LedgerError> {
         let mut pages = self.patiently(|| self.ledger.pages(claim.id, number, 1)).await?;
         Ok(pages.pop())
+    }
+
+    /// The next committed pages of a run behind this one, with their records.
+    ///
+    /// # Errors
+    /// When the ledger does not answer for a lease's time.
+    pub async fn committed(&self, claim: &Claim, after: i32) -> Result<Vec<Page>, LedgerError> {
+        self.patiently(|| self.ledger.pages(claim.id, after, COMMITTED_BATCH))
+            .await
     }
 
     /// Commits a page.

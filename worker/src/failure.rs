@@ -117,6 +117,8 @@ impl From<FetchError> for Failure {
             FetchError::Connection { .. } => Self::retryable("Connection", message).blaming(Blame::Host),
             FetchError::Egress { .. } => Self::retryable("Egress", message),
             FetchError::Waiting { .. } => Self::retryable("WaitCondition", message).blaming(Blame::Page),
+            FetchError::Step { .. } => Self::retryable("Step", message).blaming(Blame::Page),
+            FetchError::CaptureTooLarge { .. } => Self::permanent("CaptureTooLarge", message).blaming(Blame::Page),
             FetchError::Browser { .. } => Self::retryable("Browser", message),
         }
     }

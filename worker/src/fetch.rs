@@ -7,9 +7,10 @@ pub mod http;
 mod sitemap;
 mod tunnel;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use selextract_platform::ledger::conditional::{Known, Validators};
+use selextract_task::CaptureType;
 use snafu::Snafu;
 use url::Url;
 
@@ -49,6 +50,8 @@ pub struct Page {
     pub bytes: u64,
     /// What the site says about its state.
     pub freshness: Freshness,
+    /// What is kept of it beside its records.
+    pub captures: Vec<Capture>,
 }
 
 /// What a site says about a page's state (RFC 9110, section 8.8).
@@ -61,6 +64,31 @@ pub enum Freshness {
     Named(Validators),
     /// The page is as it was: there is no text.
     NotModified(Box<Known>),
+}
+
+/// Something that is kept of a page.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Capture {
+    /// What the task calls it.
+    pub name: String,
+    /// What it is.
+    pub kind: CaptureType,
+    /// Its media type.
+    pub media_type: String,
+    /// At most 10 MiB.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Capture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Capture({:?}, {:?}, {} bytes)",
+            self.name,
+            self.kind,
+            self.bytes.len()
+        )
+    }
 }
 
 /// Why a page could not be fetched.
@@ -125,12 +153,28 @@ pub enum FetchError {
         message: String,
     },
     /// A wait condition was not met.
-    #[snafu(display("nothing matched {selector:?} within {}", selextract_task::Duration::from_millis(millis(*timeout))))]
+    #[snafu(display("{what} within {}", selextract_task::Duration::from_millis(millis(*timeout))))]
     Waiting {
-        /// What was waited for.
-        selector: String,
+        /// What was waited for in vain.
+        what: String,
         /// How long.
         timeout: Duration,
+    },
+    /// A step lacks what it is done to.
+    #[snafu(display("step {number} was not done within {}: {reason}", selextract_task::Duration::from_millis(millis(*timeout))))]
+    Step {
+        /// Which one of those of the page, from 1.
+        number: usize,
+        /// What is missing.
+        reason: String,
+        /// How long.
+        timeout: Duration,
+    },
+    /// Something that is kept of a page is too large.
+    #[snafu(display("the capture {name:?} has more than 10 MiB; a Jpeg, or one without fullPage, is smaller"))]
+    CaptureTooLarge {
+        /// The capture.
+        name: String,
     },
     /// The browser crashed, hung or did not start.
     #[snafu(display("the browser failed: {message}"))]

@@ -23,6 +23,8 @@ use crate::{
 
 /// The longest wait for a host that is waited for in place.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The longest that is waited for in place with a page open in a browser: the longest rest that a task may ask for, twice.
+const LONG_PATIENCE: Duration = Duration::from_mins(2);
 /// How often a host that is full is asked again meanwhile.
 const FULL_POLL: Duration = Duration::from_millis(150);
 /// The wait of a run that gave up on a full host.
@@ -117,6 +119,27 @@ impl<'a> Gate<'a> {
     pub async fn sitemaps(&mut self, url: &Url, plan: &Plan, stop: &CancellationToken) -> Result<Vec<String>, Stopped> {
         let (rules, _) = self.rules(url, plan, stop).await?;
         Ok(rules.sitemaps.clone())
+    }
+
+    /// The same for more of a page that is open in a browser: what it shows would have to be brought again, so the run waits in place,
+    /// and gives way to nobody.
+    ///
+    /// # Errors
+    /// As [`Gate::pass`]; the run is given back when its host rests for minutes.
+    pub async fn stay(&mut self, url: &Url, plan: &Plan, stop: &CancellationToken) -> Result<(), Stopped> {
+        loop {
+            self.pages = 0;
+            match self.pass(url, plan, stop).await {
+                Err(Stopped::GivenBack(Ending::Waits { after, reason: None })) if after < LONG_PATIENCE => {
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return Err(Stopped::GivenBack(Ending::HandedBack)),
+                        () = sleep(after) => {}
+                    }
+                }
+                passed => return passed,
+            }
+        }
     }
 
     /// What the page's end says about its host; it is told with the next page, or when the run is let go.

@@ -19,6 +19,7 @@ pub mod gate;
 mod paging;
 pub mod preview;
 pub mod probes;
+pub mod rendering;
 pub mod robots;
 pub mod run;
 pub mod settings;

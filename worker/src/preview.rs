@@ -18,11 +18,12 @@ use crate::{
     failure::Failure,
     fetch::{
         self, Page,
-        browser::Session,
+        browser::{Errand, Opening, Session},
         http::{Http, Trip},
     },
+    rendering::lack,
     robots::{Known, Robots, disallowed, unavailable},
-    task_run::{Engines, read_page},
+    task_run::{Engines, look_at_page, read_page},
 };
 
 /// Records of an answer.
@@ -103,6 +104,7 @@ async fn page(engines: &Engines, request: &Request, left: Duration) -> Result<(U
     let mut plan = plan.map_err(|violations| Failure::permanent("InvalidSpec", violations.to_string()))?;
     // Of a crawl its first page is shown, whatever it leads to.
     plan.crawl = None;
+    let plan = Arc::new(plan);
     let allowed = plan.timeout.min(left);
     let deadline = Instant::now() + allowed;
     let opened = timeout(
@@ -114,10 +116,14 @@ async fn page(engines: &Engines, request: &Request, left: Duration) -> Result<(U
         tracing::warn!(%error, "Credentials for a preview could not be read.");
         Failure::retryable("Ledger", "the credentials cannot be read now; ask again in a moment")
     })??;
-    let fetched = timeout(allowed, fetch(engines, &plan, &rights, allowed)).await;
-    let page = fetched.map_err(|_| Failure::late(allowed))??;
-    let plan = Arc::new(plan);
-    let (page, mut extracted) = read_page(Arc::clone(&plan), page, deadline).await?;
+    let preview = Reading {
+        engines,
+        plan: &plan,
+        access: &rights.0,
+        http: &rights.1,
+    };
+    let read = timeout(allowed, preview.read(allowed, deadline)).await;
+    let (page, mut extracted) = read.map_err(|_| Failure::late(allowed))??;
     if let Some(template) = &plan.template {
         extracted.next = template.page(2);
     }
@@ -125,35 +131,59 @@ async fn page(engines: &Engines, request: &Request, left: Duration) -> Result<(U
     Ok((page.url, extracted))
 }
 
-async fn fetch(
-    engines: &Engines,
-    plan: &Plan,
-    (access, http): &(Arc<Access>, Http),
-    allowed: Duration,
-) -> Result<Page, Failure> {
-    let url = &plan.url;
-    let robots = engines.robots.by(http);
-    if plan.render == Render::Http {
-        http_login::enter(http, access).await?;
+/// One page on its way to a preview.
+struct Reading<'r> {
+    engines: &'r Engines,
+    plan: &'r Arc<Plan>,
+    access: &'r Arc<Access>,
+    http: &'r Http,
+}
+
+impl Reading<'_> {
+    async fn read(&self, allowed: Duration, deadline: Instant) -> Result<(Page, Extracted), Failure> {
+        let plan = self.plan;
+        if plan.render != Render::Browser {
+            let page = self.fetch_by_http().await?;
+            let (page, read) = look_at_page(Arc::clone(plan), page, deadline).await?;
+            if plan.render == Render::Http || lack(plan, &read).is_none() {
+                return Ok((page, read?));
+            }
+        }
+        let page = self.fetch_by_browser(allowed).await?;
+        read_page(Arc::clone(plan), page, deadline).await
+    }
+
+    async fn fetch_by_http(&self) -> Result<Page, Failure> {
+        let (plan, robots) = (self.plan, self.engines.robots.by(self.http));
+        http_login::enter(self.http, self.access).await?;
         let request = fetch::Request {
-            url,
-            home: url,
+            url: &plan.url,
+            home: &plan.url,
             headers: &plan.headers,
         };
-        let mut trip = Trip::to(url).by(access);
+        let mut trip = Trip::to(&plan.url).by(self.access);
         loop {
             ask_robots(&robots, plan, trip.next()).await?;
-            if let Some(page) = http.go_on(&mut trip, request).await? {
+            if let Some(page) = self.http.go_on(&mut trip, request).await? {
                 return Ok(page);
             }
         }
     }
-    ask_robots(&robots, plan, url).await?;
-    let mut session = Session::open_with(&engines.browsers, url, &plan.headers, access).await?;
-    session.enter().await?;
-    match session.fetch(url, &plan.wait_conditions, allowed).await {
-        Ok(page) => Ok(page),
-        Err(error) => Err(http.explain(url, error).await.into()),
+
+    /// A preview stores nothing, so it captures nothing either.
+    async fn fetch_by_browser(&self, allowed: Duration) -> Result<Page, Failure> {
+        let (plan, robots) = (self.plan, self.engines.robots.by(self.http));
+        ask_robots(&robots, plan, &plan.url).await?;
+        let mut session = Session::open(&self.engines.browsers, Opening::of(plan, self.access)).await?;
+        session.enter().await?;
+        let errand = Errand {
+            captures: Vec::new(),
+            ..Errand::of(plan, true)
+        };
+        match session.fetch(&plan.url, &errand, allowed).await {
+            Ok(page) => Ok(page),
+            Err(error) => Err(self.http.explain(&plan.url, error).await.into()),
+        }
     }
 }
 

@@ -93,6 +93,10 @@ pub struct Settings {
     #[command(flatten)]
     pub artifacts: ArtifactSettings,
 
+    /// How long a browser is kept that nobody needs.
+    #[arg(long, env = "SELEXTRACT_BROWSER_MAX_IDLE", default_value = "5m")]
+    pub browser_max_idle: Duration,
+
     /// Where health and metrics are served.
     #[arg(long, env = "SELEXTRACT_TELEMETRY_ADDR", default_value = "0.0.0.0:9090")]
     pub telemetry_addr: SocketAddr,
@@ -155,6 +159,7 @@ impl Settings {
             max_pages: self.browser_max_pages,
             max_age: self.browser_max_age.get(),
             max_memory: self.browser_max_memory_mb.saturating_mul(1 << 20),
+            max_idle: self.browser_max_idle.get(),
         }
     }
 }

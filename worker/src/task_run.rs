@@ -1,5 +1,8 @@
 //! One run in one worker: from its claim, page by page, until it is let go.
 
+mod auto;
+mod clicks;
+
 use std::{
     collections::HashSet,
     sync::Arc,
@@ -10,10 +13,12 @@ use selextract_platform::{
     frontier::hosts::Outcome,
     ledger::{
         LedgerError,
+        artifacts::NewArtifact,
         claims::{Claim, Ending, Fenced, NewPage, Renewed},
+        conditional::Known,
     },
 };
-use selextract_task::{Plan, Render, TaskSpec, feed::RunError};
+use selextract_task::{CaptureWhen, Plan, Render, TaskSpec, feed::RunError};
 use tokio::time::{error::Elapsed, timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -25,15 +30,16 @@ use crate::{
     conclusion, conditional,
     cpu::{Meter, Share},
     crawl,
-    extract::{Document, Extracted, extract},
+    extract::{Document, ExtractError, Extracted, extract},
     failure::{Blame, Failure, backoff},
     fetch::{
-        Freshness, Page, Request,
-        browser::Session,
+        Capture, Freshness, Page, Request,
+        browser::{Errand, Opening, Session},
         http::{Http, Trip},
     },
     gate::{Gate, Stopped},
     paging::{self, Seen},
+    rendering::Engine,
     robots::Robots,
     telemetry::{Metrics, PageOutcome, RunOutcome},
 };
@@ -57,6 +63,16 @@ pub struct Engines {
 
 /// Extracts off the runtime; the page comes back without its text.
 pub(crate) async fn read_page(plan: Arc<Plan>, page: Page, deadline: Instant) -> Result<(Page, Extracted), Failure> {
+    let (page, extracted) = look_at_page(plan, page, deadline).await?;
+    Ok((page, extracted?))
+}
+
+/// The same, for who judges by what is missing.
+pub(crate) async fn look_at_page(
+    plan: Arc<Plan>,
+    page: Page,
+    deadline: Instant,
+) -> Result<(Page, Result<Extracted, ExtractError>), Failure> {
     let (url, content, text) = (page.url.clone(), page.content, page.text);
     let extraction = tokio::task::spawn_blocking(move || {
         let document = Document {
@@ -68,7 +84,7 @@ pub(crate) async fn read_page(plan: Arc<Plan>, page: Page, deadline: Instant) ->
     });
     let extracted = extraction
         .await
-        .map_err(|_| Failure::permanent("Extraction", "the page cannot be read"))??;
+        .map_err(|_| Failure::permanent("Extraction", "the page cannot be read"))?;
     let page = Page {
         text: String::new(),
         ..page
@@ -171,6 +187,10 @@ pub(crate) struct Run<'a> {
     /// What its requests go by.
     http: Http,
     session: Option<Session>,
+    /// What fetched the page that is under way.
+    engine: Engine,
+    /// With render Auto: the browser did not find what the server's HTML lacks.
+    browser_helps_not: bool,
     /// The pages of this run, requested and arrived at: a next link back to one of them ends it.
     visited: HashSet<String>,
     /// Its records, where a page that repeats them ends it.
@@ -200,6 +220,12 @@ impl<'a> Run<'a> {
             engines,
             claims,
             claim,
+            engine: if plan.render == Render::Browser {
+                Engine::Browser
+            } else {
+                Engine::Http
+            },
+            browser_helps_not: false,
             plan: Arc::new(plan),
             access,
             http,
@@ -236,6 +262,9 @@ impl<'a> Run<'a> {
         let Some(mut next) = self.first() else {
             return Ok(Walk::Ended(self.finished()));
         };
+        if let Some(more) = self.plan.visit.more.clone() {
+            return self.click_through(&more, gate, stop, spending).await;
+        }
         loop {
             if stop.is_cancelled() {
                 return Ok(Walk::Ended(Ending::HandedBack));
@@ -249,7 +278,7 @@ impl<'a> Run<'a> {
                 Err(Stopped::Failed(failure)) => return Ok(Walk::Ended(self.failed(&failure, Instant::now()))),
             }
             let started = Instant::now();
-            let (page, extracted) = match self.read(&next, gate, stop, spending).await {
+            let (mut page, extracted) = match self.read(&next, gate, stop, spending).await {
                 Ok(read) => read,
                 Err(Stopped::GivenBack(ending)) => return Ok(Walk::Ended(ending)),
                 Err(Stopped::Failed(failure)) => {
@@ -266,7 +295,13 @@ impl<'a> Run<'a> {
                 return Ok(Walk::Ended(self.finished()));
             }
             let following = self.following(&next, &page.url, &extracted);
-            match self.commit(&page, extracted, following.as_ref()).await? {
+            if following.is_none() {
+                match self.capture_last().await {
+                    Ok(last) => page.captures.extend(last),
+                    Err(failure) => return Ok(Walk::Ended(self.failed(&failure, started))),
+                }
+            }
+            match self.commit(&mut page, extracted, following.as_ref()).await? {
                 Err(Fenced) => return Ok(Walk::Fenced),
                 Ok(renewed) => {
                     self.count_page(committed(&page), started);
@@ -332,24 +367,28 @@ impl<'a> Run<'a> {
         stop: &CancellationToken,
         spending: &mut Spending,
     ) -> Result<(Page, Extracted), Stopped> {
-        let left = self.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
-        let allowed = self.plan.timeout.min(left.unwrap_or(Duration::MAX));
+        let allowed = self.allowed();
         let deadline = Instant::now() + allowed;
         let late = |_: Elapsed| Failure::late(allowed).blaming(Blame::Host);
-        let fetched = timeout(allowed, self.fetch(url, gate, stop, spending)).await;
-        if let Some(session) = &self.session {
-            spending.charge_browser(session.cpu());
-        }
+        let fetched = match self.plan.render {
+            Render::Auto => {
+                let read = timeout(allowed, self.read_by_either(url, deadline, gate, stop, spending)).await;
+                self.charge_browser(spending);
+                return read.map_err(late)?;
+            }
+            Render::Http | Render::Browser => timeout(allowed, self.fetch(url, gate, stop, spending)).await,
+        };
+        self.charge_browser(spending);
         let page = fetched.map_err(late)??;
         spending.bytes += page.bytes;
         if let Freshness::NotModified(known) = &page.freshness {
-            let read = conditional::read(self.claims, known).await;
-            let extracted = read.map_err(|error| Failure::retryable("Ledger", error.to_string()))??;
+            let extracted = self.as_it_was(known).await?;
             return Ok((page, extracted));
         }
         Ok(read_page(Arc::clone(&self.plan), page, deadline).await?)
     }
 
+    /// By the plan's one engine; where the session that was logged in is over, once more with another.
     async fn fetch(
         &mut self,
         url: &Url,
@@ -359,8 +398,8 @@ impl<'a> Run<'a> {
     ) -> Result<Page, Stopped> {
         loop {
             let fetched = match self.plan.render {
-                Render::Http => self.fetch_by_http(url, gate, stop).await,
                 Render::Browser => self.fetch_by_browser(url, spending).await,
+                Render::Http | Render::Auto => self.fetch_by_http(url, gate, stop).await,
             };
             match fetched {
                 // The next session is another tab's.
@@ -370,27 +409,65 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// What the run before read in a page that is as it was.
+    async fn as_it_was(&self, known: &Known) -> Result<Extracted, Failure> {
+        let read = conditional::read(self.claims, known).await;
+        read.map_err(|error| Failure::retryable("Ledger", error.to_string()))?
+    }
+
+    /// How long the next page may take.
+    fn allowed(&self) -> Duration {
+        let left = self.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
+        self.plan.timeout.min(left.unwrap_or(Duration::MAX))
+    }
+
+    fn charge_browser(&self, spending: &mut Spending) {
+        if let Some(session) = &self.session {
+            spending.charge_browser(session.cpu());
+        }
+    }
+
     async fn fetch_by_browser(&mut self, url: &Url, spending: &mut Spending) -> Result<Page, Stopped> {
+        self.engine = Engine::Browser;
         let plan = &self.plan;
         // A tab that cannot be used again goes before the next one comes.
         let session = if let Some(session) = self.session.take().filter(Session::is_usable) {
             session
         } else {
             spending.browser_before = Duration::ZERO;
-            Session::open_with(&self.engines.browsers, &plan.url, &plan.headers, &self.access)
+            Session::open(&self.engines.browsers, Opening::of(plan, &self.access))
                 .await
                 .map_err(Failure::from)?
         };
         let session = self.session.insert(session);
         session.enter().await?;
-        match session.fetch(url, &plan.wait_conditions, plan.timeout).await {
+        // A page that is brought again is the run's first one too.
+        let errand = Errand::of(plan, self.pages == 0 || plan.visit.more.is_some());
+        match session.fetch(url, &errand, plan.timeout).await {
             Ok(page) => Ok(page),
             Err(error) => Err(Failure::from(self.http.explain(url, error).await).into()),
         }
     }
 
+    /// What is captured of the run's last page, which is open.
+    async fn capture_last(&mut self) -> Result<Vec<Capture>, Failure> {
+        let captures: Vec<_> = self.plan.visit.captures(CaptureWhen::LastPage).collect();
+        let Some(session) = self.session.as_mut().filter(|_| !captures.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let allowed = self.plan.timeout;
+        let taken = timeout(allowed, session.capture(&captures)).await;
+        Ok(taken.map_err(|_| Failure::late(allowed))??)
+    }
+
     /// Each host on the way has its turn.
-    async fn fetch_by_http(&self, url: &Url, gate: &mut Gate<'_>, stop: &CancellationToken) -> Result<Page, Stopped> {
+    async fn fetch_by_http(
+        &mut self,
+        url: &Url,
+        gate: &mut Gate<'_>,
+        stop: &CancellationToken,
+    ) -> Result<Page, Stopped> {
+        self.engine = Engine::Http;
         http_login::enter(&self.http, &self.access).await?;
         let plan = &self.plan;
         let request = Request {
@@ -455,7 +532,7 @@ impl<'a> Run<'a> {
 
     async fn commit(
         &mut self,
-        page: &Page,
+        page: &mut Page,
         extracted: Extracted,
         next: Option<&Url>,
     ) -> Result<Result<Renewed, Fenced>, LedgerError> {
@@ -465,7 +542,7 @@ impl<'a> Run<'a> {
             next_url: next.map(Url::to_string),
             records: extracted.records,
             warnings: i32::try_from(extracted.left_out).unwrap_or(i32::MAX),
-            artifacts: Vec::new(),
+            artifacts: std::mem::take(&mut page.captures).into_iter().map(kept).collect(),
             fill: extracted.fill.counts(),
             not_modified: matches!(page.freshness, Freshness::NotModified(_)),
         };
@@ -514,7 +591,15 @@ impl<'a> Run<'a> {
     }
 
     pub(crate) fn count_page(&self, outcome: PageOutcome, started: Instant) {
-        self.engines.metrics.page(self.plan.render, outcome, started.elapsed());
+        self.engines.metrics.page(self.engine, outcome, started.elapsed());
+    }
+}
+
+fn kept(capture: Capture) -> NewArtifact {
+    NewArtifact {
+        name: capture.name,
+        media_type: capture.media_type,
+        bytes: capture.bytes,
     }
 }
 

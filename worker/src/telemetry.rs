@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 use selextract_platform::{frontier::hosts::Admission, telemetry::SECONDS};
-use selextract_task::Render;
+
+use crate::rendering::{Engine, Lack};
 
 /// How browsers end.
 const BROWSER_ENDS: [&str; 3] = ["retired", "crashed", "hung"];
@@ -21,6 +22,7 @@ pub struct Metrics {
     wait: Histogram,
     host_turns: IntCounterVec,
     host_wait: Histogram,
+    auto: IntCounterVec,
     browser_starts: prometheus::IntCounter,
     browser_ends: IntCounterVec,
     drifted: prometheus::IntCounter,
@@ -81,6 +83,12 @@ impl Metrics {
                 "selextract_host_wait_seconds",
                 "How long a page that had its turn waited for its host in place.",
             )?,
+            auto: counters(
+                registry,
+                "selextract_auto_pages_total",
+                "Pages with render Auto, by what decided about their engine.",
+                &["decision"],
+            )?,
             browser_starts: registered(
                 registry,
                 prometheus::IntCounter::new("selextract_browser_starts_total", "Browsers that came up.")?,
@@ -110,6 +118,9 @@ impl Metrics {
         for answer in HOST_ANSWERS {
             metrics.host_turns.with_label_values(&[answer]);
         }
+        for decision in Decision::all() {
+            metrics.auto.with_label_values(&[decision.label()]);
+        }
         for reason in BROWSER_ENDS {
             metrics.browser_ends.with_label_values(&[reason]);
         }
@@ -128,10 +139,10 @@ impl Metrics {
         self.run_duration.observe(after.as_secs_f64());
     }
 
-    pub(crate) fn page(&self, engine: Render, outcome: PageOutcome, after: Duration) {
+    pub(crate) fn page(&self, engine: Engine, outcome: PageOutcome, after: Duration) {
         let engine = match engine {
-            Render::Http => "http",
-            Render::Browser => "browser",
+            Engine::Http => "http",
+            Engine::Browser => "browser",
         };
         let outcome = match outcome {
             PageOutcome::Committed => "committed",
@@ -141,6 +152,10 @@ impl Metrics {
         };
         self.pages.with_label_values(&[engine, outcome]).inc();
         self.page_duration.observe(after.as_secs_f64());
+    }
+
+    pub(crate) fn auto_decided(&self, decision: Decision) {
+        self.auto.with_label_values(&[decision.label()]).inc();
     }
 
     pub(crate) fn host_answered(&self, admission: Admission) {
@@ -167,6 +182,36 @@ impl Metrics {
 
     pub(crate) fn browser_ended(&self, reason: &'static str) {
         self.browser_ends.with_label_values(&[reason]).inc();
+    }
+}
+
+/// What decided about the engine of a page with render Auto.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// The server's HTML had everything.
+    Enough,
+    /// It lacked something, and the page went to the browser.
+    Lacked(Lack),
+    /// It lacked something that the browser did not find on an earlier page of the run either.
+    Helpless,
+    /// The host is remembered as one whose pages need the browser.
+    Remembered,
+}
+
+impl Decision {
+    fn all() -> impl Iterator<Item = Self> {
+        [Self::Enough, Self::Helpless, Self::Remembered]
+            .into_iter()
+            .chain(Lack::ALL.map(Self::Lacked))
+    }
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Enough => "enough",
+            Self::Lacked(lack) => lack.label(),
+            Self::Helpless => "helpless",
+            Self::Remembered => "remembered",
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod hostile;
 mod hygiene;
 mod pools;
 mod site;
+mod visits;
 
 use std::{
     fs,
@@ -27,12 +28,17 @@ use axum::{
 };
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use selextract_platform::{frontier::Frontier, ledger::Secret, previews::Request};
+use selextract_task::{Awaited, Wait, WaitState};
 use selextract_worker::{
     access::Vault,
     browser::{BrowserSettings, Browsers},
     contact::Contact,
     cpu::Meter,
-    fetch::{FetchError, Page, browser::Session, http::Http},
+    fetch::{
+        FetchError, Page,
+        browser::{Errand, Opening, Session},
+        http::Http,
+    },
     preview,
     robots::Robots,
     task_run::Engines,
@@ -68,6 +74,7 @@ async fn redirects(Path(left): Path<u32>) -> Response {
 
 fn router() -> Router {
     Router::new()
+        .merge(visits::routes())
         .route("/scripted", get(async || Html(SCRIPTED)))
         .route("/plain", get(async || Html("<p>plain")))
         .route("/redirects/{left}", get(redirects))
@@ -129,10 +136,14 @@ impl Bench {
 
     async fn session(&self, headers: &[(String, String)]) -> Session {
         let home: Url = "http://site.test/".parse().unwrap();
-        Session::open(&self.browsers, &home, headers).await.unwrap()
+        let opening = Opening {
+            headers,
+            ..Opening::lean(&home)
+        };
+        Session::open(&self.browsers, opening).await.unwrap()
     }
 
-    async fn fetch(&self, path: &str, waits: &[(String, Duration)]) -> Result<Page, FetchError> {
+    async fn fetch(&self, path: &str, waits: &[Wait]) -> Result<Page, FetchError> {
         let mut session = self.session(&[]).await;
         load(&mut session, path, waits).await
     }
@@ -169,14 +180,15 @@ fn settings(proxy: &Url) -> BrowserSettings {
         max_pages: 100,
         max_age: Duration::from_mins(30),
         max_memory: 500 << 20,
+        max_idle: Duration::from_mins(5),
     }
 }
 
-async fn load(session: &mut Session, path: &str, waits: &[(String, Duration)]) -> Result<Page, FetchError> {
+async fn load(session: &mut Session, path: &str, waits: &[Wait]) -> Result<Page, FetchError> {
     let url: Url = format!("http://site.test{path}").parse().unwrap();
     timeout(
         Duration::from_secs(30),
-        session.fetch(&url, waits, Duration::from_secs(20)),
+        session.fetch(&url, &errand(waits), Duration::from_secs(20)),
     )
     .await
     .expect("the engine keeps its own time")
@@ -218,8 +230,23 @@ async fn eventually(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-fn wait_for(selector: &str, milliseconds: u64) -> [(String, Duration); 1] {
-    [(selector.into(), Duration::from_millis(milliseconds))]
+fn wait_for(selector: &str, milliseconds: u64) -> [Wait; 1] {
+    let what = Awaited::Element {
+        selector: selector.into(),
+        state: WaitState::Present,
+        text: None,
+    };
+    [Wait {
+        what,
+        timeout: Duration::from_millis(milliseconds),
+    }]
+}
+
+fn errand(waits: &[Wait]) -> Errand<'_> {
+    Errand {
+        waits,
+        ..Errand::default()
+    }
 }
 
 #[tokio::test]
@@ -280,7 +307,7 @@ async fn a_wait_condition_that_does_not_hold_fails_by_its_name() {
         .fetch("/plain", &wait_for("a[title=\"it's\"]", 300))
         .await
         .unwrap_err();
-    assert!(matches!(error, FetchError::Waiting { selector, .. } if selector == "a[title=\"it's\"]"));
+    assert_eq!(error.to_string(), r#"nothing matched "a[title=\"it's\"]" within 300ms"#);
     bench.browsers.close().await;
 }
 
@@ -289,7 +316,10 @@ async fn a_page_that_never_loads_whole_is_read_as_it_is() {
     let bench = Bench::new(|_| {}).await;
     let mut session = bench.session(&[]).await;
     let url: Url = "http://site.test/slow-image".parse().unwrap();
-    let page = session.fetch(&url, &[], Duration::from_secs(2)).await.unwrap();
+    let page = session
+        .fetch(&url, &Errand::default(), Duration::from_secs(2))
+        .await
+        .unwrap();
     assert!(page.text.contains("<p>here"));
     assert!(!session.is_usable(), "the next page would wait for this one's frame");
     drop(session);
@@ -376,7 +406,10 @@ async fn nothing_leaves_but_through_the_proxy() {
     .await;
     let mut session = bench.session(&[]).await;
     let url: Url = format!("http://127.0.0.1:{}/plain", trap.port()).parse().unwrap();
-    let page = session.fetch(&url, &[], Duration::from_secs(20)).await.unwrap();
+    let page = session
+        .fetch(&url, &Errand::default(), Duration::from_secs(20))
+        .await
+        .unwrap();
     assert!(page.text.contains("plain"), "{}", page.text);
     assert_eq!(hits.load(Ordering::Relaxed), 0);
     assert!(bench.proxy.seen().contains(&url.to_string()));
@@ -495,6 +528,6 @@ async fn a_browser_that_grew_too_large_retires() {
 async fn a_program_that_is_not_a_browser_is_a_failure_that_says_so() {
     let bench = Bench::new(|settings| settings.program = "/bin/false".into()).await;
     let home: Url = "http://site.test/".parse().unwrap();
-    let error = Session::open(&bench.browsers, &home, &[]).await.unwrap_err();
+    let error = Session::open(&bench.browsers, Opening::lean(&home)).await.unwrap_err();
     assert!(error.to_string().contains("did not come up"), "{error}");
 }

@@ -13,6 +13,7 @@ mod crawl;
 mod hostile;
 mod paging;
 mod politeness;
+mod rendering;
 mod site;
 mod watching;
 
@@ -133,6 +134,7 @@ impl Bench {
             .merge(watching::routes(shop.clone()))
             .merge(access::routes())
             .merge(crawl::routes())
+            .merge(rendering::routes())
             .route("/robots.txt", get(async move || says.lock().unwrap().clone()))
             .layer(axum::middleware::map_request(move |request: axum::extract::Request| {
                 let host = request.headers().get("x-asked-host").unwrap().to_str().unwrap();
@@ -193,6 +195,7 @@ impl Bench {
             max_pages: 100,
             max_age: Duration::from_mins(1),
             max_memory: 1 << 30,
+            max_idle: Duration::from_mins(1),
         };
         let http = Http::new(&self.proxy.url).unwrap();
         Engines {

@@ -224,7 +224,7 @@ impl Postgres {
         fs::write(
             folder.join("data/postgresql.auto.conf"),
             format!(
-                "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 200\n{durability}\n\
+                "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 400\n{durability}\n\
                  dynamic_shared_memory_type = mmap\nshared_preload_libraries = 'pg_stat_statements'\nwal_level = replica\n\
                  log_min_messages = warning\n"
             ),
@@ -296,7 +296,7 @@ impl Pooler {
             format!(
                 "[databases]\n* = host=127.0.0.1 port={postgres_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
                  unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {inside}/userlist.txt\npool_mode = transaction\n\
-                 max_client_conn = 1000\ndefault_pool_size = {}\nmax_prepared_statements = {}\n\
+                 max_client_conn = 1000\nserver_idle_timeout = 15\ndefault_pool_size = {}\nmax_prepared_statements = {}\n\
                  ignore_startup_parameters = extra_float_digits\nadmin_users = postgres\n",
                 options.default_pool_size, options.max_prepared_statements
             ),

@@ -36,17 +36,23 @@ impl Check {
     }
 
     fn one_way(&mut self, given: &Pagination) {
-        let ways = [given.next_selector.is_some(), given.url_template.is_some()];
+        let ways = [
+            given.next_selector.is_some(),
+            given.url_template.is_some(),
+            given.load_more.is_some(),
+            given.scroll,
+        ];
         match ways.iter().filter(|given| **given).count() {
             0 => self.refuse(
                 "pagination",
                 "",
-                "says no way to the next page; give nextSelector or urlTemplate",
+                "says no way to the next page; give nextSelector, urlTemplate, loadMore or scroll: true",
             ),
             1 => {}
             _ => {
-                let cure = "gives two ways to the next page; keep one of nextSelector and urlTemplate";
-                self.refuse("pagination", "nextSelector, urlTemplate", cure);
+                let cure =
+                    "gives two ways to the next page; keep one of nextSelector, urlTemplate, loadMore and scroll";
+                self.refuse("pagination", "two of them", cure);
             }
         }
         for (field, number, least, most) in [

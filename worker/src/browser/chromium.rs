@@ -14,7 +14,7 @@ use futures::StreamExt;
 use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{BrowserError, BrowserSettings, ComeUpSnafu, group::Group, process::Process};
+use super::{BrowserError, BrowserSettings, ComeUpSnafu, Kind, group::Group, process::Process};
 use crate::{cpu::Meter, telemetry::Metrics};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,6 +26,7 @@ const WATCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// A running Chromium. It ends when the last handle is dropped.
 pub(super) struct Chromium {
     pub(super) browser: Browser,
+    pub(super) kind: Kind,
     pub(super) meter: Arc<Meter>,
     /// What it calls itself, with our name added.
     pub(super) user_agent: String,
@@ -42,11 +43,12 @@ pub(super) struct Chromium {
 impl Chromium {
     /// Starts one under supervision.
     pub(super) async fn launch(
+        kind: Kind,
         settings: &BrowserSettings,
         metrics: &Metrics,
         supervisors: &TaskTracker,
     ) -> Result<Arc<Self>, BrowserError> {
-        let process = Process::launch(settings).await?;
+        let process = Process::launch(kind, settings).await?;
         let (browser, handler) = connect(&process).await?;
         let group = process.group;
         let gone = CancellationToken::new();
@@ -71,6 +73,7 @@ impl Chromium {
         ends_if_dropped.disarm();
         let chromium = Arc::new(Self {
             browser,
+            kind,
             meter: Meter::new(move || group.cpu()),
             user_agent: settings.contact.behind(&version.user_agent),
             gone,
@@ -82,7 +85,7 @@ impl Chromium {
         });
         let _ = ready.send(Arc::downgrade(&chromium));
         metrics.browser_started();
-        tracing::info!(version = version.product, "A browser came up.");
+        tracing::info!(version = version.product, ?kind, "A browser came up.");
         Ok(chromium)
     }
 
@@ -99,6 +102,11 @@ impl Chromium {
         let _ = self
             .pages_left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    }
+
+    /// Pages that it may still load.
+    pub(super) fn pages_left(&self) -> u32 {
+        self.pages_left.load(Ordering::Relaxed)
     }
 
     /// Ends it now: a renderer crashed, and what the others are worth nobody knows.

@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{BrowserError, BrowserSettings, ComeUpSnafu, StartSnafu, flags::command_line, group::Group};
+use super::{BrowserError, BrowserSettings, ComeUpSnafu, Kind, StartSnafu, flags::command_line, group::Group};
 
 const PREFIX: &str = "selextract-browser-";
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -42,13 +42,15 @@ pub(super) struct Log(Arc<Mutex<VecDeque<u8>>>);
 
 impl Process {
     /// Starts a browser and waits for its DevTools.
-    pub(super) async fn launch(settings: &BrowserSettings) -> Result<Self, BrowserError> {
+    pub(super) async fn launch(kind: Kind, settings: &BrowserSettings) -> Result<Self, BrowserError> {
         let program = &settings.program;
         let profile = tempfile::Builder::new()
             .prefix(&format!("{PREFIX}{}-", std::process::id()))
             .tempdir()
             .context(StartSnafu { program })?;
-        let mut child = command(settings, &profile).spawn().context(StartSnafu { program })?;
+        let mut child = command(kind, settings, &profile)
+            .spawn()
+            .context(StartSnafu { program })?;
         let group = child.id().and_then(Group::new).context(ComeUpSnafu {
             message: "it ended at once",
         })?;
@@ -111,10 +113,10 @@ impl Log {
     }
 }
 
-fn command(settings: &BrowserSettings, profile: &TempDir) -> Command {
+fn command(kind: Kind, settings: &BrowserSettings, profile: &TempDir) -> Command {
     let mut command = Command::new(&settings.program);
     command
-        .args(command_line(settings, profile.path()))
+        .args(command_line(kind, settings, profile.path()))
         // The worker's environment holds passwords, and could name another proxy.
         .env_clear()
         .env("HOME", profile.path())

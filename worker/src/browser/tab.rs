@@ -1,4 +1,4 @@
-//! A tab in a browser context of its own: one run's cookies, cache and storage, gone with it.
+//! A tab in a browser context of its own: one run's cookies, cache and storage, gone with it. Its dialogs are dismissed, its downloads refused.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -8,25 +8,28 @@ use chromiumoxide::{
         browser_protocol::{
             browser::{BrowserContextId, SetDownloadBehaviorBehavior, SetDownloadBehaviorParams},
             inspector,
-            network::SetUserAgentOverrideParams,
-            page::FrameId,
+            network::{BlockPattern, SetBlockedUrLsParams, SetUserAgentOverrideParams},
+            page::{DialogType, EventJavascriptDialogOpening, FrameId, HandleJavaScriptDialogParams},
             target::{CreateBrowserContextParams, CreateTargetParams},
         },
         js_protocol::runtime::EvaluateParams,
     },
     error::CdpError,
 };
-use tokio::time::timeout;
+use futures::StreamExt;
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{BrowserError, chromium::Chromium};
+use super::{BrowserError, Kind, chromium::Chromium};
 use crate::cpu::Share;
 
 /// For commands that do not wait for a site.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a renderer may take to say that it lives.
 const LIFE_SIGN: Duration = Duration::from_secs(2);
+/// What a lean browser does not load besides images and fonts, which its flags leave out.
+const MEDIA: [&str; 10] = ["mp4", "m4v", "webm", "mov", "mp3", "m4a", "ogg", "oga", "ogv", "wav"];
 
 /// A tab; its context is disposed when it is dropped.
 #[derive(Debug)]
@@ -37,7 +40,12 @@ pub struct Tab {
     pub(crate) frame: FrameId,
     context: Context,
     share: Share,
+    _dialogs: Dialogs,
 }
+
+/// Answers dialogs for as long as it lives: a page stands still until somebody does.
+#[derive(Debug)]
+struct Dialogs(JoinHandle<()>);
 
 /// A browser context; disposed when it is dropped.
 #[derive(Debug)]
@@ -69,6 +77,12 @@ impl Tab {
         target.browser_context_id = Some(context.id.clone());
         let page = command("opening a tab", browser.new_page(target)).await?;
         command("watching for crashes", page.execute(inspector::EnableParams::default())).await?;
+        if context.chromium.kind == Kind::Lean {
+            let patterns = MEDIA.map(|ending| BlockPattern::new(format!("*://*:*/*.{ending}"), true));
+            let block = SetBlockedUrLsParams::builder().url_patterns(patterns).build();
+            command("leaving media out", page.execute(block)).await?;
+        }
+        let dialogs = Dialogs::of(&page).await?;
         let agent = SetUserAgentOverrideParams::new(context.chromium.user_agent.clone());
         command("naming ourselves", page.execute(agent)).await?;
         let frame = command("finding the main frame", page.mainframe())
@@ -81,6 +95,7 @@ impl Tab {
             frame,
             context,
             share,
+            _dialogs: dialogs,
         })
     }
 
@@ -112,6 +127,28 @@ impl Tab {
     /// Ends the whole browser, because this tab's renderer crashed.
     pub(crate) fn condemn_browser(&self) {
         self.context.chromium.condemn();
+    }
+}
+
+impl Dialogs {
+    async fn of(page: &Page) -> Result<Self, BrowserError> {
+        let opened = page.event_listener::<EventJavascriptDialogOpening>();
+        let mut opened = command("watching for dialogs", opened).await?;
+        let page = page.clone();
+        Ok(Self(tokio::spawn(async move {
+            while let Some(dialog) = opened.next().await {
+                // Only a page that wants to be asked before it is left is told yes: it is being left.
+                let accept = dialog.r#type == DialogType::Beforeunload;
+                let answer = HandleJavaScriptDialogParams::new(accept);
+                let _ = command("dismissing a dialog", page.execute(answer)).await;
+            }
+        })))
+    }
+}
+
+impl Drop for Dialogs {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn not_modified(url: &Url, response: &Response, known: Known) -> Resu
         text: String::new(),
         bytes: 0,
         freshness: Freshness::NotModified(Box::new(known)),
+        captures: Vec::new(),
     })
 }
 

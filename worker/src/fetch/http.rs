@@ -415,6 +415,7 @@ async fn read(url: Url, mut response: Response) -> Result<Page, FetchError> {
         text: charset::decode(&body, content_type.as_deref(), content),
         bytes: body.len() as u64,
         freshness,
+        captures: Vec::new(),
     })
 }
 

@@ -66,11 +66,11 @@ impl Siege {
     }
 
     /// Loads a page and stays on it until it has something, or the time for that is over.
-    async fn stay(&self, url: &Url, waits: &[(String, Duration)]) -> Result<Page, FetchError> {
-        let mut session = Session::open(&self.browsers, url, &[]).await.unwrap();
+    async fn stay(&self, url: &Url, waits: &[Wait]) -> Result<Page, FetchError> {
+        let mut session = Session::open(&self.browsers, Opening::lean(url)).await.unwrap();
         let page = timeout(
             Duration::from_secs(30),
-            session.fetch(url, waits, Duration::from_secs(6)),
+            session.fetch(url, &errand(waits), Duration::from_secs(6)),
         )
         .await;
         page.expect("the engine keeps its own time")
@@ -257,11 +257,12 @@ async fn a_page_that_never_rests_fails_in_its_time_and_its_neighbour_in_the_same
     siege.fetch(&siege.url("/plain")).await.unwrap();
     for path in ["/endless-script", "/endless-stream", "/deep"] {
         let hostile = async {
-            let mut session = Session::open(&siege.browsers, &siege.url(path), &[]).await.unwrap();
+            let url = siege.url(path);
+            let mut session = Session::open(&siege.browsers, Opening::lean(&url)).await.unwrap();
             // As the run does it: the page's time is over, and the tab with it.
             timeout(
                 Duration::from_secs(6),
-                session.fetch(&siege.url(path), &[], Duration::from_secs(6)),
+                session.fetch(&url, &Errand::default(), Duration::from_secs(6)),
             )
             .await
         };

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Kills every Chromium of this bench: the main processes are the only ones with its proxy on their command line and no type.
-fn kill_browsers(proxy: &str) -> usize {
+pub fn kill_browsers(proxy: &str) -> usize {
     let flag = format!("--proxy-server={}", proxy.trim_end_matches('/'));
     let mut killed = 0;
     for entry in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {

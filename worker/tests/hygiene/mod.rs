@@ -66,7 +66,7 @@ async fn a_renderer_that_hangs_fails_its_page_in_time_and_is_gone_with_its_tab()
     // As the run does it: the page's time is over, and the tab with it.
     let page = timeout(
         Duration::from_secs(3),
-        session.fetch(&url, &wait_for("p", 2000), Duration::from_secs(3)),
+        session.fetch(&url, &errand(&wait_for("p", 2000)), Duration::from_secs(3)),
     )
     .await;
     assert!(!matches!(page, Ok(Ok(_))), "{page:?}");
@@ -158,7 +158,7 @@ async fn hang(bench: &Bench) {
     }
     let url: Url = "http://site.test/plain".parse().unwrap();
     let limit = Duration::from_secs(2);
-    let page = timeout(limit, session.fetch(&url, &wait_for("p", 2000), limit)).await;
+    let page = timeout(limit, session.fetch(&url, &errand(&wait_for("p", 2000)), limit)).await;
     assert!(!matches!(page, Ok(Ok(_))), "{page:?}");
 }
 
@@ -172,7 +172,7 @@ fn every_renderer(bench: &Bench) -> Vec<i32> {
 }
 
 /// The process groups of a bench's browsers.
-fn groups(bench: &Bench) -> std::collections::HashSet<i32> {
+pub fn groups(bench: &Bench) -> std::collections::HashSet<i32> {
     let mains = processes(&bench.proxy.url, |line| {
         !line.iter().any(|part| part.starts_with("--type="))
     });

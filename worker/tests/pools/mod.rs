@@ -81,8 +81,9 @@ async fn fetched(http: &Http, browsers: &Browsers, url: &Url, pool: &str) -> [Re
         headers: &[],
     };
     let by_http = by_pool.go_on(&mut Trip::to(url).by(&access), request).await;
-    let mut session = Session::open_with(browsers, url, &[], &access).await.unwrap();
-    let by_browser = session.fetch(url, &[], Duration::from_secs(10)).await;
+    let opening = Opening::of(&plan, &access);
+    let mut session = Session::open(browsers, opening).await.unwrap();
+    let by_browser = session.fetch(url, &Errand::default(), Duration::from_secs(10)).await;
     let by_browser = match by_browser {
         Ok(page) => Ok(page.text),
         Err(error) => Err(by_pool.explain(url, error).await),

@@ -4,6 +4,7 @@
 //! process that takes part; wall time says little on a machine that does other things too.
 
 mod api;
+mod browser;
 mod cast;
 mod duel;
 mod http;
@@ -47,6 +48,8 @@ enum Scenario {
     Api,
     /// Pages by HTTP, beside aiohttp with selectolax and Scrapy.
     Http,
+    /// Pages in Chromium, beside Playwright.
+    Browser,
 }
 
 /// What a scenario found.
@@ -71,6 +74,7 @@ pub async fn run(options: Options) -> Result<()> {
         let found = match scenario {
             Scenario::Queue => queue::compare(options.rounds, options.programs.as_deref()).await?,
             Scenario::Http => http::compare(options.rounds, options.pages, options.programs.as_deref()).await?,
+            Scenario::Browser => browser::compare(options.rounds, options.programs.as_deref()).await?,
             Scenario::Api => api::compare(options.rounds, options.programs.as_deref()).await?,
         };
         all.duels.extend(found.duels);

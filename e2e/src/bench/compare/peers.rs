@@ -17,8 +17,13 @@ pub struct Peers {
 impl Peers {
     /// Installs what is missing; the folder's name follows the pinned versions.
     pub fn provide() -> Result<Self> {
+        Self::provide_of("requirements.txt")
+    }
+
+    /// The same for a peer with packages of its own.
+    pub fn provide_of(requirements: &str) -> Result<Self> {
         let programs = tools::repository()?.join("e2e/peers");
-        let requirements = programs.join("requirements.txt");
+        let requirements = programs.join(requirements);
         let sum = tools::sha256(&[&requirements])?;
         let hash = sum.get(..12).context("sha256sum printed no hash")?;
         let environment = tools::cache()?.join(format!("peers-{hash}"));

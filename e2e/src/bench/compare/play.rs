@@ -60,6 +60,18 @@ pub enum Part {
         #[arg(long)]
         without_ledger: bool,
     },
+    /// Keeps pages open in a browser of ours, each in a context of its own, until it is killed.
+    Tabs {
+        /// How many.
+        #[arg(long)]
+        tabs: usize,
+        /// The page.
+        #[arg(long)]
+        url: url::Url,
+        /// The way out.
+        #[arg(long)]
+        proxy: url::Url,
+    },
     /// Does tasks until it is killed.
     Do {
         /// How many are taken at a time.
@@ -74,6 +86,9 @@ pub enum Part {
 impl Part {
     /// Plays it.
     pub async fn play(self) -> Result<()> {
+        if let Self::Tabs { tabs, url, proxy } = self {
+            return super::browser::keep_open(tabs, &url, proxy).await;
+        }
         let read = |name: &str| env::var(name).with_context(|| format!("{name} is not set"));
         let ledger = stage::ledger(&read("SELEXTRACT_DATABASE_URL")?)?;
         let frontier = Frontier::connect_lazy(&Secret(read("SELEXTRACT_REDIS_QUEUE_URL")?))?;
@@ -92,6 +107,7 @@ impl Part {
                 };
                 maker.run(&frontier).await
             }
+            Self::Tabs { .. } => Ok(()),
             Self::Do { batch, without_ledger } => {
                 let doer = Doer {
                     ledger: (!without_ledger).then_some(ledger),

@@ -252,6 +252,15 @@ impl Stage {
             .env("SELEXTRACT_WORKER_NAME", "a-worker")
             .env("SELEXTRACT_CONCURRENCY", concurrency.to_string())
             .env("SELEXTRACT_MAX_TASKS", "100000000")
+            .env("SELEXTRACT_BROWSER", super::browser::CHROMIUM)
+            .env(
+                "SELEXTRACT_BROWSER_SANDBOX",
+                if rustix::process::getuid().is_root() {
+                    "off"
+                } else {
+                    "on"
+                },
+            )
             .env("SELEXTRACT_TELEMETRY_ADDR", address.to_string());
         self.play("worker", &command, address).await
     }

@@ -1,20 +1,22 @@
-//! The task's headers, on requests to the task's own origin only, and those of its credentials, on requests of their origin's own pages.
+//! The task's headers, on requests to the task's own origin only, and those of its credentials, on requests of their origin's own pages;
+//! and the kinds of resources that the task does not load.
 //!
 //! `Network.setExtraHTTPHeaders` would send them to every host that a page names, so requests are intercepted instead; only for tasks
-//! that have headers, since interception costs a round trip for each request.
+//! that have headers, since interception costs a round trip for each request. What is blocked costs one for each of its own kind.
 
 use std::sync::Arc;
 
 use chromiumoxide::cdp::browser_protocol::{
-    fetch::{ContinueRequestParams, EnableParams, EventRequestPaused, HeaderEntry, RequestPattern},
-    network::ResourceType,
+    fetch::{ContinueRequestParams, EnableParams, EventRequestPaused, FailRequestParams, HeaderEntry, RequestPattern},
+    network::{ErrorReason, ResourceType},
     page::FrameId,
 };
 use futures::StreamExt;
+use selextract_task::Resource;
 use tokio::task::JoinHandle;
 use url::{Origin, Url};
 
-use super::failed;
+use super::{Opening, failed};
 use crate::{access::Access, browser::Tab, fetch::FetchError};
 
 /// Interception under way, for as long as its tab lives: a paused request that nobody answers hangs.
@@ -22,19 +24,28 @@ use crate::{access::Access, browser::Tab, fetch::FetchError};
 pub(super) struct Interception(JoinHandle<()>);
 
 /// Adds the headers to what the tab sends to the origin of `home` from now on, and to the credentials' origin theirs.
-pub(super) async fn add(
-    tab: &Tab,
-    (home, headers): (&Url, &[(String, String)]),
-    access: Option<Arc<Access>>,
-) -> Result<Option<Interception>, FetchError> {
-    let access = access.filter(|access| access.shows_headers());
-    if headers.is_empty() && access.is_none() {
+///
+/// What is blocked is kept from being loaded.
+pub(super) async fn add(tab: &Tab, opening: Opening<'_>) -> Result<Option<Interception>, FetchError> {
+    let Opening {
+        home, headers, block, ..
+    } = opening;
+    let access = opening.access.filter(|access| access.shows_headers()).cloned();
+    let has_headers = !headers.is_empty() || access.is_some();
+    let blocked: Vec<ResourceType> = block.iter().copied().map(kind).collect();
+    if !has_headers && blocked.is_empty() {
         return Ok(None);
     }
     let page = tab.page.clone();
     let mut paused = page.event_listener::<EventRequestPaused>().await.map_err(failed)?;
-    let everything = EnableParams::builder().pattern(RequestPattern::builder().url_pattern("*").build());
-    page.execute(everything.build()).await.map_err(failed)?;
+    let everything = RequestPattern::builder().url_pattern("*");
+    let enable = if has_headers {
+        EnableParams::builder().pattern(everything.build())
+    } else {
+        let of_kind = |kind: &ResourceType| everything.clone().resource_type(kind.clone()).build();
+        EnableParams::builder().patterns(blocked.iter().map(of_kind))
+    };
+    page.execute(enable.build()).await.map_err(failed)?;
     let mut rights = Rights {
         home: home.origin(),
         headers: headers.to_vec(),
@@ -44,13 +55,29 @@ pub(super) async fn add(
     };
     let task = tokio::spawn(async move {
         while let Some(event) = paused.next().await {
-            let answer = rights.continuation(&event);
             let page = page.clone();
             // Each in a task of its own: one that hangs must not hold up the others.
-            tokio::spawn(async move { page.execute(answer).await.map(drop) });
+            if blocked.contains(&event.resource_type) {
+                let refusal = FailRequestParams::new(event.request_id.clone(), ErrorReason::BlockedByClient);
+                tokio::spawn(async move { page.execute(refusal).await.map(drop) });
+            } else {
+                let answer = rights.continuation(&event);
+                tokio::spawn(async move { page.execute(answer).await.map(drop) });
+            }
         }
     });
     Ok(Some(Interception(task)))
+}
+
+/// What Chromium calls it.
+const fn kind(kind: Resource) -> ResourceType {
+    match kind {
+        Resource::Image => ResourceType::Image,
+        Resource::Font => ResourceType::Font,
+        Resource::Media => ResourceType::Media,
+        Resource::Stylesheet => ResourceType::Stylesheet,
+        Resource::Script => ResourceType::Script,
+    }
 }
 
 /// What requests are given.

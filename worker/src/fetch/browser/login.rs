@@ -9,12 +9,15 @@ use chromiumoxide::cdp::browser_protocol::{
     network::{CookieParam, EventResponseReceived, GetCookiesParams, ResourceType, SetCookiesParams},
 };
 use futures::{FutureExt, StreamExt};
-use selextract_task::credentials::{FormLogin, LoginSuccess};
+use selextract_task::{
+    Awaited, Wait, WaitState,
+    credentials::{FormLogin, LoginSuccess},
+};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use url::Url;
 
-use super::{Answer, BrowserError, EventStream, FetchError, Load, POLL, Session, failed};
+use super::{BrowserError, Errand, EventStream, FetchError, Session, answer::Answer, failed, world::World};
 use crate::{
     access::{
         Access,
@@ -24,6 +27,8 @@ use crate::{
     failure::Failure,
 };
 
+/// How often the page is asked after the form was sent.
+const POLL: Duration = Duration::from_millis(50);
 /// How long the login's page and then its answer may take, each.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// How long a page that came after the login may go on asking for the password.
@@ -66,19 +71,24 @@ impl Session {
         let Some((page, login)) = access.form().filter(|_| !self.entered) else {
             return Ok(());
         };
-        let waits = [(login.password_field.clone(), PATIENCE)];
-        self.fetch(page, &waits, PATIENCE * 2).await?;
+        let waits = [Wait {
+            what: Awaited::Element {
+                selector: login.password_field.clone(),
+                state: WaitState::Present,
+                text: None,
+            },
+            timeout: PATIENCE,
+        }];
+        let errand = Errand {
+            waits: &waits,
+            ..Errand::default()
+        };
+        self.fetch(page, &errand, PATIENCE * 2).await?;
         let gone = self.tab.gone().clone();
         // Stays so when the caller's time is over and this future is dropped.
         self.reusable = false;
         let form = Form {
-            load: Load {
-                tab: &self.tab,
-                access: Some(&access),
-                started: Instant::now(),
-                timeout: PATIENCE,
-                loaded: true,
-            },
+            tab: &self.tab,
             page,
             login,
         };
@@ -96,14 +106,14 @@ impl Session {
 
 /// A login page that has loaded.
 struct Form<'t> {
-    load: Load<'t>,
+    tab: &'t Tab,
     page: &'t Url,
     login: &'t FormLogin,
 }
 
 impl Form<'_> {
     async fn run(&self) -> Result<(), Failure> {
-        let tab = self.load.tab;
+        let tab = self.tab;
         let mut answers = tab
             .page
             .event_listener::<EventResponseReceived>()
@@ -148,7 +158,7 @@ impl Form<'_> {
         self.script("field.value = ''; field.focus(); return true;", field)
             .await?;
         let insert = InsertTextParams::new(text);
-        self.load.tab.page.execute(insert).await.map_err(failed)?;
+        self.tab.page.execute(insert).await.map_err(failed)?;
         let change = "field.dispatchEvent(new Event('change', { bubbles: true })); return true;";
         self.script(change, field).await.map(drop)
     }
@@ -184,9 +194,9 @@ impl Form<'_> {
     async fn script(&self, body: &str, selector: &str) -> Result<Value, Failure> {
         let literal = json!(selector);
         let script = format!(
-            "(() => {{ const field = document.querySelector({literal}); if (!field) return 'missing'; {body} }})()"
+            "() => {{ const field = document.querySelector({literal}); if (!field) return 'missing'; {body} }}"
         );
-        match self.load.evaluate(&script).await? {
+        match self.call(&script).await? {
             Some(Value::String(missing)) if missing == "missing" => {
                 Err(login_failed(&format!("nothing in the login page matches {selector:?}")))
             }
@@ -195,13 +205,24 @@ impl Form<'_> {
         }
     }
 
+    /// Calls a function of ours in the document that is there at the moment.
+    async fn call(&self, function: &str) -> Result<Option<Value>, FetchError> {
+        World::of(self.tab).await?.call(function, &[]).await
+    }
+
+    async fn matches(&self, selector: &str) -> Result<bool, FetchError> {
+        const MATCHES: &str = "selector => document.querySelector(selector) !== null";
+        let found = World::of(self.tab).await?.call(MATCHES, &[selector.into()]).await?;
+        Ok(found == Some(Value::Bool(true)))
+    }
+
     async fn wait(&self, answers: &mut EventStream<EventResponseReceived>) -> Result<(), Failure> {
         let (started, mut status) = (Instant::now(), None);
         let mut asked_since = None;
         loop {
             sleep(POLL).await;
             while let Some(Some(event)) = answers.next().now_or_never() {
-                if event.r#type == ResourceType::Document && event.frame_id.as_ref() == Some(&self.load.tab.frame) {
+                if event.r#type == ResourceType::Document && event.frame_id.as_ref() == Some(&self.tab.frame) {
                     status = Some(Answer::from(&event.response).status());
                     asked_since = Some(Instant::now());
                 }
@@ -227,7 +248,7 @@ impl Form<'_> {
             return Ok(Some(failure));
         }
         if let Some(selector) = &success.selector {
-            let matches = self.load.matches(selector).await?;
+            let matches = self.matches(selector).await?;
             let why = || {
                 login_failed(&format!(
                     "nothing in the page after it matches success.selector {selector:?}"
@@ -238,11 +259,11 @@ impl Form<'_> {
         if self.login.success.is_some() {
             return Ok(None);
         }
-        let loaded = self.load.evaluate("document.readyState === 'complete'").await?;
+        let loaded = self.call("() => document.readyState === 'complete'").await?;
         if let Some(status) = status.filter(|status| *status >= 400) {
             return Ok(Some(login_failed(&format!("the site answered {status}"))));
         }
-        let asks = self.load.matches(&self.login.password_field).await? || loaded != Some(Value::Bool(true));
+        let asks = self.matches(&self.login.password_field).await? || loaded != Some(Value::Bool(true));
         Ok(asks.then(|| login_failed("the site asks for the password again")))
     }
 
@@ -251,7 +272,7 @@ impl Form<'_> {
             return Ok(Vec::new());
         }
         let of_page = GetCookiesParams::builder().url(self.page.as_str()).build();
-        let found = self.load.tab.page.execute(of_page).await.map_err(failed)?;
+        let found = self.tab.page.execute(of_page).await.map_err(failed)?;
         Ok(found.result.cookies.into_iter().map(|cookie| cookie.name).collect())
     }
 }
