@@ -18,8 +18,8 @@ use selextract_platform::{
         Ledger, LedgerError, TaskId,
         claims::{Claim, Ending, Fenced, Lease, NewPage, Renewed},
         conditional::{FormerPage, Known},
-        pages::Page,
         crawl::{Begun, CrawlEnd, CrawlStart, HeldPage},
+        pages::Page,
     },
 };
 use snafu::{ResultExt, Snafu};

@@ -90,8 +90,17 @@ impl Check {
             self.refuse("pagination", "(given)", cure);
         }
         if spec.watch.is_some() {
-            let cure = "compares runs whose pages follow each other, and those of a crawl do not; remove one of the two";
+            let cure =
+                "compares runs whose pages follow each other, and those of a crawl do not; remove one of the two";
             self.refuse("watch", "(given)", cure);
+        }
+        if spec
+            .browser
+            .as_ref()
+            .is_some_and(|browser| !browser.captures.is_empty())
+        {
+            let cure = "are not kept of a crawl's pages; remove them";
+            self.refuse("browser.captures", "(given)", cure);
         }
         if spec.conditional == Some(true) {
             let cure = "is not asked by crawls; remove it";
