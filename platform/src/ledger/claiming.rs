@@ -40,7 +40,7 @@ macro_rules! claims {
     };
 }
 
-/// Of owners whose running tasks nobody limits. Rows are taken in the order of their ids, as every batch takes them.
+/// Of owners whose running tasks nobody limits. Two batches that overlap take their rows in the same order, as both look by the same ids.
 const UNLIMITED: &str = concat!(
     "WITH claimed AS (
          UPDATE tasks SET ",
