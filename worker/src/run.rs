@@ -200,7 +200,7 @@ impl Worker {
             drop(held);
             let (engines, claims) = (self.engines.clone(), Arc::clone(&self.claims));
             self.running.spawn(async move {
-                let outcome = task_run::run(&engines, &claims, &claim, &signals).await;
+                let outcome = Box::pin(task_run::run(&engines, &claims, &claim, &signals)).await;
                 tracing::info!(task = %claim.id, ?outcome, "A run was let go.");
                 claim.lease_token
             });
