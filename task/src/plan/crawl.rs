@@ -106,6 +106,11 @@ impl Check {
             let cure = "is not asked by crawls; remove it";
             self.refuse("conditional", "true", cure);
         }
+        let captures = spec.browser.as_ref().map_or(0, |browser| browser.captures.len());
+        if captures > 0 {
+            let cure = "are not kept by crawls; remove them, or read the pages that they are wanted of without crawl";
+            self.refuse("browser.captures", captures, cure);
+        }
         self.range("crawl.maxDepth", crawl.max_depth.into(), 0, MAX_DEPTH.into());
         self.range("crawl.maxPages", crawl.max_pages.into(), 1, MAX_PAGES.into());
         let links = crawl.link_selector.as_deref();
@@ -258,6 +263,20 @@ mod tests {
         }
         assert_eq!(refused.len(), 8, "{all}");
         assert!(!all.contains("secret"));
+    }
+
+    #[test]
+    fn a_crawl_does_not_take_captures_and_drop_them() {
+        let spec = json!({
+            "url": "https://shop.test/", "fields": [{ "name": "t" }], "render": "Browser", "crawl": {},
+            "browser": { "captures": [{ "name": "front", "type": "Screenshot" }] },
+        });
+        let spec: TaskSpec = serde_json::from_value(spec).unwrap();
+        let violations = spec.compile().unwrap_err();
+        assert_eq!(
+            violations.iter().map(|v| v.field.as_str()).collect::<Vec<_>>(),
+            ["browser.captures"]
+        );
     }
 
     #[test]

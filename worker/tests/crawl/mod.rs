@@ -15,6 +15,11 @@ use super::*;
 /// Pages of the shop.
 const SHOP: u32 = 300;
 
+/// More pages of the host at a time than one worker reads, so that there is something for a second one.
+fn wide() -> Value {
+    json!({ "politeness": { "minDelay": "0s", "maxConcurrent": 16 } })
+}
+
 /// What the keeper does for crawls.
 pub(super) async fn keep(ledger: &Ledger, frontier: &Frontier) {
     ledger.sweep_crawls().await.unwrap();
@@ -31,7 +36,7 @@ pub(super) async fn keep(ledger: &Ledger, frontier: &Frontier) {
 
 /// Product n of the shop links to 2n and 2n + 1, to where it came from, to itself in other spellings, and out of the shop.
 async fn product(Path(n): Path<u32>) -> Response {
-    sleep(Duration::from_millis(5)).await;
+    sleep(Duration::from_millis(20)).await;
     if n == 0 || n > SHOP {
         return StatusCode::NOT_FOUND.into_response();
     }
@@ -179,7 +184,7 @@ async fn two_workers_share_a_crawl_and_read_each_page_once() {
     let stop = CancellationToken::new();
     let workers = [bench.worker("w1", pace(), &stop), bench.worker("w2", pace(), &stop)];
     let id = bench
-        .crawl("http://site.test/shop/1", json!({ "maxDepth": 20 }), json!({}))
+        .crawl("http://site.test/shop/1", json!({ "maxDepth": 20 }), wide())
         .await;
     let task = bench.ended(id).await;
     assert_eq!(
@@ -219,7 +224,7 @@ async fn a_worker_that_is_killed_in_the_middle_of_a_crawl_loses_nothing_and_doub
         CancellationToken::new(),
     ));
     let id = bench
-        .crawl("http://site.test/shop/1", json!({ "maxDepth": 20 }), json!({}))
+        .crawl("http://site.test/shop/1", json!({ "maxDepth": 20 }), wide())
         .await;
     bench.until(id, "it is under way", |task| task.pages >= 100).await;
     let held =
