@@ -227,6 +227,7 @@ impl<'a> Visit<'a> {
             records: extracted.records,
             warnings: i32::try_from(extracted.left_out).unwrap_or(i32::MAX),
             found: links.map(|link| found_page(CrawlKind::Page, link, deeper)).collect(),
+            artifacts: Vec::new(),
         }
     }
 

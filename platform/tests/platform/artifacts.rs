@@ -264,7 +264,8 @@ async fn a_month_beyond_the_retention_gives_its_bytes_back() {
     .await;
     let retention = Duration::from_hours(24 * 90);
     let dropped = room.keeper.drop_partitions(Timestamp::now(), retention).await.unwrap();
-    assert_eq!(dropped.len(), 4, "{dropped:?}");
+    let ours = dropped.iter().filter(|name| name.starts_with("artifact")).count();
+    assert_eq!(ours, 2, "{dropped:?}");
     assert_eq!(room.used(owner).await, 20);
     assert_eq!(
         room.texts("SELECT object FROM artifact_removals").await,
