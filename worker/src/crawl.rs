@@ -26,7 +26,7 @@ use crate::{
     },
     gate::{Gate, Stopped},
     sitemap,
-    task_run::{Engines, Run, Spending, key, nothing_found, told},
+    task_run::{Engines, Run, Spending, kept, key, nothing_found, told},
     telemetry::{PageOutcome, RunOutcome},
 };
 
@@ -237,10 +237,10 @@ impl<'a> Visit<'a> {
         let arrived = normal_url(&page.url);
         stay_inside(&self.plan, url, &arrived)?;
         let moved = (arrived != *url).then(|| found_page(CrawlKind::Page, &arrived, self.held.depth));
-        Ok(CrawlEnd::Done(self.read(&page, extracted, moved)))
+        Ok(CrawlEnd::Done(self.read(page, extracted, moved)))
     }
 
-    fn read(&self, page: &Page, extracted: Extracted, moved: Option<FoundPage>) -> ReadPage {
+    fn read(&self, page: Page, extracted: Extracted, moved: Option<FoundPage>) -> ReadPage {
         let deeper = self.held.depth.saturating_add(1);
         let links = extracted.links.iter();
         ReadPage {
@@ -249,6 +249,7 @@ impl<'a> Visit<'a> {
             records: extracted.records,
             warnings: i32::try_from(extracted.left_out).unwrap_or(i32::MAX),
             found: links.map(|link| found_page(CrawlKind::Page, link, deeper)).collect(),
+            artifacts: page.captures.into_iter().map(kept).collect(),
         }
     }
 

@@ -595,7 +595,8 @@ impl<'a> Run<'a> {
     }
 }
 
-fn kept(capture: Capture) -> NewArtifact {
+/// A capture as the ledger keeps it.
+pub(crate) fn kept(capture: Capture) -> NewArtifact {
     NewArtifact {
         name: capture.name,
         media_type: capture.media_type,

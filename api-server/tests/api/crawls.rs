@@ -58,6 +58,7 @@ impl Api {
                     records: vec![json!({ "title": "x" }).as_object().unwrap().clone()],
                     warnings: 0,
                     found: Vec::new(),
+                    artifacts: Vec::new(),
                 })
             };
             ledger

@@ -12,6 +12,7 @@ mod writing;
 pub use reading::Artifact;
 pub use removing::Removed;
 pub(super) use removing::forget;
+pub(super) use writing::{Contents, Place};
 
 /// The most bytes of one artifact.
 pub const MAX_BYTES: usize = 10 << 20;

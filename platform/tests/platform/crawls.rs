@@ -18,10 +18,15 @@ use selextract_platform::{
 };
 use selextract_task::feed::{RunError, RunState};
 
+<<<<<<< HEAD
 use crate::{
     changes::follow,
     support::{LEASE, Room, error, new_task, upsert},
 };
+=======
+use crate::artifacts::{artifact, content};
+use crate::support::{LEASE, Room, error, new_task, upsert};
+>>>>>>> artifacts-crawl
 
 const MOST: u32 = 1_000;
 
@@ -52,6 +57,19 @@ fn read(claim: &Claim, leads_to: &[&str]) -> CrawlEnd {
         moved: None,
         warnings: 0,
         found: leads_to.iter().map(|path| found(path)).collect(),
+        artifacts: Vec::new(),
+    })
+}
+
+/// A page that was read, with an artifact.
+fn shot(claim: &Claim, byte: u8, moved: Option<FoundPage>) -> CrawlEnd {
+    let CrawlEnd::Done(page) = read(claim, &[]) else {
+        unreachable!("it was read")
+    };
+    CrawlEnd::Done(ReadPage {
+        artifacts: vec![artifact("front", "image/png", vec![byte; 100])],
+        moved,
+        ..page
     })
 }
 
@@ -736,4 +754,30 @@ async fn an_owner_who_has_read_a_days_pages_waits_with_his_crawls_too() {
         1,
         "pages count as they are read, not at the run's end"
     );
+}
+
+#[tokio::test]
+async fn an_artifact_of_a_crawls_page_is_seen_with_its_page_and_with_no_other() {
+    let (room, owner) = (Room::new().await, UserId::new());
+    let id = room.crawl(owner, &["a", "b", "c"]).await;
+    let pages = room.claim_pages(id).await;
+    let lost = &pages[2];
+    room.sql(&format!(
+        "UPDATE crawl_pages SET lease_token = gen_random_uuid() WHERE id = '{}'",
+        lost.id
+    ))
+    .await;
+    room.end_page(&pages[0], shot(&pages[0], 1, None)).await.unwrap();
+    assert_eq!(room.end_page(lost, shot(lost, 3, None)).await, Err(Fenced));
+    // What another page of the crawl is has its own artifacts.
+    let a = pages[0].page.as_ref().unwrap().url.rsplit('/').next().unwrap();
+    room.end_page(&pages[1], shot(&pages[1], 2, Some(found(a))))
+        .await
+        .unwrap();
+    let kept = room.artifacts(id).await;
+    assert_eq!(kept.len(), 1);
+    assert_eq!((kept[0].page, content(&room.ledger, &kept[0]).await), (1, vec![1; 100]));
+    let rows = "SELECT (SELECT count(*) FROM artifact_chunks) + (SELECT count(*) FROM artifact_uploads)";
+    assert_eq!(room.number(rows).await, 1, "what is not seen is not kept");
+    assert_eq!(room.ledger.usage(owner).await.unwrap().artifact_bytes, 100);
 }

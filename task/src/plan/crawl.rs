@@ -4,7 +4,7 @@ use regex::Regex;
 use url::Url;
 
 use super::{Check, Reads};
-use crate::{Crawl, CrawlScope, Locator, TaskSpec, normal_url};
+use crate::{CaptureWhen, Crawl, CrawlScope, Locator, TaskSpec, normal_url};
 
 /// The longest URL that is followed.
 pub const MAX_URL: usize = 2048;
@@ -94,22 +94,16 @@ impl Check {
                 "compares runs whose pages follow each other, and those of a crawl do not; remove one of the two";
             self.refuse("watch", "(given)", cure);
         }
-        if spec
-            .browser
-            .as_ref()
-            .is_some_and(|browser| !browser.captures.is_empty())
-        {
-            let cure = "are not kept of a crawl's pages; remove them";
-            self.refuse("browser.captures", "(given)", cure);
-        }
         if spec.conditional == Some(true) {
             let cure = "is not asked by crawls; remove it";
             self.refuse("conditional", "true", cure);
         }
-        let captures = spec.browser.as_ref().map_or(0, |browser| browser.captures.len());
-        if captures > 0 {
-            let cure = "are not kept by crawls; remove them, or read the pages that they are wanted of without crawl";
-            self.refuse("browser.captures", captures, cure);
+        let captures = spec.browser.as_ref().map(|browser| browser.captures.as_slice());
+        for (index, capture) in captures.unwrap_or_default().iter().enumerate() {
+            if capture.when == CaptureWhen::LastPage {
+                let cure = "names a page that a crawl does not have: its pages come in any order; write EveryPage";
+                self.refuse(format!("browser.captures[{index}].when"), "LastPage", cure);
+            }
         }
         self.range("crawl.maxDepth", crawl.max_depth.into(), 0, MAX_DEPTH.into());
         self.range("crawl.maxPages", crawl.max_pages.into(), 1, MAX_PAGES.into());
@@ -266,16 +260,19 @@ mod tests {
     }
 
     #[test]
-    fn a_crawl_does_not_take_captures_and_drop_them() {
-        let spec = json!({
-            "url": "https://shop.test/", "fields": [{ "name": "t" }], "render": "Browser", "crawl": {},
-            "browser": { "captures": [{ "name": "front", "type": "Screenshot" }] },
-        });
-        let spec: TaskSpec = serde_json::from_value(spec).unwrap();
-        let violations = spec.compile().unwrap_err();
+    fn a_crawl_has_no_last_page_to_capture() {
+        let captures = |when: &str| {
+            let spec = json!({
+                "url": "https://shop.test/", "fields": [{ "name": "t" }], "render": "Browser", "crawl": {},
+                "browser": { "captures": [{ "name": "front", "type": "Screenshot", "when": when }] },
+            });
+            serde_json::from_value::<TaskSpec>(spec).unwrap().compile()
+        };
+        assert!(captures("EveryPage").is_ok());
+        let violations = captures("LastPage").unwrap_err();
         assert_eq!(
             violations.iter().map(|v| v.field.as_str()).collect::<Vec<_>>(),
-            ["browser.captures"]
+            ["browser.captures[0].when"]
         );
     }
 

@@ -13,7 +13,7 @@ use super::{CHUNK, Kind, MAX_BYTES, MAX_PER_PAGE, NewArtifact, clean};
 use crate::{
     artifacts::Store,
     ledger::{
-        Ledger, LedgerError,
+        Ledger, LedgerError, TaskId,
         claims::{Fenced, Lease, Renewed},
         error::{DatabaseSnafu, StoredSnafu},
         leased::{self, PageRow},
@@ -22,7 +22,26 @@ use crate::{
 
 const LEVEL: i32 = 3;
 
+/// The page that artifacts are written for, and the lease under which they are.
+#[derive(Clone, Debug)]
+pub(in crate::ledger) struct Place {
+    /// The run's, or the one of a page of a crawl.
+    pub(in crate::ledger) held: Lease,
+    pub(in crate::ledger) task: TaskId,
+    /// How objects tell the page from others of the run.
+    pub(in crate::ledger) page: String,
+}
+
+/// The artifacts of a page whose contents were written, and those that were left out.
+#[derive(Debug)]
+pub(in crate::ledger) struct Contents {
+    written: Vec<Written>,
+    /// How many were left out.
+    pub(in crate::ledger) left_out: i32,
+}
+
 /// An artifact whose content was written, or left out.
+#[derive(Debug)]
 struct Written {
     id: Uuid,
     name: String,
@@ -58,52 +77,86 @@ impl Ledger {
         page: PageRow,
         artifacts: &[NewArtifact],
     ) -> Result<Result<Renewed, Fenced>, LedgerError> {
-        let mut written = Vec::with_capacity(artifacts.len());
-        let answer = match self.write_all(&page, artifacts, &mut written).await {
-            Ok(Ok(())) => self.commit_written(page, artifacts.len(), &written).await,
-            Ok(Err(fenced)) => Ok(Err(fenced)),
-            Err(error) => Err(error),
+        let place = Place {
+            held: page.held,
+            task: page.held.id,
+            page: page.number.to_string(),
         };
+        let contents = match self.write_artifacts(&place, artifacts).await? {
+            Ok(contents) => contents,
+            Err(Fenced) => return Ok(Err(Fenced)),
+        };
+        let answer = self.commit_written(page, &contents).await;
         if !matches!(answer, Ok(Ok(_))) {
-            // Where the commit's answer was lost, those are artifacts by now, and nothing is taken.
-            self.take_back(&written).await;
+            self.take_back(&contents).await;
         }
         answer
     }
 
+    /// Writes the contents of a page's artifacts, before the page. They become artifacts by [`Contents::keep`].
+    pub(in crate::ledger) async fn write_artifacts(
+        &self,
+        place: &Place,
+        artifacts: &[NewArtifact],
+    ) -> Result<Result<Contents, Fenced>, LedgerError> {
+        let mut contents = Contents {
+            written: Vec::with_capacity(artifacts.len()),
+            left_out: 0,
+        };
+        let answer = self.write_all(place, artifacts, &mut contents.written).await;
+        if !matches!(answer, Ok(Ok(()))) {
+            self.take_back(&contents).await;
+        }
+        let kept = contents.written.iter().filter(|new| new.left_out.is_none()).count();
+        contents.left_out = i32::try_from(artifacts.len() - kept).unwrap_or(i32::MAX);
+        Ok(answer?.map(|()| contents))
+    }
+
+    /// Removes contents that did not become artifacts. Those that did, as where the commit's answer was lost, stay.
+    pub(in crate::ledger) async fn take_back(&self, contents: &Contents) {
+        let written = contents.written.iter().filter(|new| new.left_out.is_none());
+        let ids: Vec<Uuid> = written.map(|new| new.id).collect();
+        if ids.is_empty() {
+            return;
+        }
+        if let Err(error) = self.remove_uploads(&ids).await {
+            warn!(%error, "Contents of a page that was not committed stay until the keeper finds them.");
+        }
+    }
+
     async fn write_all(
         &self,
-        page: &PageRow,
+        place: &Place,
         artifacts: &[NewArtifact],
         written: &mut Vec<Written>,
     ) -> Result<Result<(), Fenced>, LedgerError> {
         if artifacts.len() > MAX_PER_PAGE {
-            warn!(task = %page.held.id, page = page.number, "A page has more artifacts than {MAX_PER_PAGE}; the others are left out.");
+            warn!(task = %place.task, page = place.page, "A page has more artifacts than {MAX_PER_PAGE}; the others are left out.");
         }
         for artifact in artifacts.iter().take(MAX_PER_PAGE) {
             let mut new = Written::new(artifact);
-            let Ok(begun) = self.make_room(page, &mut new).await? else {
+            let Ok(begun) = self.make_room(place, &mut new).await? else {
                 return Ok(Err(Fenced));
             };
             written.push(new);
             if begun && let Some(new) = written.last_mut() {
-                self.write(page.held, new, &artifact.bytes).await?;
+                self.write(place.task, new, &artifact.bytes).await?;
             }
         }
         Ok(Ok(()))
     }
 
     /// Whether the content may be written; the artifact says why when it may not.
-    async fn make_room(&self, page: &PageRow, new: &mut Written) -> Result<Result<bool, Fenced>, LedgerError> {
+    async fn make_room(&self, place: &Place, new: &mut Written) -> Result<Result<bool, Fenced>, LedgerError> {
         if new.left_out.is_some() {
             return Ok(Ok(false));
         }
         if self.artifacts.store == Store::S3
             && let Some(objects) = &self.artifacts.objects
         {
-            new.object = Some(objects.key(&key(page.held, page.number, new)));
+            new.object = Some(objects.key(&key(place, new)));
         }
-        let Some(room) = self.reserve(page.held, new).await? else {
+        let Some(room) = self.reserve(place, new).await? else {
             return Ok(Err(Fenced));
         };
         if !room.begun {
@@ -117,11 +170,13 @@ impl Ledger {
     }
 
     /// Counts an artifact against its owner's quota and notes that it is being written, if there is room and the lease holds.
-    async fn reserve(&self, held: Lease, new: &Written) -> Result<Option<Room>, LedgerError> {
+    async fn reserve(&self, place: &Place, new: &Written) -> Result<Option<Room>, LedgerError> {
         sqlx::query_as(
             "WITH quota AS (
                  SELECT t.user_id, coalesce((SELECT q.artifact_bytes FROM owner_quotas q WHERE q.user_id = t.user_id), $5) AS most
-                 FROM tasks t WHERE t.id = $2 AND t.lease_token = $3 AND t.status = 'running'
+                 FROM tasks t WHERE t.id = $2 AND t.status = 'running'
+                     AND (t.lease_token = $3 OR EXISTS (
+                         SELECT FROM crawl_pages c WHERE c.id = $7 AND c.lease_token = $3 AND c.status = 'running'))
              ), taken AS (
                  INSERT INTO artifact_usage AS u (user_id, bytes) SELECT user_id, $4 FROM quota WHERE $4 <= most
                  ON CONFLICT (user_id) DO UPDATE SET bytes = u.bytes + excluded.bytes
@@ -136,11 +191,12 @@ impl Ledger {
              FROM quota",
         )
         .bind(new.id)
-        .bind(held.id)
-        .bind(held.token)
+        .bind(place.task)
+        .bind(place.held.token)
         .bind(new.size)
         .bind(self.artifacts.bytes_per_owner)
         .bind(&new.object)
+        .bind(place.held.id)
         .fetch_optional(&self.pool)
         .await
         .context(DatabaseSnafu {
@@ -148,12 +204,12 @@ impl Ledger {
         })
     }
 
-    async fn write(&self, held: Lease, new: &mut Written, bytes: &[u8]) -> Result<(), LedgerError> {
+    async fn write(&self, task: TaskId, new: &mut Written, bytes: &[u8]) -> Result<(), LedgerError> {
         let content = prepare(bytes.to_vec(), new.object.is_some(), new.compressed).await?;
         new.sha256 = content.sha256;
         if let (Some(key), Some(objects)) = (new.object.clone(), &self.artifacts.objects) {
             if let Err(error) = objects.put(&key, content.whole, new.kind.media_type).await {
-                warn!(task = %held.id, artifact = new.name, %error, "An artifact is left out.");
+                warn!(%task, artifact = new.name, %error, "An artifact is left out.");
                 // Its upload stays for the keeper: the object may come into being all the same.
                 new.object = None;
                 new.left_out = Some("the artifact store did not take it".to_owned());
@@ -187,21 +243,13 @@ impl Ledger {
         }
     }
 
-    async fn commit_written(
-        &self,
-        page: PageRow,
-        wanted: usize,
-        written: &[Written],
-    ) -> Result<Result<Renewed, Fenced>, LedgerError> {
+    async fn commit_written(&self, page: PageRow, contents: &Contents) -> Result<Result<Renewed, Fenced>, LedgerError> {
         let doing = DatabaseSnafu {
             doing: "committing a page with artifacts",
         };
-        let left_out = wanted - written.iter().filter(|new| new.left_out.is_none()).count();
-        let (held, number) = (page.held, page.number);
+        let (task, number) = (page.held.id, page.number);
         let page = PageRow {
-            warnings: page
-                .warnings
-                .saturating_add(i32::try_from(left_out).unwrap_or(i32::MAX)),
+            warnings: page.warnings.saturating_add(contents.left_out),
             ..page
         };
         let mut transaction = self.pool.begin().await.context(doing)?;
@@ -212,24 +260,12 @@ impl Ledger {
             transaction.rollback().await.context(doing)?;
             return Ok(Err(Fenced));
         };
-        let kept = keep(&mut transaction, held, number, written).await.context(doing)?;
-        if kept != written.len() as u64 {
+        if !contents.keep(&mut transaction, task, number).await.context(doing)? {
             transaction.rollback().await.context(doing)?;
             return Err(abandoned());
         }
         transaction.commit().await.context(doing)?;
         Ok(Ok(renewed))
-    }
-
-    async fn take_back(&self, written: &[Written]) {
-        let kept = written.iter().filter(|new| new.left_out.is_none());
-        let ids: Vec<Uuid> = kept.map(|new| new.id).collect();
-        if ids.is_empty() {
-            return;
-        }
-        if let Err(error) = self.remove_uploads(&ids).await {
-            warn!(%error, "Contents of a page that was not committed stay until the keeper finds them.");
-        }
     }
 }
 
@@ -249,14 +285,16 @@ impl Written {
     }
 }
 
-/// Turns uploads into artifacts of the page; returns how many there are.
-async fn keep(
-    transaction: &mut sqlx::PgConnection,
-    held: Lease,
-    page: i32,
-    written: &[Written],
-) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query(
+impl Contents {
+    /// Turns them into artifacts of the page, in the transaction that commits it. Whether all of them were still there.
+    pub(in crate::ledger) async fn keep(
+        &self,
+        transaction: &mut sqlx::PgConnection,
+        task: TaskId,
+        page: i32,
+    ) -> Result<bool, sqlx::Error> {
+        let written = &self.written;
+        let done = sqlx::query(
         "WITH new AS (
              SELECT * FROM unnest($3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::bytea[], $8::text[], $9::boolean[], $10::text[])
                  AS new (id, name, media_type, size, sha256, object, compressed, left_out)
@@ -268,7 +306,7 @@ async fn keep(
          FROM tasks t CROSS JOIN new LEFT JOIN begun ON begun.id = new.id
          WHERE t.id = $1 AND (new.left_out IS NOT NULL OR begun.id IS NOT NULL)",
     )
-    .bind(held.id)
+    .bind(task)
     .bind(page)
     .bind(column(written, |new| new.id))
     .bind(column(written, |new| new.name.as_str()))
@@ -280,7 +318,8 @@ async fn keep(
     .bind(column(written, |new| new.left_out.as_deref()))
     .execute(transaction)
     .await?;
-    Ok(done.rows_affected())
+        Ok(done.rows_affected() == written.len() as u64)
+    }
 }
 
 fn column<'r, T: 'r>(written: &'r [Written], read: impl Fn(&'r Written) -> T) -> Vec<T> {
@@ -317,7 +356,7 @@ async fn prepare(bytes: Vec<u8>, whole: bool, compress: bool) -> Result<Content,
 }
 
 /// A key that no other writer has: one that was thought dead must not change what another has committed.
-fn key(held: Lease, page: i32, new: &Written) -> String {
+fn key(place: &Place, new: &Written) -> String {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || "._-".contains(c) {
             c
@@ -326,7 +365,7 @@ fn key(held: Lease, page: i32, new: &Written) -> String {
         }
     };
     let name: String = new.name.chars().map(plain).collect();
-    format!("{}/{page}/{}-{name}.{}", held.id, new.id, new.kind.extension)
+    format!("{}/{}/{}-{name}.{}", place.task, place.page, new.id, new.kind.extension)
 }
 
 fn abandoned() -> LedgerError {
@@ -340,7 +379,6 @@ fn abandoned() -> LedgerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::TaskId;
 
     #[tokio::test]
     async fn text_is_compressed_chunk_by_chunk_and_hashed_as_it_was() {
@@ -366,9 +404,14 @@ mod tests {
 
     #[test]
     fn two_writers_of_the_same_artifact_have_two_keys() {
-        let held = Lease {
-            id: TaskId::new(),
-            token: Uuid::nil(),
+        let task = TaskId::new();
+        let place = Place {
+            held: Lease {
+                id: task,
+                token: Uuid::nil(),
+            },
+            task,
+            page: "3".to_owned(),
         };
         let new = || {
             Written::new(&NewArtifact {
@@ -377,10 +420,10 @@ mod tests {
                 bytes: Vec::new(),
             })
         };
-        let (first, second) = (key(held, 3, &new()), key(held, 3, &new()));
+        let (first, second) = (key(&place, &new()), key(&place, &new()));
         assert_ne!(first, second);
         assert!(
-            first.starts_with(&format!("{}/3/", held.id)) && first.ends_with("-the-front--.png"),
+            first.starts_with(&format!("{task}/3/")) && first.ends_with("-the-front--.png"),
             "{first}"
         );
     }

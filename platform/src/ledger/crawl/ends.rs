@@ -23,6 +23,7 @@ use crate::{
     gather::Gather,
     ledger::{
         Ledger, LedgerError, TaskId,
+        artifacts::{Contents, NewArtifact, Place},
         claims::{Fenced, Lease, Record},
         error::DatabaseSnafu,
         together::all_or_each,
@@ -47,6 +48,8 @@ pub struct ReadPage {
     pub warnings: i32,
     /// The pages that it leads to.
     pub found: Vec<FoundPage>,
+    /// What is kept beside the records; seen with the page or not at all.
+    pub artifacts: Vec<NewArtifact>,
 }
 
 /// How a page's claim ends.
@@ -93,6 +96,8 @@ pub(super) struct End {
     pub(super) held: Lease,
     pub(super) task: TaskId,
     pub(super) step: Step,
+    /// Those of the page, written already.
+    pub(super) artifacts: Option<Contents>,
     pub(super) micros: i64,
     pub(super) max_pages: i64,
     /// Only while the lease has expired: the sweeper's.
@@ -152,11 +157,15 @@ impl Ledger {
         micros: u64,
         max_pages: u32,
     ) -> Result<Result<CrawlEnded, Fenced>, LedgerError> {
+        let Ok(artifacts) = self.write_crawl_artifacts(held, task, &mut end).await? else {
+            return Ok(Err(Fenced));
+        };
         let mut entries = Vec::new();
         let make = |step, micros| End {
             held,
             task,
             step,
+            artifacts: None,
             micros,
             max_pages: max_pages.into(),
             expired: false,
@@ -172,18 +181,55 @@ impl Ledger {
             }
         }
         let micros = i64::try_from(micros).unwrap_or(i64::MAX / 2);
-        let ended = self.end_step(make(Step::End(end), micros)).await?;
-        Ok(ended.map(|ended| {
+        let last = Arc::new(End {
+            artifacts,
+            ..make(Step::End(end), micros)
+        });
+        let ended = self.end_step_of(Arc::clone(&last)).await;
+        if let Some(artifacts) = &last.artifacts {
+            // Those of a page that another had already.
+            self.take_back(artifacts).await;
+        }
+        Ok(ended?.map(|ended| {
             entries.extend(ended.entries);
             CrawlEnded { entries, ..ended }
         }))
     }
 
+    /// Writes the contents of the artifacts of a page that was read.
+    async fn write_crawl_artifacts(
+        &self,
+        held: Lease,
+        task: TaskId,
+        end: &mut CrawlEnd,
+    ) -> Result<Result<Option<Contents>, Fenced>, LedgerError> {
+        let CrawlEnd::Done(page) = end else { return Ok(Ok(None)) };
+        if page.artifacts.is_empty() {
+            return Ok(Ok(None));
+        }
+        let place = Place {
+            held,
+            task,
+            page: held.id.to_string(),
+        };
+        let contents = self
+            .write_artifacts(&place, &std::mem::take(&mut page.artifacts))
+            .await?;
+        Ok(contents.map(|contents| {
+            page.warnings = page.warnings.saturating_add(contents.left_out);
+            Some(contents)
+        }))
+    }
+
     pub(super) async fn end_step(&self, end: End) -> Result<Result<CrawlEnded, Fenced>, LedgerError> {
+        self.end_step_of(Arc::new(end)).await
+    }
+
+    async fn end_step_of(&self, end: Arc<End>) -> Result<Result<CrawlEnded, Fenced>, LedgerError> {
         let doing = DatabaseSnafu {
             doing: "ending a crawl's page",
         };
-        let answer = self.crawl_ends.0.call(Arc::new(end)).await;
+        let answer = self.crawl_ends.0.call(end).await;
         answer
             .ok_or_else(|| doing.into_error(sqlx::Error::PoolTimedOut))?
             .context(doing)
@@ -225,10 +271,17 @@ async fn commit(
     let mut answer = CrawlEnded::default();
     if !ours.is_empty() {
         let mut batch = Batch::default();
-        for end in &ours {
-            batch.take(&mut transaction, &run, end).await?;
+        for (place, end) in ours.iter().enumerate() {
+            if let Some(number) = batch.take(&mut transaction, &run, end).await? {
+                batch.read.push((place, number));
+            }
         }
         answer.entries = write_ends(&mut transaction, task, run.turn, &batch.rows).await?;
+        for (end, number) in &batch.read {
+            if let Some(artifacts) = ours.get(*end).and_then(|end| end.artifacts.as_ref()) {
+                artifacts.keep(&mut transaction, task, *number).await?;
+            }
+        }
         let most = ours.iter().map(|end| end.max_pages).max().unwrap_or_default();
         let room = most - i64::from(run.crawl_found);
         let written = begin::write(&mut transaction, task, run.turn, &batch.found, room).await?;

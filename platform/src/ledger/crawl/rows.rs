@@ -44,21 +44,23 @@ pub(super) struct Batch {
     pub(super) delta: Delta,
     pub(super) rows: Vec<Ending>,
     pub(super) found: Vec<FoundPage>,
+    /// The ends of pages that were read, by their places, with the pages' numbers.
+    pub(super) read: Vec<(usize, i32)>,
 }
 
 impl Batch {
-    /// What an end means for its page and for its run.
+    /// What an end means for its page and for its run. Returns the number of a page that was read.
     pub(super) async fn take(
         &mut self,
         connection: &mut PgConnection,
         run: &Run,
         end: &End,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<Option<i32>, sqlx::Error> {
         self.delta.micros += end.micros;
         let how = match &end.step {
             Step::Found(pages) => {
                 self.found.extend_from_slice(pages);
-                return Ok(());
+                return Ok(None);
             }
             Step::End(how) => how,
         };
@@ -81,8 +83,9 @@ impl Batch {
         self.delta.failed += i32::from(row.status == "failed");
         self.delta.skipped += i32::from(row.status == "skipped");
         self.delta.open -= i32::from(row.status != "pending");
+        let number = row.read.as_ref().map(|read| read.number);
         self.rows.push(row);
-        Ok(())
+        Ok(number)
     }
 
     /// A page that was read. What another page of the crawl has or will have is not written a second time.

@@ -153,6 +153,7 @@ impl Expired {
             },
             task: self.task_id,
             step: Step::End(end),
+            artifacts: None,
             micros: 0,
             max_pages: 0,
             expired: true,
