@@ -18,15 +18,11 @@ use selextract_platform::{
 };
 use selextract_task::feed::{RunError, RunState};
 
-<<<<<<< HEAD
 use crate::{
+    artifacts::{artifact, content},
     changes::follow,
     support::{LEASE, Room, error, new_task, upsert},
 };
-=======
-use crate::artifacts::{artifact, content};
-use crate::support::{LEASE, Room, error, new_task, upsert};
->>>>>>> artifacts-crawl
 
 const MOST: u32 = 1_000;
 
