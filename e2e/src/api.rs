@@ -76,6 +76,20 @@ impl Api {
         Ok(text)
     }
 
+    /// Reads a file: its media type and its bytes.
+    pub async fn file(&self, path: &str) -> Result<(String, Vec<u8>)> {
+        let answer = self
+            .http
+            .get(format!("{}/{path}", self.base))
+            .bearer_auth(&self.token)
+            .send()
+            .await?;
+        ensure!(answer.status().is_success(), "GET {path}: {}", answer.status());
+        let kind = answer.headers().get(reqwest::header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
+        Ok((kind, answer.bytes().await?.to_vec()))
+    }
+
     /// Creates a task; its id.
     pub async fn create_task(&self, task: &Value) -> Result<String> {
         let (status, body) = self.send(Method::POST, "tasks", Some(task)).await?;

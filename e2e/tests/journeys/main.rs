@@ -3,6 +3,7 @@
 
 mod changes;
 mod data;
+mod engine;
 mod external;
 mod ground;
 mod guarantees;
