@@ -43,11 +43,11 @@ async fn product(Path(n): Path<u32>) -> Response {
     let children = [2 * n, 2 * n + 1]
         .iter()
         .filter(|child| **child <= SHOP)
-        .map(|child| format!("<a href='/shop/{child}?utm_source=page{n}'>{child}</a>"))
+        .map(|child| format!("<a href='/wares/{child}?utm_source=page{n}'>{child}</a>"))
         .collect::<Vec<_>>()
         .concat();
     Html(format!(
-        "<li>{n}</li>{children}<a href='/shop/{}#top'>up</a><a href='?gclid=1'>me</a><a href='http://elsewhere.test/'>far</a>\
+        "<li>{n}</li>{children}<a href='/wares/{}#top'>up</a><a href='?gclid=1'>me</a><a href='http://elsewhere.test/'>far</a>\
          <a rel=nofollow href=/hidden>hidden</a><a href='mailto:a@b.test'>mail</a>",
         (n / 2).max(1)
     ))
@@ -100,7 +100,7 @@ fn sitemap(number: u32) -> Vec<u8> {
 
 pub(super) fn routes() -> Router {
     Router::new()
-        .route("/shop/{n}", get(product))
+        .route("/wares/{n}", get(product))
         .route("/calendar/{day}", get(calendar))
         .route("/odd/{page}", get(odd))
         .route("/listed/{n}", get(async |Path(n): Path<u32>| Html(format!("<li>{n}</li><a href=/listed/{}>x</a>", n + 1))))
@@ -184,7 +184,7 @@ async fn two_workers_share_a_crawl_and_read_each_page_once() {
     let stop = CancellationToken::new();
     let workers = [bench.worker("w1", pace(), &stop), bench.worker("w2", pace(), &stop)];
     let id = bench
-        .crawl("http://site.test/shop/1", json!({ "maxDepth": 20 }), wide())
+        .crawl("http://site.test/wares/1", json!({ "maxDepth": 20 }), wide())
         .await;
     let task = bench.ended(id).await;
     assert_eq!(
@@ -192,7 +192,7 @@ async fn two_workers_share_a_crawl_and_read_each_page_once() {
         ("succeeded", 300, 300)
     );
     assert_eq!(bench.record_texts(id).await, whole_shop(), "0 lost, 0 doubled");
-    assert_eq!(bench.asked("site.test/shop/").len(), 300, "no page was asked for twice");
+    assert_eq!(bench.asked("site.test/wares/").len(), 300, "no page was asked for twice");
     assert!(bench.asked("elsewhere.test").is_empty() && bench.asked("site.test/hidden").is_empty());
     let both = bench.ask(&format!("SELECT count(*) FROM (SELECT worker FROM crawl_pages WHERE task_id = '{id}' GROUP BY worker HAVING count(*) > 30) w"));
     assert_eq!(both, "2", "both had a good part of it");
@@ -224,7 +224,7 @@ async fn a_worker_that_is_killed_in_the_middle_of_a_crawl_loses_nothing_and_doub
         CancellationToken::new(),
     ));
     let id = bench
-        .crawl("http://site.test/shop/1", json!({ "maxDepth": 20 }), wide())
+        .crawl("http://site.test/wares/1", json!({ "maxDepth": 20 }), wide())
         .await;
     bench.until(id, "it is under way", |task| task.pages >= 100).await;
     let held =
@@ -378,7 +378,7 @@ async fn a_crawl_that_takes_too_long_fails_and_keeps_what_was_read() {
     let worker = bench.worker("w1", pace(), &stop);
     let slow = json!({ "maxDuration": "2s", "politeness": { "minDelay": "300ms" } });
     let id = bench
-        .crawl("http://site.test/shop/1", json!({ "maxDepth": 20 }), slow)
+        .crawl("http://site.test/wares/1", json!({ "maxDepth": 20 }), slow)
         .await;
     let task = bench.ended(id).await;
     assert_eq!(
@@ -396,7 +396,7 @@ async fn a_stopping_worker_hands_its_pages_back_without_an_attempt() {
     let stop = CancellationToken::new();
     let first = bench.worker("w1", pace(), &stop);
     let id = bench
-        .crawl("http://site.test/shop/1", json!({ "maxDepth": 20 }), json!({}))
+        .crawl("http://site.test/wares/1", json!({ "maxDepth": 20 }), json!({}))
         .await;
     bench.until(id, "it is under way", |task| task.pages >= 50).await;
     stop.cancel();
@@ -411,7 +411,7 @@ async fn a_stopping_worker_hands_its_pages_back_without_an_attempt() {
     let stop = CancellationToken::new();
     let second = bench.worker("w2", pace(), &stop);
     assert_eq!(bench.ended(id).await.pages, 300);
-    assert_eq!(bench.asked("site.test/shop/").len(), 300);
+    assert_eq!(bench.asked("site.test/wares/").len(), 300);
     stop.cancel();
     second.await.unwrap();
 }
@@ -422,7 +422,7 @@ async fn a_frontier_that_is_wiped_in_the_middle_of_a_crawl_costs_no_page_and_rea
     let stop = CancellationToken::new();
     let workers = [bench.worker("w1", pace(), &stop), bench.worker("w2", pace(), &stop)];
     let id = bench
-        .crawl("http://site.test/shop/1", json!({ "maxDepth": 20 }), json!({}))
+        .crawl("http://site.test/wares/1", json!({ "maxDepth": 20 }), json!({}))
         .await;
     let client = redis::Client::open(bench.redis.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -433,7 +433,7 @@ async fn a_frontier_that_is_wiped_in_the_middle_of_a_crawl_costs_no_page_and_rea
     let task = bench.ended(id).await;
     assert_eq!((task.status.as_str(), task.pages), ("succeeded", 300));
     assert_eq!(bench.record_texts(id).await, whole_shop());
-    assert_eq!(bench.asked("site.test/shop/").len(), 300);
+    assert_eq!(bench.asked("site.test/wares/").len(), 300);
     stop.cancel();
     for worker in workers {
         worker.await.unwrap();
@@ -447,7 +447,7 @@ async fn a_crawl_in_the_browser_follows_what_it_shows() {
     let workers = [bench.worker("w1", pace(), &stop), bench.worker("w2", pace(), &stop)];
     let id = bench
         .crawl(
-            "http://site.test/shop/1",
+            "http://site.test/wares/1",
             json!({ "maxDepth": 2 }),
             json!({ "render": "Browser" }),
         )
