@@ -181,7 +181,17 @@ impl Bench {
     fn worker(&self, name: &str, pace: Pace, stop: &CancellationToken) -> JoinHandle<Ended> {
         let engines = self.engines();
         let claims = Claims::new(self.ledger.clone(), self.frontier.clone(), name.into(), pace.lease);
-        tokio::spawn(run::run(engines, Arc::new(claims), pace, stop.clone()))
+        let (claims, stop) = (Arc::new(claims), stop.clone());
+        tokio::spawn(async move {
+            // As the program does: it hears when there is something for it.
+            let listening = tokio::spawn({
+                let claims = Arc::clone(&claims);
+                async move { claims.listen().await }
+            });
+            let ended = run::run(engines, claims, pace, stop).await;
+            listening.abort();
+            ended
+        })
     }
 
     fn engines(&self) -> Engines {

@@ -192,7 +192,11 @@ async fn two_workers_share_a_crawl_and_read_each_page_once() {
         ("succeeded", 300, 300)
     );
     assert_eq!(bench.record_texts(id).await, whole_shop(), "0 lost, 0 doubled");
-    assert_eq!(bench.asked("site.test/wares/").len(), 300, "no page was asked for twice");
+    assert_eq!(
+        bench.asked("site.test/wares/").len(),
+        300,
+        "no page was asked for twice"
+    );
     assert!(bench.asked("elsewhere.test").is_empty() && bench.asked("site.test/hidden").is_empty());
     let both = bench.ask(&format!("SELECT count(*) FROM (SELECT worker FROM crawl_pages WHERE task_id = '{id}' GROUP BY worker HAVING count(*) > 30) w"));
     assert_eq!(both, "2", "both had a good part of it");
