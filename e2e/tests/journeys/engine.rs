@@ -139,3 +139,55 @@ async fn a_task_that_runs_again_tells_what_has_changed() -> Result<()> {
     platform.world.kubectl(&["delete", "scrapetask/watched"])?;
     Ok(())
 }
+
+const MEMBERS: &str = "
+apiVersion: selextract.io/v1alpha1
+kind: ScrapeTask
+metadata: {name: members, namespace: NAMESPACE}
+spec:
+  clusterRef: {name: shop}
+  credentialsFrom: Secret
+  task:
+    url: http://sites.NAMESPACE.svc.cluster.local/members/runtime-config.html
+    credentials: members
+    fields: [{name: title, selector: title, required: true}]
+";
+
+const TOKEN: &str = "
+apiVersion: v1
+kind: Secret
+metadata: {name: members, namespace: NAMESPACE}
+type: selextract.io/credentials
+stringData: {origin: 'http://sites.NAMESPACE.svc.cluster.local', type: Bearer, token: of-the-journeys, allowHttp: 'true'}
+";
+
+#[tokio::test]
+async fn credentials_come_from_a_secret_which_is_missed_by_name_and_never_shown() -> Result<()> {
+    let platform = shared().await?;
+    let world = &platform.world;
+    world.apply(MEMBERS)?;
+    let without = world
+        .wait_for_condition("scrapetask/members", "Ready", "False", DONE)
+        .await?;
+    let ready = without["status"]["conditions"]
+        .as_array()
+        .and_then(|all| all.iter().find(|condition| condition["type"] == "Ready"))
+        .context("the condition Ready")?;
+    assert_eq!(ready["reason"], "SecretMissing", "{ready}");
+    assert!(
+        ready["message"].as_str().is_some_and(|text| text.contains("members")),
+        "{ready}"
+    );
+
+    world.apply(TOKEN)?;
+    let done = world
+        .wait_for_condition("scrapetask/members", "Succeeded", "True", DONE)
+        .await?;
+    assert_eq!(done["status"]["records"], 1, "{done}");
+    let told = world.kubectl(&["get", "scrapetasks,selextractclusters,events", "-o", "json"])?;
+    assert!(!told.contains("of-the-journeys"), "the token is shown");
+    let stored = platform.sql("SELECT count(*) FROM credentials c WHERE c::text LIKE '%of-the-journeys%'")?;
+    assert_eq!(stored, "0", "the token lies in clear text in the ledger");
+    world.kubectl(&["delete", "scrapetask/members", "secret/members"])?;
+    Ok(())
+}
