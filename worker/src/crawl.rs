@@ -156,10 +156,6 @@ struct Visit<'a> {
     held: &'a HeldPage,
     engines: &'a Engines,
     claims: &'a Claims,
-    plan: Arc<Plan>,
-    access: Arc<Access>,
-    /// What its requests go by.
-    http: Http,
     crawl: CrawlPlan,
     run: Run<'a>,
     spending: Spending,
@@ -171,7 +167,7 @@ impl<'a> Visit<'a> {
         claims: &'a Claims,
         claim: &'a Claim,
         held: &'a HeldPage,
-        (mut plan, (access, http)): (Plan, (Arc<Access>, Http)),
+        (mut plan, rights): (Plan, (Arc<Access>, Http)),
         crawl: CrawlPlan,
     ) -> Self {
         if let Some(crawl) = &mut plan.crawl {
@@ -184,16 +180,7 @@ impl<'a> Visit<'a> {
             claims,
             crawl,
             spending: Spending::new(engines),
-            run: Run::new(
-                engines,
-                claims,
-                claim,
-                (plan.clone(), (Arc::clone(&access), http.clone())),
-                History::default(),
-            ),
-            plan: Arc::new(plan),
-            access,
-            http,
+            run: Run::new(engines, claims, claim, (plan, rights), History::default()),
         }
     }
 
@@ -204,14 +191,14 @@ impl<'a> Visit<'a> {
         if let Some(over) = self.run.is_late().or_else(|| self.run.is_dear(0)) {
             return CrawlEnd::FailsRun(told(&over));
         }
-        let robots = self.engines.robots.by(&self.http);
+        let robots = self.engines.robots.by(&self.run.http);
         let mut gate = Gate::new(self.claims, &robots, &self.engines.metrics, self.claim);
         let started = Instant::now();
         let end = match self.held.kind {
             CrawlKind::Page => self.page(url, &mut gate, stop).await,
             CrawlKind::Sitemap => self.sitemap(url, &mut gate, stop).await,
             CrawlKind::Robots => gate
-                .sitemaps(url, &self.plan, stop)
+                .sitemaps(url, &self.run.plan, stop)
                 .await
                 .map(|sitemaps| CrawlEnd::Mapped(further(url, &sitemaps, |_| true))),
         };
@@ -232,10 +219,10 @@ impl<'a> Visit<'a> {
     }
 
     async fn page(&mut self, url: &Url, gate: &mut Gate<'_>, stop: &CancellationToken) -> Result<CrawlEnd, Stopped> {
-        gate.pass(url, &self.plan, stop).await?;
+        gate.pass(url, &self.run.plan, stop).await?;
         let (page, extracted) = self.run.read(url, gate, stop, &mut self.spending).await?;
         let arrived = normal_url(&page.url);
-        stay_inside(&self.plan, url, &arrived)?;
+        stay_inside(&self.run.plan, url, &arrived)?;
         let moved = (arrived != *url).then(|| found_page(CrawlKind::Page, &arrived, self.held.depth));
         Ok(CrawlEnd::Done(self.read(page, extracted, moved)))
     }
@@ -255,8 +242,8 @@ impl<'a> Visit<'a> {
 
     /// Fetches and reads a sitemap. Its pages are as near to the beginning as the seeds.
     async fn sitemap(&mut self, url: &Url, gate: &mut Gate<'_>, stop: &CancellationToken) -> Result<CrawlEnd, Stopped> {
-        gate.pass(url, &self.plan, stop).await?;
-        let allowed = self.plan.timeout;
+        gate.pass(url, &self.run.plan, stop).await?;
+        let allowed = self.run.plan.timeout;
         let deadline = Instant::now() + allowed;
         let late = |_| Stopped::from(Failure::late(allowed).blaming(Blame::Host));
         let reading = async {
@@ -287,17 +274,17 @@ impl<'a> Visit<'a> {
     ) -> Result<Vec<u8>, Stopped> {
         let request = Request {
             url,
-            home: &self.plan.url,
-            headers: &self.plan.headers,
+            home: &self.run.plan.url,
+            headers: &self.run.plan.headers,
         };
-        let mut trip = Trip::to(url).by(&self.access);
+        let mut trip = Trip::to(url).by(&self.run.access);
         loop {
-            let arrived = self.http.go_on_to_sitemap(&mut trip, request).await;
+            let arrived = self.run.http.go_on_to_sitemap(&mut trip, request).await;
             if let Some(bytes) = arrived.map_err(Failure::from)? {
                 return Ok(bytes);
             }
             gate.ended(Outcome::Answered);
-            gate.pass(trip.next(), &self.plan, stop).await?;
+            gate.pass(trip.next(), &self.run.plan, stop).await?;
         }
     }
 
@@ -309,7 +296,7 @@ impl<'a> Visit<'a> {
             return CrawlEnd::Skipped(told(failure));
         }
         let attempt = u32::try_from(self.claim.attempts).unwrap_or(1).max(1);
-        let again = failure.retryable && attempt <= u32::from(self.plan.max_retries);
+        let again = failure.retryable && attempt <= u32::from(self.run.plan.max_retries);
         tracing::info!(
             task = %self.held.task, page = %self.claim.id, attempt, class = failure.class, message = failure.message, again,
             "A page of a crawl failed."
@@ -317,7 +304,7 @@ impl<'a> Visit<'a> {
         let error = told(failure);
         if again {
             CrawlEnd::Retry {
-                after: backoff(self.plan.retry_delay, attempt, failure.retry_after),
+                after: backoff(self.run.plan.retry_delay, attempt, failure.retry_after),
                 error,
             }
         } else {

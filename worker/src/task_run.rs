@@ -182,10 +182,10 @@ pub(crate) struct Run<'a> {
     engines: &'a Engines,
     claims: &'a Claims,
     claim: &'a Claim,
-    plan: Arc<Plan>,
-    access: Arc<Access>,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) access: Arc<Access>,
     /// What its requests go by.
-    http: Http,
+    pub(crate) http: Http,
     session: Option<Session>,
     /// What fetched the page that is under way.
     engine: Engine,
