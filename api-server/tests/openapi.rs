@@ -75,8 +75,6 @@ fn every_route_is_in_the_document_with_an_operation_id_of_its_own() {
         "POST /api/v1/dead-letters/replay",
         "GET /api/v1/tasks/{id}/results",
         "GET /api/v1/tasks/{id}/changes",
-        "GET /api/v1/tasks/{id}/artifacts",
-        "GET /api/v1/tasks/{id}/artifacts/{artifact}",
         "GET /api/v1/dashboard/stats",
         "GET /api/v1/analytics",
     ];
