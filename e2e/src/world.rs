@@ -1,7 +1,10 @@
 //! What a journey stands on: the local cluster with the operator and the images, and a namespace of the journey's own in which only
 //! restricted pods run.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use kube::{
@@ -14,7 +17,7 @@ use crate::{
     cluster::{self, Layout},
     demo::Kubernetes,
     ground, images,
-    progress::Progress,
+    progress::{Progress, wait_for},
     tools,
 };
 
@@ -22,6 +25,8 @@ pub use crate::ground::OPERATOR_NAMESPACE;
 
 /// How often a condition is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// How long a Service of ready pods may take until it is routed to them.
+const ROUTED: Duration = Duration::from_secs(10);
 
 /// One journey's view of the cluster.
 pub struct World {
@@ -294,8 +299,11 @@ impl World {
 
     /// The address of a Service's first port; the host reaches Services and pods.
     ///
+    /// A pod is ready some moments before its Service is routed to it, and until then the node refuses connections: the address is
+    /// given when one is accepted.
+    ///
     /// # Errors
-    /// When there is no such Service.
+    /// When there is no such Service, or nothing accepts a connection.
     pub fn service_address(&self, name: &str) -> Result<String> {
         let service = self.get(&format!("service/{name}"))?;
         let address = service["spec"]["clusterIP"]
@@ -304,7 +312,11 @@ impl World {
         let port = service["spec"]["ports"][0]["port"]
             .as_u64()
             .with_context(|| format!("the Service {name} has no port"))?;
-        Ok(format!("{address}:{port}"))
+        let socket: SocketAddr = format!("{address}:{port}").parse()?;
+        wait_for(&format!("a connection to the Service {name}"), ROUTED, || {
+            Ok(TcpStream::connect_timeout(&socket, ROUTED).is_ok())
+        })?;
+        Ok(socket.to_string())
     }
 
     /// The tag of a next version with one more migration, whose images are on the nodes (all but the data image, which is the same).
