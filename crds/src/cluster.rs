@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     artifacts::ArtifactsSpec,
     components::{ApiSpec, EgressSpec, KeeperSpec, PgBouncerSpec, WorkerSpec},
+    scaling::ScalingSpec,
     schema::rule,
     status::SelextractClusterStatus,
     stores::{PostgresSpec, RedisSpec},
@@ -48,6 +49,27 @@ use crate::{
         description = "Worker pods that are ready."
     ),
     printcolumn(
+        name = "API Wants",
+        type_ = "integer",
+        json_path = ".status.scaling.api.desired",
+        description = "API pods that are wanted.",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Workers Want",
+        type_ = "integer",
+        json_path = ".status.scaling.worker.desired",
+        description = "Worker pods that are wanted.",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Scaling",
+        type_ = "string",
+        json_path = ".status.scaling.worker.decision.reason",
+        description = "Why there are as many workers as there are.",
+        priority = 1
+    ),
+    printcolumn(
         name = "Postgres",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"DatabaseReady\")].reason",
@@ -86,6 +108,14 @@ use crate::{
     rule(
         "(has(self.postgres) ? self.postgres.provider : 'Managed') == (has(oldSelf.postgres) ? oldSelf.postgres.provider : 'Managed')",
         "spec.postgres.provider cannot change; create a second SelextractCluster with the other provider and move the data with pg_dump and pg_restore",
+    ),
+    rule(
+        "!has(self.scaling) || !has(self.scaling.api) || !has(self.api) || !has(self.api.replicas)",
+        "spec.api.replicas fixes the number that spec.scaling.api sizes; remove one of them",
+    ),
+    rule(
+        "!has(self.scaling) || !has(self.scaling.worker) || !has(self.worker) || !has(self.worker.replicas)",
+        "spec.worker.replicas fixes the number that spec.scaling.worker sizes; remove one of them",
     ),
 ]))]
 pub struct SelextractClusterSpec {
@@ -130,6 +160,9 @@ pub struct SelextractClusterSpec {
 
     /// Where screenshots, PDFs and copies of pages are kept.
     pub artifacts: ArtifactsSpec,
+
+    /// How API and workers are sized from what is measured. Without it, and for a target that is not in it, the number of pods is fixed.
+    pub scaling: ScalingSpec,
 }
 
 /// The sizes that hold where a section gives none.

@@ -14,6 +14,7 @@ mod components;
 mod definitions;
 mod placement;
 mod pod;
+mod scaling;
 mod schema;
 mod scrape_task;
 mod status;
@@ -32,13 +33,16 @@ pub use placement::{
     PodAffinityTerm, PreferredSchedulingTerm, Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 pub use pod::{Compute, LocalObjectReference, PodSettings, Quantity, Resources};
+pub use scaling::{
+    ApiScaling, ApiTriggers, ConstraintStatus, DecisionStatus, ScaleChange, ScaleStatus, ScalingMode, ScalingPause,
+    ScalingSchedule, ScalingSpec, ScalingStatus, SignalStatus, WorkerScaling, WorkerTriggers,
+};
 pub use scrape_task::{
     ClusterRef, CredentialsFrom, LastError, OnChange, RunState, ScheduleSpec, ScrapeTask, ScrapeTaskSpec,
     ScrapeTaskStatus,
 };
 pub use status::{
-    ComponentStatus, DatabaseStatus, Endpoints, ImageStatus, ReplicaSlotStatus, ScaleStatus, ScalingStatus,
-    SelextractClusterStatus,
+    ComponentStatus, DatabaseStatus, Endpoints, ImageStatus, ReplicaSlotStatus, SelextractClusterStatus,
 };
 pub use stores::{ExternalDatabase, PostgresSpec, Provider, RedisCacheSpec, RedisQueueSpec, RedisSpec, SslMode};
 pub use upstreams::{Resolves, Stickiness, UpstreamHealth, UpstreamPool, UpstreamProxy};

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::conditions;
+use crate::{ScalingStatus, schema::conditions};
 
 /// What the operator last saw. It is written when its meaning changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,7 +30,7 @@ pub struct SelextractClusterStatus {
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub components: Vec<ComponentStatus>,
 
-    /// The replicas that are wanted and that exist.
+    /// The replicas of API and workers that are wanted and that exist, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingStatus>,
 
@@ -83,32 +83,6 @@ pub struct ComponentStatus {
     /// How many are ready.
     #[schemars(range(min = 0))]
     pub ready: i32,
-}
-
-/// The replicas of what is scaled.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ScalingStatus {
-    /// The API.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub api: Option<ScaleStatus>,
-
-    /// The workers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub worker: Option<ScaleStatus>,
-}
-
-/// Replicas that are wanted and that exist.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ScaleStatus {
-    /// How many are wanted.
-    #[schemars(range(min = 0))]
-    pub desired: i32,
-
-    /// How many exist.
-    #[schemars(range(min = 0))]
-    pub current: i32,
 }
 
 /// The database and its pooler.

@@ -13,6 +13,7 @@ mod leader;
 mod merge_patch;
 mod queue;
 mod run;
+pub mod scaling;
 mod scrape_task;
 mod settings;
 mod telemetry;

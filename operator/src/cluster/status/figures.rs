@@ -48,6 +48,7 @@ impl Outcome<'_> {
             Some(ScaleStatus {
                 desired: child.replicas.unwrap_or_default(),
                 current,
+                ..ScaleStatus::default()
             })
         };
         ScalingStatus {
