@@ -161,7 +161,25 @@ pub const RESTARTS: Query = Query {
     template: "sum by (namespace, cluster, component) (changes(process_start_time_seconds{$scope}[$window]))",
 };
 
+/// Cores that a component uses, as the kubelets say.
+pub const KUBELET_CPU: Query = Query {
+    name: "kubelet_cpu",
+    help: "Cores that a component uses, stores included; with kubeletMetrics only.",
+    unit: Unit::Cores,
+    template: "sum by (namespace, cluster, component) (rate(container_cpu_usage_seconds_total{$scope}[$window]))",
+};
+
+/// Memory that a component uses, as the kubelets say.
+pub const KUBELET_MEMORY: Query = Query {
+    name: "kubelet_memory",
+    help: "Memory that a component uses, stores included; with kubeletMetrics only.",
+    unit: Unit::Bytes,
+    template: "sum by (namespace, cluster, component) (container_memory_working_set_bytes{$scope})",
+};
+
 pub(super) const ALL: &[Query] = &[
+    KUBELET_CPU,
+    KUBELET_MEMORY,
     CPU_RATIO,
     CPU,
     CPU_THROTTLED,

@@ -10,6 +10,30 @@ pub const DEPENDENCIES: Query = Query {
     template: "min by (namespace, cluster, dependency) (selextract_dependency_up{component=\"keeper\",$scope})",
 };
 
+/// Whether the ledger is reached.
+pub const DATABASE_REACHABLE: Query = Query {
+    name: "database_reachable",
+    help: "Whether the database and its pooler answer the keeper (guide: Database connection failure).",
+    unit: Unit::Flag,
+    template: "min by (namespace, cluster, dependency) (selextract_dependency_up{component=\"keeper\",dependency=~\"postgres|pgbouncer\",$scope})",
+};
+
+/// Whether the queue is reached.
+pub const QUEUE_REACHABLE: Query = Query {
+    name: "queue_reachable",
+    help: "Whether the queue answers the keeper.",
+    unit: Unit::Flag,
+    template: "min by (namespace, cluster) (selextract_dependency_up{component=\"keeper\",dependency=\"redis-queue\",$scope})",
+};
+
+/// Whether the cache is reached.
+pub const CACHE_REACHABLE: Query = Query {
+    name: "cache_reachable",
+    help: "Whether the cache answers the keeper.",
+    unit: Unit::Flag,
+    template: "min by (namespace, cluster) (selextract_dependency_up{component=\"keeper\",dependency=\"redis-cache\",$scope})",
+};
+
 /// Whether the database answers its exporter.
 pub const POSTGRES_UP: Query = Query {
     name: "postgres_up",
@@ -107,6 +131,30 @@ pub const REDIS_P95: Query = Query {
     template: "histogram_quantile(0.95, sum by (namespace, cluster, redis, le) (rate(selextract_redis_operation_duration_seconds_bucket{$scope}[$window])))",
 };
 
+/// P95 of a probe from the API to the database.
+pub const API_TO_DATABASE_P95: Query = Query {
+    name: "api_to_database_p95",
+    help: "95 % of probes from the API to the database come back within it (guide: Internal Communication).",
+    unit: Unit::Seconds,
+    template: "histogram_quantile(0.95, sum by (namespace, cluster, le) (rate(selextract_round_trip_seconds_bucket{component=\"api\",to=\"postgres\",$scope}[$window])))",
+};
+
+/// P95 of a probe from the API to Redis.
+pub const API_TO_REDIS_P95: Query = Query {
+    name: "api_to_redis_p95",
+    help: "95 % of probes from the API to queue and cache come back within it (guide: Internal Communication).",
+    unit: Unit::Seconds,
+    template: "histogram_quantile(0.95, sum by (namespace, cluster, to, le) (rate(selextract_round_trip_seconds_bucket{component=\"api\",to=~\"redis-.*\",$scope}[$window])))",
+};
+
+/// P95 of a probe from the workers to the queue.
+pub const WORKER_TO_QUEUE_P95: Query = Query {
+    name: "worker_to_queue_p95",
+    help: "95 % of probes from the workers to the queue come back within it (guide: Internal Communication).",
+    unit: Unit::Seconds,
+    template: "histogram_quantile(0.95, sum by (namespace, cluster, le) (rate(selextract_round_trip_seconds_bucket{component=\"worker\",to=\"redis-queue\",$scope}[$window])))",
+};
+
 /// P95 of a probe between two parts.
 pub const ROUND_TRIP_P95: Query = Query {
     name: "round_trip_p95",
@@ -137,6 +185,15 @@ pub const REDIS_MEMORY_RATIO: Query = Query {
     help: "The share of its memory that queue and cache use.",
     unit: Unit::Ratio,
     template: "max by (namespace, cluster, redis) (redis_memory_used_bytes{$scope}) / max by (namespace, cluster, redis) (redis_memory_max_bytes{$scope})",
+};
+
+/// The share of its memory that the queue uses.
+pub const QUEUE_MEMORY_RATIO: Query = Query {
+    name: "queue_memory_ratio",
+    help: "The share of its memory that the queue uses, which evicts nothing and refuses writes when it is full.",
+    unit: Unit::Ratio,
+    template: "max by (namespace, cluster) (redis_memory_used_bytes{redis=~\".*queue\",$scope}) \
+               / max by (namespace, cluster) (redis_memory_max_bytes{redis=~\".*queue\",$scope})",
 };
 
 /// The memory that a Redis uses.
@@ -198,6 +255,9 @@ pub const POOLER_MAX_WAIT: Query = Query {
 
 pub(super) const ALL: &[Query] = &[
     DEPENDENCIES,
+    DATABASE_REACHABLE,
+    QUEUE_REACHABLE,
+    CACHE_REACHABLE,
     POSTGRES_UP,
     CONNECTION_RATIO,
     CONNECTIONS,
@@ -210,10 +270,14 @@ pub(super) const ALL: &[Query] = &[
     QUERY_P95,
     QUERY_P95_BY_OPERATION,
     REDIS_P95,
+    API_TO_DATABASE_P95,
+    API_TO_REDIS_P95,
+    WORKER_TO_QUEUE_P95,
     ROUND_TRIP_P95,
     POOL_RATIO,
     REDIS_UP,
     REDIS_MEMORY_RATIO,
+    QUEUE_MEMORY_RATIO,
     REDIS_MEMORY,
     REDIS_EVICTIONS,
     REDIS_HIT_RATIO,

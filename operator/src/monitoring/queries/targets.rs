@@ -66,10 +66,28 @@ pub const NOTHING_SCRAPED: Query = Query {
     name: "nothing_scraped",
     help: "1 when Prometheus knows no pod of the cluster.",
     unit: Unit::Flag,
-    template: "absent(up{$scope})",
+    template: "absent(up{component!=\"prometheus\",$scope})",
+};
+
+/// What the exporters measure.
+pub const EXPORTED: Query = Query {
+    name: "exported",
+    help: "Stores of which the exporter, the active keeper, tells whether they answer.",
+    unit: Unit::Count,
+    template: "count by (namespace, cluster) (selextract_dependency_up{component=\"keeper\",$scope}) or 0 * group by (namespace, cluster) (up{$scope})",
+};
+
+/// Whether the database is measured.
+pub const DATABASE_EXPORTED: Query = Query {
+    name: "database_exported",
+    help: "Databases whose connections are measured.",
+    unit: Unit::Count,
+    template: "count by (namespace, cluster) (pg_settings_max_connections{$scope}) or 0 * group by (namespace, cluster) (up{$scope})",
 };
 
 pub(super) const ALL: &[Query] = &[
+    EXPORTED,
+    DATABASE_EXPORTED,
     API_TARGETS,
     KEEPER_TARGETS,
     WORKER_TARGETS,
