@@ -261,7 +261,12 @@ mod tests {
 
     #[test]
     fn shares_are_read_in_millionths() {
-        for (text, millionths) in [("5%", 50_000), ("0.1%", 1_000), ("100%", 1_000_000), ("12.34%", 123_400)] {
+        for (text, millionths) in [
+            ("5%", 50_000),
+            ("0.1%", 1_000),
+            ("100%", 1_000_000),
+            ("12.34%", 123_400),
+        ] {
             assert_eq!(percent(text).millionths(), Some(millionths), "{text}");
         }
         for text in ["", "%", "5", "-1%", "1.%", "5.00001%", "x%"] {
@@ -272,10 +277,24 @@ mod tests {
     #[test]
     fn no_default_is_beyond_the_next_worse() {
         let all = ThresholdsSpec::default();
-        for levels in [all.error_rate.all(), all.cpu.all(), all.memory.all(), all.disk.all(), all.network.all()] {
-            assert!(levels.map(|level| level.millionths().unwrap()).is_sorted(), "{levels:?}");
+        for levels in [
+            all.error_rate.all(),
+            all.cpu.all(),
+            all.memory.all(),
+            all.disk.all(),
+            all.network.all(),
+        ] {
+            assert!(
+                levels.map(|level| level.millionths().unwrap()).is_sorted(),
+                "{levels:?}"
+            );
         }
-        for levels in [all.login.all(), all.dashboard.all(), all.task_creation.all(), all.task_results.all()] {
+        for levels in [
+            all.login.all(),
+            all.dashboard.all(),
+            all.task_creation.all(),
+            all.task_results.all(),
+        ] {
             assert!(levels.map(|level| level.get()).is_sorted(), "{levels:?}");
         }
     }

@@ -78,7 +78,12 @@ impl Root {
             .output()
             .context("running chroot")?;
         let said = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
-        ensure!(output.status.success(), "{} said no: {}", arguments.join(" "), said.concat());
+        ensure!(
+            output.status.success(),
+            "{} said no: {}",
+            arguments.join(" "),
+            said.concat()
+        );
         Ok(said.concat())
     }
 

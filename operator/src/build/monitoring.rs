@@ -29,28 +29,33 @@ fn pod_monitor(inputs: Inputs<'_>, suffix: &str, interval: &str, operator: &str)
     let fast: Vec<_> = fast_components().split('|').map(str::to_owned).collect();
     let from = |label: &str, to: &str| json!({ "sourceLabels": [label], "targetLabel": to });
     let component = "__meta_kubernetes_pod_label_app_kubernetes_io_component";
-    foreign(inputs, "PodMonitor", suffix, &json!({
-        "selector": {
-            "matchLabels": { "app.kubernetes.io/name": "selextract", "app.kubernetes.io/instance": cluster.name },
-            "matchExpressions": [{ "key": "app.kubernetes.io/component", "operator": operator, "values": fast }],
-        },
-        "namespaceSelector": { "matchNames": [cluster.namespace] },
-        "sampleLimit": 5000,
-        "podMetricsEndpoints": [{
-            "port": "telemetry",
-            "path": "/metrics",
-            "interval": interval,
-            "scrapeTimeout": "4s",
-            "relabelings": [
-                from("__meta_kubernetes_namespace", "namespace"),
-                from("__meta_kubernetes_pod_label_app_kubernetes_io_instance", "cluster"),
-                from(component, "component"),
-                from(component, "job"),
-                from("__meta_kubernetes_pod_name", "pod"),
-            ],
-            "metricRelabelings": [{ "sourceLabels": ["__name__"], "regex": KEPT, "action": "keep" }],
-        }],
-    }))
+    foreign(
+        inputs,
+        "PodMonitor",
+        suffix,
+        &json!({
+            "selector": {
+                "matchLabels": { "app.kubernetes.io/name": "selextract", "app.kubernetes.io/instance": cluster.name },
+                "matchExpressions": [{ "key": "app.kubernetes.io/component", "operator": operator, "values": fast }],
+            },
+            "namespaceSelector": { "matchNames": [cluster.namespace] },
+            "sampleLimit": 5000,
+            "podMetricsEndpoints": [{
+                "port": "telemetry",
+                "path": "/metrics",
+                "interval": interval,
+                "scrapeTimeout": "4s",
+                "relabelings": [
+                    from("__meta_kubernetes_namespace", "namespace"),
+                    from("__meta_kubernetes_pod_label_app_kubernetes_io_instance", "cluster"),
+                    from(component, "component"),
+                    from(component, "job"),
+                    from("__meta_kubernetes_pod_name", "pod"),
+                ],
+                "metricRelabelings": [{ "sourceLabels": ["__name__"], "regex": KEPT, "action": "keep" }],
+            }],
+        }),
+    )
 }
 
 fn rule(inputs: Inputs<'_>) -> Option<Child> {
@@ -102,7 +107,12 @@ fn routes(inputs: Inputs<'_>) -> Option<Child> {
     let routing = inputs.cluster.monitoring.alerts.as_ref()?.routing.as_ref()?;
     let text = serde_json::to_string_pretty(&routing::configuration(routing)).unwrap_or_default();
     let name = Names::new(inputs.cluster).with("alertmanager");
-    let mut child = program::config_map(inputs, &name, Component::Prometheus, &json!({ "alertmanager.yml": text }));
+    let mut child = program::config_map(
+        inputs,
+        &name,
+        Component::Prometheus,
+        &json!({ "alertmanager.yml": text }),
+    );
     child.object["metadata"]["labels"]["app.kubernetes.io/component"] = json!(COMPONENT);
     Some(child)
 }

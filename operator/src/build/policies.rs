@@ -144,7 +144,11 @@ fn ingress(inputs: Inputs<'_>, component: Component) -> Vec<Value> {
         .iter()
         .filter(|(to, _)| *to == component)
         .map(|(_, port)| json!({ "ports": [tcp(*port)] }));
-    inner.chain(operator).chain(public).chain(measuring(inputs, component)).collect()
+    inner
+        .chain(operator)
+        .chain(public)
+        .chain(measuring(inputs, component))
+        .collect()
 }
 
 fn egress(inputs: Inputs<'_>, component: Component) -> Vec<Value> {
@@ -190,7 +194,9 @@ fn prometheus(inputs: Inputs<'_>) -> Vec<Value> {
         Some(namespace) => namespace_rule(namespace),
         None => json!({ "ports": [tcp(url.port_or_known_default().unwrap_or(9093))] }),
     });
-    std::iter::once(json!({ "ports": ports })).chain(alertmanagers).collect()
+    std::iter::once(json!({ "ports": ports }))
+        .chain(alertmanagers)
+        .collect()
 }
 
 fn pods(inputs: Inputs<'_>, component: Component) -> Value {

@@ -96,7 +96,10 @@ fn scrapes(inputs: Inputs<'_>) -> Vec<Value> {
 /// The pods with a port named `telemetry`; those of [`FAST_COMPONENTS`] alone are kept, or dropped.
 fn pods(inputs: Inputs<'_>, job: &str, interval: &str, fast: &str) -> Value {
     let cluster = inputs.cluster;
-    let instance = format!("app.kubernetes.io/name=selextract,app.kubernetes.io/instance={}", cluster.name);
+    let instance = format!(
+        "app.kubernetes.io/name=selextract,app.kubernetes.io/instance={}",
+        cluster.name
+    );
     let component = "__meta_kubernetes_pod_label_app_kubernetes_io_component";
     json!({
         "job_name": job,

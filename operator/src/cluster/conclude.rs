@@ -108,7 +108,11 @@ fn next_look(cluster: &SelextractCluster, status: &SelextractClusterStatus) -> D
 fn asks_outside(cluster: &SelextractCluster) -> bool {
     let prometheus = &cluster.spec.monitoring.prometheus;
     let wants = prometheus.pod_monitors || prometheus.rules || prometheus.managed.kubelet_metrics;
-    wants || prometheus.external.as_ref().is_some_and(|external| external.secret_name.is_some())
+    wants
+        || prometheus
+            .external
+            .as_ref()
+            .is_some_and(|external| external.secret_name.is_some())
 }
 
 fn pods_of<'a>(job: &'a Child, observed: &'a Observed) -> impl Iterator<Item = &'a Pod> {

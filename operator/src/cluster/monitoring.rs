@@ -7,12 +7,7 @@ use k8s_openapi::{
     ByteString,
     api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
 };
-use kube::{
-    Api, Client,
-    api::PostParams,
-    core::GroupVersionKind,
-    discovery::ApiResource,
-};
+use kube::{Api, Client, api::PostParams, core::GroupVersionKind, discovery::ApiResource};
 use tokio::{sync::Mutex, time::Instant};
 use url::Url;
 
@@ -195,7 +190,9 @@ mod tests {
             url: Url::parse("https://prometheus.example.org/team").unwrap(),
             secret_name: Some("reader".to_owned()),
         });
-        let data = secret.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())));
+        let data = secret
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())));
         let users = UserSecrets::from([("reader".to_owned(), data.collect())]);
         endpoint(&cluster, &users)
     }

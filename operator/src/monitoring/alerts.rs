@@ -199,8 +199,16 @@ fn store_alerts(group: &mut Group<'_>) {
         group.add_after(text, severity, Duration::from_mins(1), expression);
     }
     for (text, query, levels) in [
-        (&texts::REPLICATION_LAG, &stores::REPLICATION_LAG, thresholds.replication_lag),
-        (&texts::CONNECTIONS, &stores::CONNECTION_RATIO, thresholds.database_connections),
+        (
+            &texts::REPLICATION_LAG,
+            &stores::REPLICATION_LAG,
+            thresholds.replication_lag,
+        ),
+        (
+            &texts::CONNECTIONS,
+            &stores::CONNECTION_RATIO,
+            thresholds.database_connections,
+        ),
         (&texts::QUEUE_MEMORY, &stores::QUEUE_MEMORY_RATIO, thresholds.memory),
     ] {
         let expression = group.query(query);

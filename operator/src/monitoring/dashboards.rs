@@ -143,11 +143,7 @@ const RESOURCES: Dashboard = Dashboard {
                     Lines,
                     &[resources::STORAGE_RATIO, resources::STORAGE_IN_FOUR_DAYS],
                 ),
-                Panel(
-                    "Disk I/O",
-                    Lines,
-                    &[resources::DISK_READ, resources::DISK_WRITTEN],
-                ),
+                Panel("Disk I/O", Lines, &[resources::DISK_READ, resources::DISK_WRITTEN]),
                 Panel(
                     "Network I/O",
                     Lines,
@@ -160,11 +156,7 @@ const RESOURCES: Dashboard = Dashboard {
             title: "Stores",
             panels: &[
                 Panel("Database connections", Lines, &[stores::CONNECTION_RATIO]),
-                Panel(
-                    "Pools",
-                    Lines,
-                    &[stores::POOL_RATIO],
-                ),
+                Panel("Pools", Lines, &[stores::POOL_RATIO]),
                 Panel("Redis memory", Lines, &[stores::REDIS_MEMORY_RATIO]),
                 Panel("Database size", Lines, &[stores::DATABASE_SIZE]),
             ],
@@ -179,11 +171,7 @@ const ERRORS: Dashboard = Dashboard {
         Row {
             title: "API",
             panels: &[
-                Panel(
-                    "Error rates",
-                    Lines,
-                    &[api::ERROR_RATIO, api::CLIENT_ERROR_RATIO],
-                ),
+                Panel("Error rates", Lines, &[api::ERROR_RATIO, api::CLIENT_ERROR_RATIO]),
                 Panel("Answers by class", Lines, &[api::RATE_BY_CODE]),
                 Panel("5xx by route", Lines, &[api::ERRORS_BY_ROUTE]),
                 Panel("Sign-ins that succeed", Lines, &[api::LOGIN_SUCCESS_RATIO]),
@@ -287,7 +275,11 @@ impl Dashboard {
             }));
             top += 1;
             let stats = row.panels.iter().all(|panel| matches!(panel.1, Stat));
-            let (width, height) = if stats { (GRID / row.panels.len(), 4) } else { (GRID / 2, 8) };
+            let (width, height) = if stats {
+                (GRID / row.panels.len(), 4)
+            } else {
+                (GRID / 2, 8)
+            };
             let across = GRID / width;
             for (index, panel) in row.panels.iter().enumerate() {
                 let (x, y) = (index % across * width, top + index / across * height);

@@ -85,9 +85,15 @@ impl Query {
 
     /// The labels that it groups by besides `namespace` and `cluster`.
     pub fn labels(&self) -> impl Iterator<Item = &'static str> {
-        let grouped = self.template.split_once("by (namespace, cluster").and_then(|(_, rest)| rest.split_once(')'));
+        let grouped = self
+            .template
+            .split_once("by (namespace, cluster")
+            .and_then(|(_, rest)| rest.split_once(')'));
         let inner = grouped.map_or("", |(inner, _)| inner);
-        inner.split(',').map(str::trim).filter(|label| !label.is_empty() && *label != "le")
+        inner
+            .split(',')
+            .map(str::trim)
+            .filter(|label| !label.is_empty() && *label != "le")
     }
 
     fn fill(&self, matchers: &str, range: &str) -> String {

@@ -194,7 +194,12 @@ impl Check {
             }
             (_, Some(external)) => {
                 let cure = "it is read with provider External only; set that, or remove external";
-                self.refuse("InvalidPrometheus", &format!("{field}.external.url"), &external.url, cure);
+                self.refuse(
+                    "InvalidPrometheus",
+                    &format!("{field}.external.url"),
+                    &external.url,
+                    cure,
+                );
                 Source::None
             }
             (PrometheusProvider::Managed, None) => Source::Managed(Box::new(self.managed(&prometheus.managed))),
@@ -204,7 +209,11 @@ impl Check {
 
     fn managed(&mut self, managed: &ManagedPrometheusSpec) -> ManagedPrometheus {
         let field = "spec.monitoring.prometheus.managed";
-        self.at_least(&format!("{field}.retention"), managed.retention, Duration::from_secs(3600));
+        self.at_least(
+            &format!("{field}.retention"),
+            managed.retention,
+            Duration::from_secs(3600),
+        );
         let storage = managed
             .storage
             .clone()
@@ -252,7 +261,11 @@ impl Check {
         });
         if url.is_none() {
             // A URL may hold a password, which is not repeated.
-            let told = if text.contains('@') { "a URL with credentials" } else { text };
+            let told = if text.contains('@') {
+                "a URL with credentials"
+            } else {
+                text
+            };
             self.refuse("InvalidURL", field, told, cure);
         }
         url
@@ -260,7 +273,12 @@ impl Check {
 
     pub(super) fn share(&mut self, field: &str, share: &Percent) -> f64 {
         let millionths = share.millionths().unwrap_or_else(|| {
-            self.refuse("InvalidThreshold", field, share.as_str(), "write a share such as 5% or 0.1%");
+            self.refuse(
+                "InvalidThreshold",
+                field,
+                share.as_str(),
+                "write a share such as 5% or 0.1%",
+            );
             0
         });
         f64::from(millionths) / 1e6
@@ -308,12 +326,24 @@ mod tests {
     #[test]
     fn a_prometheus_that_exists_needs_a_url_and_its_namespace_is_read_from_it() {
         let external = |url: &str| json!({ "prometheus": { "provider": "External", "external": { "url": url } } });
-        let found = read(&external("https://prometheus.monitoring.svc:9090/team")).unwrap().monitoring;
+        let found = read(&external("https://prometheus.monitoring.svc:9090/team"))
+            .unwrap()
+            .monitoring;
         assert_eq!(found.scraper_namespace.as_deref(), Some("monitoring"));
-        for bad in ["prometheus:9090", "ftp://prometheus", "http://a:hunter2@prometheus", "http://p?x=1"] {
+        for bad in [
+            "prometheus:9090",
+            "ftp://prometheus",
+            "http://a:hunter2@prometheus",
+            "http://p?x=1",
+        ] {
             let refusals = read(&external(bad)).unwrap_err();
             assert_eq!(refusals[0].reason, "InvalidURL", "{bad}");
-            assert!(refusals[0].message.starts_with("spec.monitoring.prometheus.external.url is "), "{bad}");
+            assert!(
+                refusals[0]
+                    .message
+                    .starts_with("spec.monitoring.prometheus.external.url is "),
+                "{bad}"
+            );
             assert!(!refusals[0].message.contains("hunter2"));
         }
     }
@@ -333,8 +363,14 @@ mod tests {
         let bad = json!({ "alerts": { "thresholds": { "login": { "warning": "5s" }, "cpu": { "target": "99%" } } } });
         let refusals = read(&bad).unwrap_err();
         let messages: Vec<_> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
-        assert!(messages[0].starts_with("spec.monitoring.alerts.thresholds.login is "), "{messages:?}");
-        assert!(messages[1].starts_with("spec.monitoring.alerts.thresholds.cpu is "), "{messages:?}");
+        assert!(
+            messages[0].starts_with("spec.monitoring.alerts.thresholds.login is "),
+            "{messages:?}"
+        );
+        assert!(
+            messages[1].starts_with("spec.monitoring.alerts.thresholds.cpu is "),
+            "{messages:?}"
+        );
     }
 
     #[test]

@@ -19,7 +19,10 @@ struct Case {
     fires: Vec<(&'static str, &'static [&'static str])>,
 }
 
-fn case(changed: impl IntoIterator<Item = (String, String)>, fires: &[(&'static str, &'static [&'static str])]) -> Case {
+fn case(
+    changed: impl IntoIterator<Item = (String, String)>,
+    fires: &[(&'static str, &'static [&'static str])],
+) -> Case {
     Case {
         changed: changed.into_iter().map(|(name, values)| (name, Some(values))).collect(),
         fires: fires.to_vec(),
@@ -34,7 +37,11 @@ fn one(metric: &str, labels: &str, values: String, fires: &[(&'static str, &'sta
 fn gone(component: &str, fires: &[(&'static str, &'static [&'static str])]) -> Case {
     let own = |series: &&String| series.contains(&format!("component=\"{component}\""));
     Case {
-        changed: healthy().keys().filter(own).map(|series| (series.clone(), None)).collect(),
+        changed: healthy()
+            .keys()
+            .filter(own)
+            .map(|series| (series.clone(), None))
+            .collect(),
         fires: fires.to_vec(),
     }
 }
@@ -43,29 +50,72 @@ fn api_cases() -> Vec<Case> {
     let errors = |share: f64| growing(30_000.0 * share);
     let labels = "component=\"api\",code=\"5xx\"";
     let slow = |method: &str, path: &str, seconds: f64, fires: &[(&'static str, &'static [&'static str])]| {
-        case(histogram("http_request_duration_seconds", &route(method, path), seconds), fires)
+        case(
+            histogram("http_request_duration_seconds", &route(method, path), seconds),
+            fires,
+        )
     };
     // A quarter of the requests is beyond a second, so the API's own P95 is, too.
     vec![
         one("http_requests_total", labels, errors(0.0005), &[]),
-        one("http_requests_total", labels, errors(0.005), &[("ApiErrorRate", &["info"])]),
-        one("http_requests_total", labels, errors(0.02), &[("ApiErrorRate", &["info", "warning"])]),
+        one(
+            "http_requests_total",
+            labels,
+            errors(0.005),
+            &[("ApiErrorRate", &["info"])],
+        ),
+        one(
+            "http_requests_total",
+            labels,
+            errors(0.02),
+            &[("ApiErrorRate", &["info", "warning"])],
+        ),
         one("http_requests_total", labels, errors(0.1), &[("ApiErrorRate", &ALL)]),
         slow("POST", "/api/v1/auth/login", 0.1, &[]),
         slow("POST", "/api/v1/auth/login", 0.3, &[("LoginSlow", &["info"])]),
-        slow("POST", "/api/v1/auth/login", 0.8, &[("LoginSlow", &["info", "warning"]), ("ApiResponseTime", &["info"])]),
+        slow(
+            "POST",
+            "/api/v1/auth/login",
+            0.8,
+            &[("LoginSlow", &["info", "warning"]), ("ApiResponseTime", &["info"])],
+        ),
         slow("GET", "/api/v1/dashboard/stats", 0.5, &[("DashboardSlow", &["info"])]),
-        slow("POST", "/api/v1/tasks", 0.8, &[("TaskCreationSlow", &["info"]), ("ApiResponseTime", &["info"])]),
-        slow("GET", "/api/v1/tasks/{id}/results", 0.5, &[("TaskResultsSlow", &["info"])]),
+        slow(
+            "POST",
+            "/api/v1/tasks",
+            0.8,
+            &[("TaskCreationSlow", &["info"]), ("ApiResponseTime", &["info"])],
+        ),
+        slow(
+            "GET",
+            "/api/v1/tasks/{id}/results",
+            0.5,
+            &[("TaskResultsSlow", &["info"])],
+        ),
         slow(
             "GET",
             "/api/v1/tasks/{id}/results",
             10.0,
             &[("TaskResultsSlow", &ALL), ("ApiResponseTime", &ALL)],
         ),
-        slow("POST", "/api/v1/tasks", 10.0, &[("TaskCreationSlow", &ALL), ("ApiResponseTime", &ALL)]),
-        slow("GET", "/api/v1/dashboard/stats", 10.0, &[("DashboardSlow", &ALL), ("ApiResponseTime", &ALL)]),
-        slow("POST", "/api/v1/auth/login", 10.0, &[("LoginSlow", &ALL), ("ApiResponseTime", &ALL)]),
+        slow(
+            "POST",
+            "/api/v1/tasks",
+            10.0,
+            &[("TaskCreationSlow", &ALL), ("ApiResponseTime", &ALL)],
+        ),
+        slow(
+            "GET",
+            "/api/v1/dashboard/stats",
+            10.0,
+            &[("DashboardSlow", &ALL), ("ApiResponseTime", &ALL)],
+        ),
+        slow(
+            "POST",
+            "/api/v1/auth/login",
+            10.0,
+            &[("LoginSlow", &ALL), ("ApiResponseTime", &ALL)],
+        ),
     ]
 }
 
@@ -73,21 +123,83 @@ fn budget_cases() -> Vec<Case> {
     let slow = |metric: &str, labels: &str, seconds: f64, alert: &'static str, severities: &'static [&'static str]| {
         case(histogram(metric, labels, seconds), &[(alert, severities)])
     };
-    let (query, redis) = ("component=\"api\",operation=\"get_task\"", "component=\"api\",redis=\"queue\"");
-    let wait = |seconds: f64| (name("selextract_queue_wait_seconds", "component=\"keeper\""), steady(seconds));
+    let (query, redis) = (
+        "component=\"api\",operation=\"get_task\"",
+        "component=\"api\",redis=\"queue\"",
+    );
+    let wait = |seconds: f64| {
+        (
+            name("selextract_queue_wait_seconds", "component=\"keeper\""),
+            steady(seconds),
+        )
+    };
     vec![
-        slow("selextract_task_duration_seconds", "component=\"worker\"", 60.0, "TaskProcessingSlow", &["info"]),
-        slow("selextract_task_duration_seconds", "component=\"worker\"", 120.0, "TaskProcessingSlow", &["info", "warning"]),
-        slow("selextract_database_query_duration_seconds", query, 0.2, "DatabaseQueriesSlow", &["info"]),
-        slow("selextract_database_query_duration_seconds", query, 1.5, "DatabaseQueriesSlow", &ALL),
-        slow("selextract_redis_operation_duration_seconds", redis, 0.025, "RedisSlow", &["info"]),
-        slow("selextract_redis_operation_duration_seconds", redis, 0.2, "RedisSlow", &ALL),
+        slow(
+            "selextract_task_duration_seconds",
+            "component=\"worker\"",
+            60.0,
+            "TaskProcessingSlow",
+            &["info"],
+        ),
+        slow(
+            "selextract_task_duration_seconds",
+            "component=\"worker\"",
+            120.0,
+            "TaskProcessingSlow",
+            &["info", "warning"],
+        ),
+        slow(
+            "selextract_database_query_duration_seconds",
+            query,
+            0.2,
+            "DatabaseQueriesSlow",
+            &["info"],
+        ),
+        slow(
+            "selextract_database_query_duration_seconds",
+            query,
+            1.5,
+            "DatabaseQueriesSlow",
+            &ALL,
+        ),
+        slow(
+            "selextract_redis_operation_duration_seconds",
+            redis,
+            0.025,
+            "RedisSlow",
+            &["info"],
+        ),
+        slow(
+            "selextract_redis_operation_duration_seconds",
+            redis,
+            0.2,
+            "RedisSlow",
+            &ALL,
+        ),
         case([wait(6.0)], &[("QueueWait", &["info"])]),
         case([wait(40.0)], &[("QueueWait", &["info", "warning"])]),
         case([wait(70.0)], &[("QueueWait", &ALL)]),
-        slow("selextract_round_trip_seconds", "component=\"api\",to=\"postgres\"", 0.01, "RoundTripSlow", &["info"]),
-        slow("selextract_round_trip_seconds", "component=\"api\",to=\"redis-queue\"", 0.0025, "RoundTripSlow", &["info"]),
-        slow("selextract_round_trip_seconds", "component=\"worker\",to=\"redis-queue\"", 0.2, "RoundTripSlow", &["info"]),
+        slow(
+            "selextract_round_trip_seconds",
+            "component=\"api\",to=\"postgres\"",
+            0.01,
+            "RoundTripSlow",
+            &["info"],
+        ),
+        slow(
+            "selextract_round_trip_seconds",
+            "component=\"api\",to=\"redis-queue\"",
+            0.0025,
+            "RoundTripSlow",
+            &["info"],
+        ),
+        slow(
+            "selextract_round_trip_seconds",
+            "component=\"worker\",to=\"redis-queue\"",
+            0.2,
+            "RoundTripSlow",
+            &["info"],
+        ),
     ]
 }
 
@@ -102,14 +214,31 @@ fn presence_cases() -> Vec<Case> {
             fires: vec![("PlatformNotMeasured", critical)],
         },
         gone("api", &[("ApiDown", critical)]),
-        one("up", &up("api"), steady(0.0), &[("ApiDown", critical), ("PodNotMeasured", &["warning"])]),
+        one(
+            "up",
+            &up("api"),
+            steady(0.0),
+            &[("ApiDown", critical), ("PodNotMeasured", &["warning"])],
+        ),
         // One lost scrape pages nobody.
         one("up", &up("api"), "1x100 0x0 1x150".to_owned(), &[]),
         one("up", &up("api"), "1x197 0x1 1x50".to_owned(), &[]),
-        gone("keeper", &[("KeeperDown", critical), ("NoActiveKeeper", critical), ("ExporterSilent", critical)]),
+        gone(
+            "keeper",
+            &[
+                ("KeeperDown", critical),
+                ("NoActiveKeeper", critical),
+                ("ExporterSilent", critical),
+            ],
+        ),
         gone("egress", &[("EgressDown", critical)]),
         gone("worker", &[("WorkersDown", critical)]),
-        one("selextract_keeper_active", "component=\"keeper\"", steady(0.0), &[("NoActiveKeeper", critical)]),
+        one(
+            "selextract_keeper_active",
+            "component=\"keeper\"",
+            steady(0.0),
+            &[("NoActiveKeeper", critical)],
+        ),
         Case {
             changed: vec![(name("pg_settings_max_connections", "component=\"keeper\""), None)],
             fires: vec![("ExporterSilent", critical)],
@@ -130,20 +259,80 @@ fn store_cases() -> Vec<Case> {
     let queue = "component=\"keeper\",redis=\"queue\"";
     let cache = "component=\"keeper\",redis=\"cache\"";
     vec![
-        one("selextract_dependency_up", &down("postgres"), steady(0.0), &[("DatabaseDown", &["critical"])]),
-        one("selextract_dependency_up", &down("pgbouncer"), steady(0.0), &[("DatabaseDown", &["critical"])]),
-        one("selextract_dependency_up", &down("redis-queue"), steady(0.0), &[("QueueDown", &["critical"])]),
-        one("selextract_dependency_up", &down("redis-cache"), steady(0.0), &[("CacheDown", &["warning"])]),
-        one("pg_replication_lag_seconds", lag, steady(20.0), &[("ReplicationLag", &["info"])]),
-        one("pg_replication_lag_seconds", lag, steady(400.0), &[("ReplicationLag", &ALL)]),
-        one("pg_stat_database_numbackends", connections, steady(75.0), &[("DatabaseConnections", &["info"])]),
-        one("pg_stat_database_numbackends", connections, steady(97.0), &[("DatabaseConnections", &ALL)]),
-        one("redis_memory_used_bytes", queue, steady(92.0), &[("QueueMemory", &["info", "warning"])]),
+        one(
+            "selextract_dependency_up",
+            &down("postgres"),
+            steady(0.0),
+            &[("DatabaseDown", &["critical"])],
+        ),
+        one(
+            "selextract_dependency_up",
+            &down("pgbouncer"),
+            steady(0.0),
+            &[("DatabaseDown", &["critical"])],
+        ),
+        one(
+            "selextract_dependency_up",
+            &down("redis-queue"),
+            steady(0.0),
+            &[("QueueDown", &["critical"])],
+        ),
+        one(
+            "selextract_dependency_up",
+            &down("redis-cache"),
+            steady(0.0),
+            &[("CacheDown", &["warning"])],
+        ),
+        one(
+            "pg_replication_lag_seconds",
+            lag,
+            steady(20.0),
+            &[("ReplicationLag", &["info"])],
+        ),
+        one(
+            "pg_replication_lag_seconds",
+            lag,
+            steady(400.0),
+            &[("ReplicationLag", &ALL)],
+        ),
+        one(
+            "pg_stat_database_numbackends",
+            connections,
+            steady(75.0),
+            &[("DatabaseConnections", &["info"])],
+        ),
+        one(
+            "pg_stat_database_numbackends",
+            connections,
+            steady(97.0),
+            &[("DatabaseConnections", &ALL)],
+        ),
+        one(
+            "redis_memory_used_bytes",
+            queue,
+            steady(92.0),
+            &[("QueueMemory", &["info", "warning"])],
+        ),
         // A full cache is as it should be.
         one("redis_memory_used_bytes", cache, steady(100.0), &[]),
-        one("redis_evicted_keys_total", cache, growing(5.0), &[("CacheEvictions", &["info"])]),
-        one("pgbouncer_max_wait_seconds", "component=\"keeper\",pool=\"rw\"", steady(1.5), &[("PoolerFull", &["warning"])]),
-        one("pg_stat_database_deadlocks_total", connections, growing(1.0), &[("DatabaseDeadlocks", &["info"])]),
+        one(
+            "redis_evicted_keys_total",
+            cache,
+            growing(5.0),
+            &[("CacheEvictions", &["info"])],
+        ),
+        one(
+            "pgbouncer_max_wait_seconds",
+            "component=\"keeper\",pool=\"rw\"",
+            steady(1.5),
+            &[("PoolerFull", &["warning"])],
+        ),
+        one(
+            "pg_stat_database_deadlocks_total",
+            connections,
+            growing(1.0),
+            &[("DatabaseDeadlocks", &["info"])],
+        ),
     ]
 }
 
@@ -151,23 +340,69 @@ fn resource_cases() -> Vec<Case> {
     let worker = "component=\"worker\",pod=\"shop-worker-0\"";
     let cpu = |share: f64| growing(30.0 * share);
     let memory = |share: f64| steady(1000.0 * share);
-    let (cpu_name, memory_name) = ("selextract_container_cpu_seconds_total", "selextract_container_memory_working_set_bytes");
-    let (sent, volume) = ("selextract_container_network_transmitted_bytes_total", "component=\"keeper\",volume=\"postgres\"");
+    let (cpu_name, memory_name) = (
+        "selextract_container_cpu_seconds_total",
+        "selextract_container_memory_working_set_bytes",
+    );
+    let (sent, volume) = (
+        "selextract_container_network_transmitted_bytes_total",
+        "component=\"keeper\",volume=\"postgres\"",
+    );
     vec![
         one(cpu_name, worker, cpu(0.65), &[("CpuUsage", &["info"])]),
         one(cpu_name, worker, cpu(0.85), &[("CpuUsage", &["info", "warning"])]),
         one(cpu_name, worker, cpu(0.98), &[("CpuUsage", &ALL)]),
         one(memory_name, worker, memory(0.75), &[("MemoryUsage", &["info"])]),
         one(memory_name, worker, memory(0.88), &[("MemoryUsage", &["info"])]),
-        one(memory_name, worker, memory(0.92), &[("MemoryUsage", &["info", "warning"])]),
+        one(
+            memory_name,
+            worker,
+            memory(0.92),
+            &[("MemoryUsage", &["info", "warning"])],
+        ),
         one(memory_name, worker, memory(0.97), &[("MemoryUsage", &ALL)]),
-        one("selextract_storage_used_bytes", volume, steady(75e9), &[("DiskUsage", &["info"])]),
-        one("selextract_storage_used_bytes", volume, steady(90e9), &[("DiskUsage", &["info", "warning"])]),
-        one("selextract_storage_used_bytes", volume, steady(97e9), &[("DiskUsage", &ALL)]),
-        one("selextract_storage_used_bytes", volume, format!("{}+{}x260", 30e9, 1e7), &[("DiskFillsUp", &["info"])]),
-        one(sent, worker, growing(125e6 * 30.0 * 0.6), &[("NetworkBandwidth", &["info"])]),
-        one(sent, worker, growing(125e6 * 30.0 * 0.97), &[("NetworkBandwidth", &ALL)]),
-        one("selextract_container_oom_kills_total", worker, growing(1.0), &[("OutOfMemoryKills", &["warning"])]),
+        one(
+            "selextract_storage_used_bytes",
+            volume,
+            steady(75e9),
+            &[("DiskUsage", &["info"])],
+        ),
+        one(
+            "selextract_storage_used_bytes",
+            volume,
+            steady(90e9),
+            &[("DiskUsage", &["info", "warning"])],
+        ),
+        one(
+            "selextract_storage_used_bytes",
+            volume,
+            steady(97e9),
+            &[("DiskUsage", &ALL)],
+        ),
+        one(
+            "selextract_storage_used_bytes",
+            volume,
+            format!("{}+{}x260", 30e9, 1e7),
+            &[("DiskFillsUp", &["info"])],
+        ),
+        one(
+            sent,
+            worker,
+            growing(125e6 * 30.0 * 0.6),
+            &[("NetworkBandwidth", &["info"])],
+        ),
+        one(
+            sent,
+            worker,
+            growing(125e6 * 30.0 * 0.97),
+            &[("NetworkBandwidth", &ALL)],
+        ),
+        one(
+            "selextract_container_oom_kills_total",
+            worker,
+            growing(1.0),
+            &[("OutOfMemoryKills", &["warning"])],
+        ),
         one(
             "selextract_queue_runnable_tasks",
             "component=\"keeper\"",
@@ -226,7 +461,11 @@ fn test_of(case: &Case) -> Value {
 fn judge(every: &str, tests: &[Value]) {
     let (_, rules) = files(&json!({}));
     let suite = json!({ "rule_files": ["alerts.yml"], "evaluation_interval": every, "tests": tests }).to_string();
-    promtool(&[("alerts.yml", &rules), ("suite.yml", &suite)], &["test", "rules", "suite.yml"]).unwrap();
+    promtool(
+        &[("alerts.yml", &rules), ("suite.yml", &suite)],
+        &["test", "rules", "suite.yml"],
+    )
+    .unwrap();
 }
 
 #[test]
@@ -239,7 +478,10 @@ fn each_alert_fires_when_it_should_and_no_other_does() {
 fn week(before: f64, after: f64, grows: bool) -> String {
     let (first, then) = (7 * 144, 144);
     if grows {
-        format!("0+{before}x{first} {}+{after}x{then}", before * f64::from(first) + after)
+        format!(
+            "0+{before}x{first} {}+{after}x{then}",
+            before * f64::from(first) + after
+        )
     } else {
         format!("{before}x{first} {after}x{then}")
     }
@@ -250,7 +492,10 @@ fn grown(cpu: f64, memory: f64, shares: [f64; 4]) -> Series {
     let pod = "component=\"api\",pod=\"shop-api-0\"";
     let mut series = Series::new();
     series.insert(name("up", pod), "1x1200".to_owned());
-    series.insert(name("selextract_container_cpu_seconds_total", pod), week(60.0, 60.0 * cpu, true));
+    series.insert(
+        name("selextract_container_cpu_seconds_total", pod),
+        week(60.0, 60.0 * cpu, true),
+    );
     let memory = week(400.0, 400.0 * memory, false);
     series.insert(name("selextract_container_memory_working_set_bytes", pod), memory);
     for ((edge, before), after) in EDGES.into_iter().zip(QUICK).zip(shares) {
@@ -268,7 +513,8 @@ const QUICK: [f64; 4] = [0.5, 0.99, 1.0, 1.0];
 #[test]
 fn what_grew_since_last_week_is_told_and_what_did_not_is_not() {
     // Only the API is there, so that the others are missing is told, too.
-    let missing = ["KeeperDown", "NoActiveKeeper", "EgressDown", "ExporterSilent"].map(|alert| (alert, &["critical"][..]));
+    let missing =
+        ["KeeperDown", "NoActiveKeeper", "EgressDown", "ExporterSilent"].map(|alert| (alert, &["critical"][..]));
     let with = |more: &'static str| -> Vec<(&str, &[&str])> {
         let more = (!more.is_empty()).then_some((more, &["info"][..]));
         missing.into_iter().chain(more).collect()
@@ -285,22 +531,38 @@ fn what_grew_since_last_week_is_told_and_what_did_not_is_not() {
 
 #[test]
 fn every_alert_is_played() {
-    let played: BTreeSet<&str> = cases().iter().flat_map(|case| case.fires.iter().map(|(alert, _)| *alert)).collect();
+    let played: BTreeSet<&str> = cases()
+        .iter()
+        .flat_map(|case| case.fires.iter().map(|(alert, _)| *alert))
+        .collect();
     let known: BTreeSet<&str> = names().collect();
     let missing: Vec<_> = known.difference(&played).collect();
-    assert_eq!(missing, [&"ResourceUsageTrend", &"ResponseTimeTrend"], "those are played over a week");
+    assert_eq!(
+        missing,
+        [&"ResourceUsageTrend", &"ResponseTimeTrend"],
+        "those are played over a week"
+    );
 }
 
 #[test]
 fn promtool_finds_nothing_wrong_with_rules_and_configuration() {
     let alertmanagers = json!({ "alerts": { "alertmanagers": ["http://alertmanager.monitoring.svc:9093", "https://alerts.example.org/team"] } });
     let kubelets = json!({ "prometheus": { "managed": { "kubeletMetrics": true } } });
-    for monitoring in [json!({}), alertmanagers, kubelets, json!({ "alerts": { "enabled": false } })] {
+    for monitoring in [
+        json!({}),
+        alertmanagers,
+        kubelets,
+        json!({ "alerts": { "enabled": false } }),
+    ] {
         let (configuration, rules) = files(&monitoring);
         let syntax = ["check", "config", "--syntax-only", "prometheus.yml"];
         promtool(&[("prometheus.yml", &configuration)], &syntax).unwrap();
         if !rules.is_empty() {
-            promtool(&[("alerts.yml", &rules)], &["check", "rules", "--lint=all", "--lint-fatal", "alerts.yml"]).unwrap();
+            promtool(
+                &[("alerts.yml", &rules)],
+                &["check", "rules", "--lint=all", "--lint-fatal", "alerts.yml"],
+            )
+            .unwrap();
         }
     }
 }

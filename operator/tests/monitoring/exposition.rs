@@ -21,7 +21,10 @@ static SCRAPES: AtomicU64 = AtomicU64::new(0);
 pub async fn serve() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let router = Router::new().route("/{component}", routing::get(|Path(component): Path<String>| async move { text(&component) }));
+    let router = Router::new().route(
+        "/{component}",
+        routing::get(|Path(component): Path<String>| async move { text(&component) }),
+    );
     tokio::spawn(async move { axum::serve(listener, router).await });
     port
 }
@@ -38,13 +41,17 @@ pub fn configuration(port: u16) -> String {
             "static_configs": [{ "targets": [format!("127.0.0.1:{port}")], "labels": labels }],
         })
     });
-    let all: Value = json!({ "global": { "scrape_interval": "1s", "scrape_timeout": "1s" }, "scrape_configs": scrapes });
+    let all: Value =
+        json!({ "global": { "scrape_interval": "1s", "scrape_timeout": "1s" }, "scrape_configs": scrapes });
     all.to_string()
 }
 
 fn text(component: &str) -> String {
     let count = SCRAPES.fetch_add(1, Ordering::Relaxed) + 1;
-    let mut out = Writer { out: String::new(), count };
+    let mut out = Writer {
+        out: String::new(),
+        count,
+    };
     out.own_resources();
     match component {
         "api" => out.api(),
@@ -81,8 +88,15 @@ impl Writer {
 
     fn own_resources(&mut self) {
         for name in [
-            "cpu_seconds", "cpu_throttled_seconds", "oom_kills", "disk_read_bytes", "disk_written_bytes",
-            "network_received_bytes", "network_transmitted_bytes", "tcp_segments_sent", "tcp_retransmits",
+            "cpu_seconds",
+            "cpu_throttled_seconds",
+            "oom_kills",
+            "disk_read_bytes",
+            "disk_written_bytes",
+            "network_received_bytes",
+            "network_transmitted_bytes",
+            "tcp_segments_sent",
+            "tcp_retransmits",
         ] {
             self.counter(&format!("selextract_container_{name}_total"), "");
         }
@@ -96,10 +110,17 @@ impl Writer {
         }
         self.histogram("selextract_database_query_duration_seconds", "operation=\"get_task\"");
         for redis in ["queue", "cache"] {
-            self.histogram("selextract_redis_operation_duration_seconds", &format!("redis=\"{redis}\""));
+            self.histogram(
+                "selextract_redis_operation_duration_seconds",
+                &format!("redis=\"{redis}\""),
+            );
         }
         for state in ["idle", "used"] {
-            self.gauge("selextract_database_pool_connections", &format!("state=\"{state}\""), 2.0);
+            self.gauge(
+                "selextract_database_pool_connections",
+                &format!("state=\"{state}\""),
+                2.0,
+            );
         }
         self.gauge("selextract_database_pool_limit", "", 20.0);
     }
@@ -140,7 +161,11 @@ impl Writer {
             self.counter("selextract_storage_used_bytes", &format!("volume=\"{volume}\""));
         }
         for volume in ["postgres", "redis-queue"] {
-            self.gauge("selextract_storage_capacity_bytes", &format!("volume=\"{volume}\""), 1e9);
+            self.gauge(
+                "selextract_storage_capacity_bytes",
+                &format!("volume=\"{volume}\""),
+                1e9,
+            );
         }
         self.exporters();
     }
@@ -166,7 +191,11 @@ impl Writer {
             }
         }
         self.gauge("pgbouncer_up", "pool=\"rw\"", 1.0);
-        for name in ["client_waiting_connections", "server_active_connections", "max_wait_seconds"] {
+        for name in [
+            "client_waiting_connections",
+            "server_active_connections",
+            "max_wait_seconds",
+        ] {
             self.gauge(&format!("pgbouncer_{name}"), "pool=\"rw\"", 0.0);
         }
     }

@@ -6,11 +6,11 @@ mod exposition;
 mod queries;
 mod series;
 
-use serde_json::{Value, json};
 use selextract_operator::{
     build::{Facts, Inputs, desired},
     validated::{Defaults, ValidatedCluster, validate},
 };
+use serde_json::{Value, json};
 
 fn cluster(monitoring: &Value) -> ValidatedCluster {
     let cluster = serde_json::from_value(json!({
@@ -30,7 +30,10 @@ fn cluster(monitoring: &Value) -> ValidatedCluster {
 /// The files of the managed Prometheus: `prometheus.yml` and `alerts.yml`.
 fn files(monitoring: &Value) -> (String, String) {
     let (cluster, facts) = (cluster(monitoring), Facts::default());
-    let children = desired(Inputs { cluster: &cluster, facts: &facts });
+    let children = desired(Inputs {
+        cluster: &cluster,
+        facts: &facts,
+    });
     let (_, child) = children
         .iter()
         .find(|(_, child)| child.kind() == "ConfigMap" && child.name() == "shop-prometheus")

@@ -13,7 +13,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What only a week of measurements, or the kubelets, can answer.
 fn is_out_of_reach(query: &Query) -> bool {
-    ["http_response_trend", "cpu_trend", "memory_trend", "kubelet_cpu", "kubelet_memory"].contains(&query.name) || query.tells_absence()
+    [
+        "http_response_trend",
+        "cpu_trend",
+        "memory_trend",
+        "kubelet_cpu",
+        "kubelet_memory",
+    ]
+    .contains(&query.name)
+        || query.tells_absence()
 }
 
 async fn ask(client: &reqwest::Client, server: &Prometheus, query: &str) -> Vec<Value> {
@@ -45,10 +53,19 @@ async fn wait_for_scrapes(client: &reqwest::Client, server: &Prometheus) {
 async fn every_query_matches_a_platform_that_works_and_answers_by_cluster() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let server = Prometheus::start(&configuration(serve().await)).unwrap();
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_secs(10))
+        .build()
+        .unwrap();
     wait_for_scrapes(&client, &server).await;
-    let one = Scope::Cluster { namespace: "web", name: "shop" };
-    let another = Scope::Cluster { namespace: "web", name: "market" };
+    let one = Scope::Cluster {
+        namespace: "web",
+        name: "shop",
+    };
+    let another = Scope::Cluster {
+        namespace: "web",
+        name: "market",
+    };
     for query in all() {
         let found = ask(&client, &server, &query.render(&one, Some(WINDOW))).await;
         let everywhere = ask(&client, &server, &query.render(&Scope::All, Some(WINDOW))).await;
@@ -57,14 +74,28 @@ async fn every_query_matches_a_platform_that_works_and_answers_by_cluster() {
             assert_eq!(found.len(), everywhere.len(), "{}", query.name);
         }
         for sample in &found {
-            assert_eq!((&sample["metric"]["namespace"], &sample["metric"]["cluster"]), (&"web".into(), &"shop".into()), "{}", query.name);
+            assert_eq!(
+                (&sample["metric"]["namespace"], &sample["metric"]["cluster"]),
+                (&"web".into(), &"shop".into()),
+                "{}",
+                query.name
+            );
             assert!(number(sample).is_finite(), "{} has no value", query.name);
             for label in query.labels() {
-                assert!(sample["metric"][label].is_string(), "{} does not tell {label}", query.name);
+                assert!(
+                    sample["metric"][label].is_string(),
+                    "{} does not tell {label}",
+                    query.name
+                );
             }
         }
         let elsewhere = ask(&client, &server, &query.render(&another, Some(WINDOW))).await;
-        assert_eq!(elsewhere.is_empty(), !query.tells_absence(), "{} answers for another cluster", query.name);
+        assert_eq!(
+            elsewhere.is_empty(),
+            !query.tells_absence(),
+            "{} answers for another cluster",
+            query.name
+        );
     }
 }
 
@@ -72,7 +103,10 @@ async fn every_query_matches_a_platform_that_works_and_answers_by_cluster() {
 async fn a_dashboards_form_of_each_query_is_one_that_prometheus_reads() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let server = Prometheus::start(&configuration(serve().await)).unwrap();
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_secs(10))
+        .build()
+        .unwrap();
     for query in all() {
         // As Grafana fills the variables in for "All".
         let filled = query

@@ -7,8 +7,8 @@ const STEPS: u32 = 260;
 
 /// Edges of the histograms around the guide's figures.
 const EDGES: [&str; 21] = [
-    "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.2", "0.3", "0.5", "0.6", "0.8", "1", "1.5", "2", "3", "5", "10",
-    "30", "60", "120",
+    "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.2", "0.3", "0.5", "0.6", "0.8", "1", "1.5", "2",
+    "3", "5", "10", "30", "60", "120",
 ];
 
 /// Series by their selector.
@@ -36,7 +36,10 @@ pub fn histogram(metric: &str, labels: &str, seconds: f64) -> Series {
     edges
         .map(|edge| {
             let count = if of(edge) >= seconds { 30.0 } else { 0.0 };
-            (name(&format!("{metric}_bucket"), &format!("{labels},le=\"{edge}\"")), growing(count))
+            (
+                name(&format!("{metric}_bucket"), &format!("{labels},le=\"{edge}\"")),
+                growing(count),
+            )
         })
         .collect()
 }
@@ -62,9 +65,17 @@ pub fn healthy() -> Series {
         put("selextract_container_memory_capacity_bytes", &pod, steady(1000.0));
         put("selextract_container_oom_kills_total", &pod, steady(0.0));
         put("selextract_container_network_received_bytes_total", &pod, growing(1e6));
-        put("selextract_container_network_transmitted_bytes_total", &pod, growing(1e6));
+        put(
+            "selextract_container_network_transmitted_bytes_total",
+            &pod,
+            growing(1e6),
+        );
     }
-    put("http_requests_total", "component=\"api\",code=\"2xx\"", growing(30_000.0));
+    put(
+        "http_requests_total",
+        "component=\"api\",code=\"2xx\"",
+        growing(30_000.0),
+    );
     put("http_requests_total", "component=\"api\",code=\"5xx\"", growing(0.0));
     put("selextract_keeper_active", "component=\"keeper\"", steady(1.0));
     put("selextract_queue_runnable_tasks", "component=\"keeper\"", steady(3.0));
@@ -74,18 +85,42 @@ pub fn healthy() -> Series {
         put("selextract_dependency_up", &labels, steady(1.0));
     }
     put("pg_settings_max_connections", "component=\"keeper\"", steady(100.0));
-    put("pg_stat_database_numbackends", "component=\"keeper\",datname=\"selextract\"", steady(20.0));
-    put("pg_replication_lag_seconds", "component=\"keeper\",replica=\"0\"", steady(0.5));
-    put("pg_stat_database_deadlocks_total", "component=\"keeper\",datname=\"selextract\"", steady(0.0));
-    put("pgbouncer_max_wait_seconds", "component=\"keeper\",pool=\"rw\"", steady(0.0));
+    put(
+        "pg_stat_database_numbackends",
+        "component=\"keeper\",datname=\"selextract\"",
+        steady(20.0),
+    );
+    put(
+        "pg_replication_lag_seconds",
+        "component=\"keeper\",replica=\"0\"",
+        steady(0.5),
+    );
+    put(
+        "pg_stat_database_deadlocks_total",
+        "component=\"keeper\",datname=\"selextract\"",
+        steady(0.0),
+    );
+    put(
+        "pgbouncer_max_wait_seconds",
+        "component=\"keeper\",pool=\"rw\"",
+        steady(0.0),
+    );
     for redis in ["queue", "cache"] {
         let labels = format!("component=\"keeper\",redis=\"{redis}\"");
         put("redis_memory_used_bytes", &labels, steady(40.0));
         put("redis_memory_max_bytes", &labels, steady(100.0));
         put("redis_evicted_keys_total", &labels, steady(0.0));
     }
-    put("selextract_storage_used_bytes", "component=\"keeper\",volume=\"postgres\"", steady(50e9));
-    put("selextract_storage_capacity_bytes", "component=\"keeper\",volume=\"postgres\"", steady(100e9));
+    put(
+        "selextract_storage_used_bytes",
+        "component=\"keeper\",volume=\"postgres\"",
+        steady(50e9),
+    );
+    put(
+        "selextract_storage_capacity_bytes",
+        "component=\"keeper\",volume=\"postgres\"",
+        steady(100e9),
+    );
     for (method, path) in [
         ("POST", "/api/v1/auth/login"),
         ("GET", "/api/v1/dashboard/stats"),
@@ -96,11 +131,31 @@ pub fn healthy() -> Series {
     }
     for (metric, labels, seconds) in [
         ("selextract_task_duration_seconds", "component=\"worker\"", 10.0),
-        ("selextract_database_query_duration_seconds", "component=\"api\",operation=\"get_task\"", 0.005),
-        ("selextract_redis_operation_duration_seconds", "component=\"api\",redis=\"queue\"", 0.001),
-        ("selextract_round_trip_seconds", "component=\"api\",to=\"postgres\"", 0.0025),
-        ("selextract_round_trip_seconds", "component=\"api\",to=\"redis-queue\"", 0.001),
-        ("selextract_round_trip_seconds", "component=\"worker\",to=\"redis-queue\"", 0.0025),
+        (
+            "selextract_database_query_duration_seconds",
+            "component=\"api\",operation=\"get_task\"",
+            0.005,
+        ),
+        (
+            "selextract_redis_operation_duration_seconds",
+            "component=\"api\",redis=\"queue\"",
+            0.001,
+        ),
+        (
+            "selextract_round_trip_seconds",
+            "component=\"api\",to=\"postgres\"",
+            0.0025,
+        ),
+        (
+            "selextract_round_trip_seconds",
+            "component=\"api\",to=\"redis-queue\"",
+            0.001,
+        ),
+        (
+            "selextract_round_trip_seconds",
+            "component=\"worker\",to=\"redis-queue\"",
+            0.0025,
+        ),
     ] {
         series.extend(histogram(metric, labels, seconds));
     }

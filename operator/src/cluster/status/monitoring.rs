@@ -37,9 +37,16 @@ impl Outcome<'_> {
             return missing;
         }
         match &cluster.monitoring.prometheus {
-            Source::None => Verdict::yes(KIND, "NotWanted", "The spec asks for no Prometheus: nothing is scaled by what is measured."),
+            Source::None => Verdict::yes(
+                KIND,
+                "NotWanted",
+                "The spec asks for no Prometheus: nothing is scaled by what is measured.",
+            ),
             Source::External(external) => {
-                let message = format!("What is measured is asked of {}.", external.url.host_str().unwrap_or_default());
+                let message = format!(
+                    "What is measured is asked of {}.",
+                    external.url.host_str().unwrap_or_default()
+                );
                 Verdict::yes(KIND, "External", message)
             }
             Source::Managed(managed) => self.managed(managed.kubelet_metrics),
@@ -77,8 +84,16 @@ impl Outcome<'_> {
         match (kubelets, self.monitoring.kubelet_right) {
             (false, _) => Verdict::yes(KIND, "Available", "Prometheus runs; the kubelets' metrics are off."),
             (true, Some(true)) => Verdict::yes(KIND, "Available", "Prometheus runs and reads the kubelets' metrics."),
-            (true, Some(false)) => Verdict::no(KIND, "KubeletMetricsForbidden", format!("Prometheus runs and may not read the kubelets' metrics. {GRANT}")),
-            (true, None) => Verdict::yes(KIND, "Available", format!("Prometheus runs; whether it may read the kubelets' metrics is not known. {GRANT}")),
+            (true, Some(false)) => Verdict::no(
+                KIND,
+                "KubeletMetricsForbidden",
+                format!("Prometheus runs and may not read the kubelets' metrics. {GRANT}"),
+            ),
+            (true, None) => Verdict::yes(
+                KIND,
+                "Available",
+                format!("Prometheus runs; whether it may read the kubelets' metrics is not known. {GRANT}"),
+            ),
         }
     }
 }

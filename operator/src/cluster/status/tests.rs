@@ -391,21 +391,30 @@ fn monitoring_is_told_apart_and_nothing_waits_for_it() {
     assert_eq!(told(&case), is("False", "PodsRefused"));
     let mut case = Case::good();
     case.refused.push(Refused {
-        key: Key { kind: "Role".into(), name: "shop-prometheus".into() },
+        key: Key {
+            kind: "Role".into(),
+            name: "shop-prometheus".into(),
+        },
         component: "prometheus".into(),
         reason: "Refused",
         message: "forbidden".into(),
     });
     assert_eq!(told(&case), is("False", "Refused"));
     let mut case = Case::good();
-    case.cluster = Some(cluster(&json!({ "profile": "Small", "monitoring": { "prometheus": { "rules": true } } })));
+    case.cluster = Some(cluster(
+        &json!({ "profile": "Small", "monitoring": { "prometheus": { "rules": true } } }),
+    ));
     assert_eq!(told(&case), is("False", "KindMissing"));
     case.monitoring.served.rules = true;
     assert_eq!(told(&case), is("True", "Available"));
     let managed = json!({ "managed": { "kubeletMetrics": true } });
-    case.cluster = Some(cluster(&json!({ "profile": "Small", "monitoring": { "prometheus": managed } })));
+    case.cluster = Some(cluster(
+        &json!({ "profile": "Small", "monitoring": { "prometheus": managed } }),
+    ));
     case.monitoring.kubelet_right = Some(false);
     assert_eq!(told(&case), is("False", "KubeletMetricsForbidden"));
-    case.cluster = Some(cluster(&json!({ "profile": "Small", "monitoring": { "prometheus": { "provider": "None" } } })));
+    case.cluster = Some(cluster(
+        &json!({ "profile": "Small", "monitoring": { "prometheus": { "provider": "None" } } }),
+    ));
     assert_eq!(told(&case), is("True", "NotWanted"));
 }
