@@ -29,6 +29,8 @@ mod upstreams;
 mod worker;
 
 #[cfg(test)]
+mod monitoring_tests;
+#[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{Component, Inputs, Names};
 use crate::{
-    build::Facts,
     monitoring::{alerts, queries::Scope},
     validated::{Alerts, ValidatedCluster},
 };
@@ -157,8 +156,7 @@ fn itself(inputs: Inputs<'_>) -> Value {
 /// CPU and memory of all pods of this cluster, as the kubelets count them, where that is wanted and allowed.
 fn kubelets(inputs: Inputs<'_>) -> Option<Value> {
     let wanted = inputs.cluster.monitoring.managed()?.kubelet_metrics;
-    let Facts { kubelet_right, .. } = inputs.facts;
-    if !wanted || *kubelet_right == Some(false) {
+    if !wanted || inputs.facts.kubelet_right == Some(false) {
         return None;
     }
     let cluster = inputs.cluster;

@@ -64,9 +64,12 @@ pub fn foreign_kinds() -> Vec<ApiResource> {
 
 /// Those of [`foreign_kinds`] that are served.
 pub fn served_kinds(served: Served) -> Vec<ApiResource> {
-    let is_served = |resource: &ApiResource| match resource.kind.as_str() {
-        kind if kind == POD_MONITOR.0 => served.pod_monitors,
-        _ => served.rules,
+    let is_served = |resource: &ApiResource| {
+        if resource.kind == POD_MONITOR.0 {
+            served.pod_monitors
+        } else {
+            served.rules
+        }
     };
     foreign_kinds().into_iter().filter(is_served).collect()
 }

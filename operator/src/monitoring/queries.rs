@@ -115,7 +115,9 @@ impl Scope<'_> {
 pub fn range(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
-    let fitting = units.iter().find(|(_, size)| millis >= *size && millis % size == 0);
+    let fitting = units
+        .iter()
+        .find(|(_, size)| millis >= *size && millis.is_multiple_of(*size));
     fitting.map_or_else(
         || format!("{millis}ms"),
         |(unit, size)| format!("{}{unit}", millis / size),
