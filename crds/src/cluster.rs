@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     artifacts::ArtifactsSpec,
     components::{ApiSpec, EgressSpec, KeeperSpec, PgBouncerSpec, WorkerSpec},
+    monitoring::MonitoringSpec,
     scaling::ScalingSpec,
     schema::rule,
     status::SelextractClusterStatus,
@@ -29,7 +30,7 @@ use crate::{
     namespaced,
     status = "SelextractClusterStatus",
     derive = "PartialEq",
-    doc = "A whole scraping platform: API, keeper, workers, PostgreSQL with read replicas and PgBouncer, Redis and the egress proxy.",
+    doc = "A whole scraping platform: API, keeper, workers, PostgreSQL with read replicas and PgBouncer, Redis, the egress proxy and Prometheus.",
     printcolumn(
         name = "Status",
         type_ = "string",
@@ -163,6 +164,9 @@ pub struct SelextractClusterSpec {
 
     /// How API and workers are sized from what is measured. Without it, and for a target that is not in it, the number of pods is fixed.
     pub scaling: ScalingSpec,
+
+    /// Prometheus, alerts and dashboards.
+    pub monitoring: MonitoringSpec,
 }
 
 /// The sizes that hold where a section gives none.
@@ -212,7 +216,7 @@ pub struct ImageSpec {
     #[schemars(length(min = 1, max = 400), regex(pattern = "^[a-zA-Z0-9][-a-zA-Z0-9._:/@]*$"))]
     pub browser: Option<String>,
 
-    /// The image of PostgreSQL, PgBouncer and Valkey in full, in place of registry and tag.
+    /// The image of PostgreSQL, PgBouncer, Valkey and Prometheus in full, in place of registry and tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 400), regex(pattern = "^[a-zA-Z0-9][-a-zA-Z0-9._:/@]*$"))]
     pub data: Option<String>,

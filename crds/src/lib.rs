@@ -12,6 +12,7 @@ mod artifacts;
 mod cluster;
 mod components;
 mod definitions;
+mod monitoring;
 mod placement;
 mod pod;
 mod scaling;
@@ -19,6 +20,7 @@ mod schema;
 mod scrape_task;
 mod status;
 mod stores;
+mod thresholds;
 mod upstreams;
 
 pub use artifacts::{ArtifactStore, ArtifactsSpec, S3Spec};
@@ -28,6 +30,10 @@ pub use components::{
     WorkerSpec,
 };
 pub use definitions::{cluster_definition, scrape_task_definition};
+pub use monitoring::{
+    AlertsSpec, DashboardsSpec, ExternalPrometheusSpec, ManagedPrometheusSpec, MonitoringSpec, PrometheusProvider,
+    PrometheusSpec, RoutingSpec,
+};
 pub use placement::{
     Affinity, LabelSelector, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinity,
     PodAffinityTerm, PreferredSchedulingTerm, Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
@@ -45,6 +51,11 @@ pub use status::{
     ComponentStatus, DatabaseStatus, Endpoints, ImageStatus, ReplicaSlotStatus, SelextractClusterStatus,
 };
 pub use stores::{ExternalDatabase, PostgresSpec, Provider, RedisCacheSpec, RedisQueueSpec, RedisSpec, SslMode};
+pub use thresholds::{
+    ConnectionLevels, CpuLevels, DashboardLevels, DatabaseQueryLevels, DiskLevels, ErrorRateLevels, LoginLevels,
+    MemoryLevels, NetworkLevels, Percent, QueueWaitLevels, RedisLevels, ReplicationLagLevels, ResponseTimeLevels,
+    TaskCreationLevels, TaskProcessingLevels, TaskResultsLevels, ThresholdsSpec,
+};
 pub use upstreams::{Resolves, Stickiness, UpstreamHealth, UpstreamPool, UpstreamProxy};
 
 /// The API group of both kinds.

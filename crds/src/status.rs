@@ -13,7 +13,7 @@ pub struct SelextractClusterStatus {
     /// The generation of the spec that this status speaks of; -1 before the operator has looked at it.
     pub observed_generation: i64,
 
-    /// Ready, Reconciling and Stalled sum up (exactly one of them is True); the others name one part each: CertificatesReady, DatabaseReady, ReplicasReady, PoolerReady, QueueReady, EgressReady, Migrated, ApiReady, WorkersReady, BrowserSandbox.
+    /// Ready, Reconciling and Stalled sum up (exactly one of them is True); the others name one part each: CertificatesReady, DatabaseReady, ReplicasReady, PoolerReady, QueueReady, EgressReady, Migrated, ApiReady, WorkersReady, MonitoringReady, BrowserSandbox.
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
 

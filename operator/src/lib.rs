@@ -11,6 +11,7 @@ mod conditions;
 mod context;
 mod leader;
 mod merge_patch;
+pub mod monitoring;
 mod queue;
 mod run;
 pub mod scaling;

@@ -5,19 +5,25 @@
 mod artifacts;
 mod check;
 mod egress;
+mod monitoring;
 mod pods;
 mod sizes;
 mod stores;
+mod thresholds;
 
 use std::fmt;
 
 pub use artifacts::{Artifacts, Bucket};
 pub use check::validate;
+pub use monitoring::{
+    Alerts, Credentials, ExternalPrometheus, ManagedPrometheus, Monitoring, PrometheusEndpoint, Source,
+};
 use selextract_crds::{
     BrowserSpec, Compute, DeletionPolicy, ExternalDatabase, IngressSpec, KeeperSpec, PodSettings, PoolSpec, PullPolicy,
     Quantity, S3Spec, UpstreamPool,
 };
 use selextract_task::Duration;
+pub use thresholds::{Levels, Thresholds};
 
 /// What the operator was started with and every cluster shares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +92,8 @@ pub struct ValidatedCluster {
     pub egress: Egress,
     /// Where artifacts are kept.
     pub artifacts: Artifacts,
+    /// Prometheus, alerts and dashboards.
+    pub monitoring: Monitoring,
 }
 
 /// The images in full.
@@ -95,7 +103,7 @@ pub struct Images {
     pub platform: String,
     /// Workers.
     pub browser: String,
-    /// PostgreSQL, `PgBouncer`, Valkey.
+    /// PostgreSQL, `PgBouncer`, Valkey, Prometheus.
     pub data: String,
     /// When nodes pull them.
     pub pull_policy: PullPolicy,

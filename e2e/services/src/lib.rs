@@ -1,4 +1,4 @@
-//! The real services for integration tests: PostgreSQL, PgBouncer and Valkey out of the product's own data image.
+//! The real services for integration tests: PostgreSQL, PgBouncer, Valkey and Prometheus out of the product's own data image.
 //!
 //! They run from the image's root file system by `chroot`, as the image's user, on loopback, and end with the test program. One set
 //! serves a whole test program; each test takes a [`Database`] and a [`Services::redis_url`] of its own. Needs root, and
@@ -6,6 +6,7 @@
 
 mod objects;
 mod process;
+mod prometheus;
 mod root;
 
 use std::{
@@ -21,6 +22,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 pub use objects::ObjectStore;
 pub use process::{Process, free_port};
+pub use prometheus::{Prometheus, promtool};
 use root::Root;
 
 /// The password of every role and of Valkey. The services listen on loopback, for the life of a test.

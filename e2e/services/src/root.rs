@@ -70,6 +70,28 @@ impl Root {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
+    /// Runs a program to its end and returns everything that it said; a refusal is told with all of it.
+    pub(crate) fn run_telling(&self, arguments: &[&str]) -> Result<String> {
+        let output = self
+            .command(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .context("running chroot")?;
+        let said = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+        ensure!(
+            output.status.success(),
+            "{} said no: {}",
+            arguments.join(" "),
+            said.concat()
+        );
+        Ok(said.concat())
+    }
+
+    /// Whether the root holds this file.
+    pub(crate) fn holds(&self, path: &str) -> bool {
+        self.path.join(path).exists()
+    }
+
     /// Starts a program that ends with this one.
     pub(crate) fn spawn(&self, arguments: &[&str], log: &Path) -> Result<Process> {
         Process::spawn(self.command(arguments), log)

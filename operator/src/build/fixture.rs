@@ -41,6 +41,7 @@ spec:
     pod: { nodeSelector: { disk: fast } }
   postgres: { storage: 5Gi, storageClassName: fast, readReplicas: 2, maxLag: 3s }
   pgbouncer: { replicas: 2, defaultPoolSize: 10 }
+  monitoring: { prometheus: { managed: { retention: 10d, storage: 3Gi, storageClassName: fast, kubeletMetrics: true }, scraperNamespace: watch }, alerts: { enabled: false } }
   redis: { queue: { storage: 2Gi, storageClassName: fast, maxMemory: 64Mi } }
   egress:
     replicas: 2
@@ -69,6 +70,11 @@ pub fn minimal() -> ValidatedCluster {
 
 pub fn full() -> ValidatedCluster {
     read(FULL)
+}
+
+/// The smallest one with this spec.
+pub fn with(spec: &Value) -> ValidatedCluster {
+    read(&MINIMAL.replace("spec: {}", &format!("spec: {spec}")))
 }
 
 /// As long a name as is allowed.

@@ -21,6 +21,7 @@ pub fn present(inputs: Inputs<'_>) -> Vec<Component> {
         .filter(|component| match component {
             Component::Postgres => postgres.is_managed(),
             Component::PostgresReplica => postgres.read_replicas > 0,
+            Component::Prometheus => inputs.cluster.monitoring.managed().is_some(),
             _ => true,
         })
         .collect()

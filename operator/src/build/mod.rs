@@ -12,6 +12,7 @@ mod identity;
 mod keeper;
 mod labels;
 mod migrate;
+mod monitoring;
 mod names;
 mod pgbouncer;
 mod pod;
@@ -20,11 +21,15 @@ mod postgres;
 mod postgres_config;
 mod postgres_replica;
 mod program;
+mod prometheus;
+mod prometheus_config;
 mod redis;
 pub mod secrets;
 mod upstreams;
 mod worker;
 
+#[cfg(test)]
+mod monitoring_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
@@ -34,8 +39,10 @@ use std::collections::BTreeMap;
 
 pub use api::audience;
 pub use artifacts::{ACCESS_KEY_ID, AUTHORITY, SECRET_ACCESS_KEY};
+pub use monitoring::API_VERSION as PROMETHEUS_OPERATOR;
 pub use names::{Component, Names, Server};
 pub use postgres::{FOREIGN_DATA_EXIT_CODE, SLOT_PREFIX, slot_name};
+pub use prometheus::PORT as PROMETHEUS_PORT;
 use serde_json::Value;
 pub use worker::sandboxed;
 
@@ -66,6 +73,19 @@ pub struct Facts {
     pub issuer: String,
     /// The replicas that stream within `maxLag`, by number.
     pub streaming_replicas: Vec<u32>,
+    /// Which kinds of the Prometheus operator are served.
+    pub served: Served,
+    /// Whether the managed Prometheus may read the kubelets' metrics; `None` where that cannot be found out.
+    pub kubelet_right: Option<bool>,
+}
+
+/// Which kinds of the Prometheus operator the API server serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// `PodMonitor`.
+    pub pod_monitors: bool,
+    /// `PrometheusRule`.
+    pub rules: bool,
 }
 
 /// An external database, as its Secret says it.
@@ -179,6 +199,8 @@ pub fn desired(inputs: Inputs<'_>) -> Vec<(Stage, Child)> {
     add(Stage::Foundation, egress::foundation(inputs));
     add(Stage::Foundation, pgbouncer::foundation(inputs));
     add(Stage::Foundation, api::foundation(inputs));
+    add(Stage::Foundation, prometheus::foundation(inputs));
+    add(Stage::Foundation, monitoring::build(inputs));
     add(Stage::Data, postgres::build(inputs));
     add(Stage::Data, redis::build(inputs));
     add(Stage::Data, egress::build(inputs));
@@ -188,5 +210,6 @@ pub fn desired(inputs: Inputs<'_>) -> Vec<(Stage, Child)> {
     add(Stage::Programs, keeper::build(inputs));
     add(Stage::Programs, api::build(inputs));
     add(Stage::Programs, worker::build(inputs));
+    add(Stage::Programs, prometheus::build(inputs));
     children
 }

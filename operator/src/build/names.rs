@@ -27,11 +27,13 @@ pub enum Component {
     RedisCache,
     /// The migration Job.
     Migrate,
+    /// Prometheus.
+    Prometheus,
 }
 
 impl Component {
     /// Every component.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Api,
         Self::Keeper,
         Self::Worker,
@@ -43,6 +45,7 @@ impl Component {
         Self::RedisQueue,
         Self::RedisCache,
         Self::Migrate,
+        Self::Prometheus,
     ];
 
     /// As in the label and, after the cluster's name, in names.
@@ -59,6 +62,7 @@ impl Component {
             Self::RedisQueue => "redis-queue",
             Self::RedisCache => "redis-cache",
             Self::Migrate => "migrate",
+            Self::Prometheus => "prometheus",
         }
     }
 }

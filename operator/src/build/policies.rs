@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Child, Component, Inputs, Names, artifacts, identity, labels, upstreams};
+use super::{
+    Child, Component, Inputs, Names, artifacts, identity, labels,
+    prometheus::{CLIENT_LABEL, PORT as PROMETHEUS},
+    upstreams,
+};
 use crate::validated::{Allowed, Destination};
 
 /// Who speaks to whom at which port; everything else is denied. Every component also asks DNS.
@@ -29,15 +33,28 @@ const EDGES: [(Component, Component, u16); 17] = {
     ]
 };
 
-/// The table, and the workers' way to the pools of upstream proxies where there are any.
+/// The table, the workers' way to the pools of upstream proxies where there are any, and Prometheus' way to what it measures.
 fn edges(inputs: Inputs<'_>) -> impl Iterator<Item = (Component, Component, u16)> {
     let pools = !inputs.cluster.egress.upstreams.is_empty();
     let pools = pools.then_some((Component::Worker, Component::Egress, upstreams::PORT));
-    EDGES.into_iter().chain(pools)
+    let measured = inputs.cluster.monitoring.managed().map(|_| MEASURED);
+    let measured = measured.into_iter().flatten();
+    EDGES
+        .into_iter()
+        .chain(pools)
+        .chain(measured.map(|to| (Component::Prometheus, to, TELEMETRY)))
 }
 
-/// What the operator's pods reach: the internal listener. They speak to no database.
-const OPERATOR: [(Component, u16); 1] = [(Component::Api, 8081)];
+/// Who has a telemetry port.
+const MEASURED: [Component; 4] = [Component::Api, Component::Keeper, Component::Worker, Component::Egress];
+const TELEMETRY: u16 = 9090;
+
+/// Where API servers listen, and where the kubelets do.
+const API_SERVER: [u16; 2] = [443, 6443];
+const KUBELET: u16 = 10250;
+
+/// What the operator's pods reach: the internal listener, and Prometheus. They speak to no database.
+const OPERATOR: [(Component, u16); 2] = [(Component::Api, 8081), (Component::Prometheus, PROMETHEUS)];
 
 /// What anybody reaches.
 const PUBLIC: [(Component, u16); 1] = [(Component::Api, 8080)];
@@ -127,7 +144,11 @@ fn ingress(inputs: Inputs<'_>, component: Component) -> Vec<Value> {
         .iter()
         .filter(|(to, _)| *to == component)
         .map(|(_, port)| json!({ "ports": [tcp(*port)] }));
-    inner.chain(operator).chain(public).collect()
+    inner
+        .chain(operator)
+        .chain(public)
+        .chain(measuring(inputs, component))
+        .collect()
 }
 
 fn egress(inputs: Inputs<'_>, component: Component) -> Vec<Value> {
@@ -141,7 +162,41 @@ fn egress(inputs: Inputs<'_>, component: Component) -> Vec<Value> {
     }
     rules.extend(external_database(inputs, component));
     rules.extend(artifacts::edge(inputs, component));
+    if component == Component::Prometheus {
+        rules.extend(prometheus(inputs));
+    }
     rules
+}
+
+/// Who else measures: a Prometheus of the user's own, from its namespace; and who asks ours: pods of the namespace that say so.
+fn measuring(inputs: Inputs<'_>, component: Component) -> Option<Value> {
+    if component == Component::Prometheus {
+        let (key, value) = CLIENT_LABEL;
+        let clients = json!({ "podSelector": { "matchLabels": { key: value } } });
+        return Some(json!({ "from": [clients], "ports": [tcp(PROMETHEUS)] }));
+    }
+    let namespace = inputs.cluster.monitoring.scraper_namespace.as_ref()?;
+    MEASURED.contains(&component).then(|| {
+        let peer = json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } } });
+        json!({ "from": [peer], "ports": [tcp(TELEMETRY)] })
+    })
+}
+
+/// The API server, which has no label to select it by; kubelets, where they are asked; Alertmanagers, where there are any.
+fn prometheus(inputs: Inputs<'_>) -> Vec<Value> {
+    let monitoring = &inputs.cluster.monitoring;
+    let mut ports: Vec<_> = API_SERVER.into_iter().map(tcp).collect();
+    if monitoring.managed().is_some_and(|managed| managed.kubelet_metrics) {
+        ports.push(tcp(KUBELET));
+    }
+    let alertmanagers = monitoring.alerts.iter().flat_map(|alerts| &alerts.alertmanagers);
+    let alertmanagers = alertmanagers.map(|url| match url.host_str().and_then(service_namespace) {
+        Some(namespace) => namespace_rule(namespace),
+        None => json!({ "ports": [tcp(url.port_or_known_default().unwrap_or(9093))] }),
+    });
+    std::iter::once(json!({ "ports": ports }))
+        .chain(alertmanagers)
+        .collect()
 }
 
 fn pods(inputs: Inputs<'_>, component: Component) -> Value {

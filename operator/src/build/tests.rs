@@ -101,7 +101,7 @@ fn every_pod_is_restricted_and_has_a_read_only_root() {
                     .keys()
                     .filter(|key| *key != "name")
                     .collect();
-                let allowed = ["emptyDir", "secret", "configMap", "persistentVolumeClaim"];
+                let allowed = ["emptyDir", "secret", "configMap", "persistentVolumeClaim", "projected"];
                 assert!(
                     kinds.iter().all(|kind| allowed.contains(&kind.as_str())),
                     "{name} {kinds:?}"
@@ -315,7 +315,8 @@ fn volumes_outlive_the_cluster_unless_it_says_otherwise() {
         claims(&fixture::minimal()),
         [
             ("shop-postgres-data".to_owned(), true),
-            ("shop-redis-queue-data".to_owned(), true)
+            ("shop-redis-queue-data".to_owned(), true),
+            ("shop-prometheus-data".to_owned(), true)
         ]
     );
     assert!(claims(&fixture::full()).iter().all(|(_, retained)| !retained));

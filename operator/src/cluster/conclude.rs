@@ -21,7 +21,7 @@ use super::{
     objects::{self, Key, Live},
     pods,
     reconcile::{ClusterError, Pursued, StatusSnafu},
-    status::{self, Fault, Outcome},
+    status::{self, Fault, MonitoringFound, Outcome},
     workload::{self, Progress},
 };
 use crate::{
@@ -64,6 +64,7 @@ pub async fn conclude(
         pooler_version: pods::version(&observed.pods, Component::PgBouncerRw.as_str()),
         server_version: server_version(&pursued.children, observed),
         sandbox: observed.sandbox_nodes,
+        monitoring: &pursued.monitoring,
     };
     // The store may be behind the last write: what is compared is what the API server has.
     let old = fetch_status(cluster, tools).await?;
@@ -96,11 +97,22 @@ fn next_look(cluster: &SelextractCluster, status: &SelextractClusterStatus) -> D
         UNSETTLED
     } else if sandbox.is_some_and(|condition| waits_for_nodes(&condition.reason)) {
         WITHOUT_SANDBOX
-    } else if cluster.spec.postgres.external.is_some() || cluster.spec.artifacts.s3.is_some() {
+    } else if cluster.spec.postgres.external.is_some() || cluster.spec.artifacts.s3.is_some() || asks_outside(cluster) {
         WITH_USER_SECRETS
     } else {
         backoff::calm_round()
     }
+}
+
+/// A Prometheus that exists has a Secret of the user's own, and a right to ask the kubelets comes and goes unseen.
+fn asks_outside(cluster: &SelextractCluster) -> bool {
+    let prometheus = &cluster.spec.monitoring.prometheus;
+    let wants = prometheus.pod_monitors || prometheus.rules || prometheus.managed.kubelet_metrics;
+    wants
+        || prometheus
+            .external
+            .as_ref()
+            .is_some_and(|external| external.secret_name.is_some())
 }
 
 fn pods_of<'a>(job: &'a Child, observed: &'a Observed) -> impl Iterator<Item = &'a Pod> {
@@ -226,6 +238,7 @@ pub async fn unreadable(
         pooler_version: None,
         server_version: None,
         sandbox: SandboxNodes::Unknown,
+        monitoring: &MonitoringFound::default(),
     };
     // The same words at every try: the API server does not store what is the same.
     let status = status::next(

@@ -14,7 +14,7 @@ use super::{
     pods::{self, Cause, Trouble},
     workload,
 };
-use crate::build::{Names, SANDBOX_LABEL};
+use crate::build::{Names, SANDBOX_LABEL, Served};
 
 /// Why reading broke off; it is tried again.
 #[derive(Debug, Snafu)]
@@ -62,6 +62,10 @@ pub struct Observed {
     pub issuer: String,
     /// Its keys, as JSON.
     pub jwks: String,
+    /// Which kinds of the Prometheus operator are served.
+    pub served: Served,
+    /// Whether the managed Prometheus may ask the kubelets; `None` where it is not wanted or not known.
+    pub kubelet_right: Option<bool>,
 }
 
 /// Reads everything about a cluster.
@@ -73,12 +77,13 @@ pub async fn dereference(
     names: &Names<'_>,
     place: (&str, &str),
     users: &[String],
+    served: Served,
 ) -> Result<Observed, ReadError> {
     let (namespace, cluster) = place;
     let own = names.secrets();
     let (live, pods, secrets, users, (issuer, jwks)) = try_join!(
         async {
-            objects::fetch_live(client, namespace, cluster)
+            objects::fetch_live(client, namespace, cluster, served)
                 .await
                 .map_err(Box::new)
                 .context(ReadSnafu { what: "the children" })
@@ -99,6 +104,8 @@ pub async fn dereference(
         sandbox_nodes: fetch_sandbox_nodes(client).await,
         issuer,
         jwks,
+        served,
+        kubelet_right: None,
     })
 }
 

@@ -8,6 +8,7 @@ mod dereference;
 mod drift;
 mod external;
 mod migration;
+mod monitoring;
 mod objects;
 mod pods;
 mod reconcile;
@@ -52,6 +53,7 @@ const AT_ONCE: usize = 4;
 struct Tools {
     context: Arc<Context>,
     answers: drift::Answers,
+    discovered: monitoring::Discovered,
 }
 
 /// Namespace and name of a cluster.
@@ -71,6 +73,7 @@ pub async fn run(context: Arc<Context>, scopes: Vec<(Scope, Writer<GuardedCluste
     let tools = Arc::new(Tools {
         context: context.clone(),
         answers: drift::Answers::default(),
+        discovered: monitoring::Discovered::default(),
     });
     let look = move |place| look(place, tools.clone());
     tokio::join!(

@@ -9,6 +9,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount},
     networking::v1::{Ingress, NetworkPolicy},
     policy::v1::PodDisruptionBudget,
+    rbac::v1::{Role, RoleBinding},
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -16,6 +17,9 @@ use kube::{
     discovery::ApiResource,
 };
 use serde_json::Value;
+
+use super::monitoring::{foreign_kinds, served_kinds};
+use crate::build::Served;
 
 /// The label that says who manages an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -72,6 +76,8 @@ pub fn kinds() -> Vec<ApiResource> {
         ApiResource::erase::<Deployment>(&()),
         ApiResource::erase::<Job>(&()),
         ApiResource::erase::<Ingress>(&()),
+        ApiResource::erase::<Role>(&()),
+        ApiResource::erase::<RoleBinding>(&()),
     ]
 }
 
@@ -80,6 +86,7 @@ pub fn api_of(client: &Client, namespace: &str, kind: &str) -> Option<Api<Dynami
     let resource = kinds()
         .into_iter()
         .chain([ApiResource::erase::<Secret>(&())])
+        .chain(foreign_kinds())
         .find(|resource| resource.kind == kind)?;
     Some(Api::namespaced_with(client.clone(), namespace, &resource))
 }
@@ -89,17 +96,23 @@ pub fn selector(cluster: &str) -> String {
     format!("{MANAGED_BY}={MANAGER},{INSTANCE}={cluster}")
 }
 
-/// Reads every live child of a cluster.
+/// Reads every live child of a cluster. Kinds of others that are not served, or not granted, have none.
 ///
 /// # Errors
 /// When a list fails.
-pub async fn fetch_live(client: &Client, namespace: &str, cluster: &str) -> kube::Result<Live> {
-    let lists = kinds().into_iter().map(|resource| {
+pub async fn fetch_live(client: &Client, namespace: &str, cluster: &str, served: Served) -> kube::Result<Live> {
+    let foreign = served_kinds(served).into_iter().map(|resource| (resource, true));
+    let own = kinds().into_iter().map(|resource| (resource, false));
+    let lists = own.chain(foreign).map(|(resource, foreign)| {
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
         async move {
-            let list = api.list(&ListParams::default().labels(&selector(cluster))).await?;
+            let items = match api.list(&ListParams::default().labels(&selector(cluster))).await {
+                Ok(list) => list.items,
+                Err(kube::Error::Api(status)) if foreign && [403, 404].contains(&status.code) => Vec::new(),
+                Err(error) => return Err(error),
+            };
             Ok::<_, kube::Error>(
-                list.items
+                items
                     .into_iter()
                     .map(move |object| to_value(trim(object, &resource), &resource))
                     .collect::<Vec<_>>(),

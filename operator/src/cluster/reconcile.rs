@@ -14,11 +14,11 @@ use super::{
     bucket,
     conclude::{conclude, unreadable},
     dereference::{self, Observed, ReadError, SandboxNodes},
-    external, migration,
+    external, migration, monitoring,
     objects::{self, Key, Live},
     scaler::Overruled,
     secrets,
-    status::Fault,
+    status::{Fault, MonitoringFound},
     workload::{self, Progress},
 };
 use crate::{
@@ -106,7 +106,12 @@ async fn drive(cluster: &SelextractCluster, tools: &Tools) -> Result<Next, Clust
     let (namespace, name) = objects::namespace_and_name(cluster);
     let names = Names::of(&name, &namespace);
     let users = user_secrets(cluster);
-    let mut observed = dereference::dereference(&tools.context.client, &names, (&namespace, &name), &users).await?;
+    let client = &tools.context.client;
+    let served = tools.discovered.fetch(client).await;
+    let mut observed = dereference::dereference(client, &names, (&namespace, &name), &users, served).await?;
+    if cluster.spec.monitoring.prometheus.managed.kubelet_metrics {
+        observed.kubelet_right = monitoring::fetch_kubelet_right(client, &names, &namespace).await;
+    }
     let validated = validate(cluster, &defaults(tools));
     let outcome = match &validated {
         Ok(validated) => pursue(cluster, validated, &mut observed, tools).await?,
@@ -120,7 +125,9 @@ fn user_secrets(cluster: &SelextractCluster) -> Vec<String> {
     let external = cluster.spec.postgres.external.as_ref();
     let external = external.map(|external| external.secret_name.clone());
     let bucket = cluster.spec.artifacts.s3.as_ref().map(secrets_of).unwrap_or_default();
-    external.into_iter().chain(bucket).collect()
+    let prometheus = cluster.spec.monitoring.prometheus.external.as_ref();
+    let prometheus = prometheus.and_then(|external| external.secret_name.clone());
+    external.into_iter().chain(bucket).chain(prometheus).collect()
 }
 
 fn defaults(tools: &Tools) -> Defaults {
@@ -143,6 +150,8 @@ pub struct Pursued {
     pub faults: Vec<Fault>,
     /// What the API server refused.
     pub refused: Vec<Refused>,
+    /// What was found about monitoring.
+    pub monitoring: MonitoringFound,
 }
 
 impl Pursued {
@@ -158,6 +167,7 @@ impl Pursued {
             reached: Stage::Foundation,
             faults: faults.collect(),
             refused: Vec::new(),
+            monitoring: MonitoringFound::default(),
         }
     }
 }
@@ -187,6 +197,8 @@ async fn pursue(
         jwks: observed.jwks.clone(),
         issuer: observed.issuer.clone(),
         streaming_replicas: streaming(validated, &observed.live),
+        served: observed.served,
+        kubelet_right: observed.kubelet_right,
     };
     let secrets = secrets::ensure(tools, cluster, validated, facts.external.as_ref(), observed).await?;
     if let Some(fault) = secrets.fault {
@@ -195,6 +207,7 @@ async fn pursue(
             reached: Stage::Foundation,
             faults: vec![fault],
             refused: Vec::new(),
+            monitoring: MonitoringFound::default(),
         });
     }
     facts.secrets = secrets.hashes;
@@ -203,7 +216,13 @@ async fn pursue(
         cluster: validated,
         facts: &facts,
     });
-    apply(cluster, validated, children, &mut observed.live, tools).await
+    let mut pursued = apply(cluster, validated, children, &mut observed.live, tools).await?;
+    pursued.monitoring = MonitoringFound {
+        fault: monitoring::endpoint(validated, &observed.users).err(),
+        served: observed.served,
+        kubelet_right: observed.kubelet_right,
+    };
+    Ok(pursued)
 }
 
 /// The user's own Secrets count too: pods that read them roll when they change.
@@ -289,6 +308,7 @@ async fn apply(
         reached,
         faults: Vec::new(),
         refused,
+        monitoring: MonitoringFound::default(),
     })
 }
 

@@ -1,11 +1,13 @@
 //! What a cluster's status says. Pure: computed from what was read and applied; written only when it differs.
 
 mod figures;
+mod monitoring;
 mod parts;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+pub use monitoring::MonitoringFound;
 use selextract_crds::SelextractClusterStatus;
 use serde_json::Value;
 
@@ -68,6 +70,8 @@ pub struct Outcome<'a> {
     pub server_version: Option<String>,
     /// Nodes for Chromium's sandbox.
     pub sandbox: SandboxNodes,
+    /// What was found about monitoring.
+    pub monitoring: &'a MonitoringFound,
 }
 
 /// The status to store.
@@ -81,6 +85,7 @@ pub fn next(
     let (summary, reason, message) = outcome.summary(&parts);
     let mut verdicts = conditions::summaries(summary, &reason, &message);
     verdicts.extend(parts);
+    verdicts.push(outcome.monitoring());
     verdicts.push(outcome.sandbox());
     verdicts.extend(outcome.proxy_pools());
     let mut status = old.clone();
@@ -134,7 +139,9 @@ impl Outcome<'_> {
         if let Some(fault) = self.faults.first() {
             return (Summary::Stalled, fault.reason.clone(), fault.message.clone());
         }
-        if let Some(refused) = self.refused.first() {
+        // Nothing waits for monitoring.
+        let mut refused = self.refused.iter();
+        if let Some(refused) = refused.find(|refused| !monitoring::is_monitoring(&refused.component)) {
             return (Summary::Stalled, refused.reason.to_owned(), refused.message.clone());
         }
         if let Some(trouble) = self

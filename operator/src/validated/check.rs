@@ -42,6 +42,7 @@ pub fn validate(cluster: &SelextractCluster, defaults: &Defaults) -> Result<Vali
         cache: check.cache(&spec.redis),
         egress: check.egress(&spec.egress),
         artifacts: check.artifacts(&spec.artifacts),
+        monitoring: check.monitoring(&spec.monitoring),
     };
     if check.refusals.is_empty() {
         Ok(validated)

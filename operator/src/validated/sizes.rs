@@ -54,10 +54,14 @@ pub struct Sizes {
     pub redis: Size,
     /// The egress proxy.
     pub egress: Size,
+    /// Prometheus.
+    pub prometheus: Size,
     /// The volume of PostgreSQL.
     pub postgres_storage: &'static str,
     /// The volume of the queue.
     pub queue_storage: &'static str,
+    /// The volume of Prometheus.
+    pub prometheus_storage: &'static str,
 }
 
 /// The guide's column "Current" ("Vertical Scaling Guidelines") and its replicas ("Horizontal Scaling Strategy").
@@ -108,8 +112,15 @@ const CURRENT: Sizes = Sizes {
         cpu_limit: Some("1"),
         memory_limit: "512Mi",
     },
+    prometheus: Size {
+        cpu: "100m",
+        memory: "512Mi",
+        cpu_limit: Some("1"),
+        memory_limit: "1Gi",
+    },
     postgres_storage: "100Gi",
     queue_storage: "10Gi",
+    prometheus_storage: "10Gi",
 };
 
 /// One machine of two cores and a few gigabytes.
@@ -160,8 +171,15 @@ const SMALL: Sizes = Sizes {
         cpu_limit: None,
         memory_limit: "256Mi",
     },
+    prometheus: Size {
+        cpu: "50m",
+        memory: "96Mi",
+        cpu_limit: None,
+        memory_limit: "512Mi",
+    },
     postgres_storage: "2Gi",
     queue_storage: "1Gi",
+    prometheus_storage: "2Gi",
 };
 
 /// What a profile gives.
@@ -188,7 +206,7 @@ mod tests {
                 &sizes.pgbouncer,
                 &sizes.redis,
             ];
-            for size in all.into_iter().chain([&sizes.egress]) {
+            for size in all.into_iter().chain([&sizes.egress, &sizes.prometheus]) {
                 let (requests, limits) = (size.requests(), size.limits());
                 let amount = |quantity: Option<Quantity>| quantity.map(|q| q.millis().unwrap());
                 assert!(amount(requests.memory) <= amount(limits.memory), "{size:?}");

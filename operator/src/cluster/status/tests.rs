@@ -43,6 +43,7 @@ fn children() -> Vec<(Stage, Child)> {
         child(Stage::Programs, "Deployment", Component::Keeper, Some(1)),
         child(Stage::Programs, "Deployment", Component::Api, Some(2)),
         child(Stage::Programs, "Deployment", Component::Worker, Some(1)),
+        child(Stage::Programs, "StatefulSet", Component::Prometheus, Some(1)),
     ]
 }
 
@@ -74,6 +75,7 @@ struct Case {
     pooler_version: Option<String>,
     server_version: Option<String>,
     sandbox: SandboxNodes,
+    monitoring: MonitoringFound,
 }
 
 impl Case {
@@ -91,6 +93,7 @@ impl Case {
             pooler_version: None,
             server_version: None,
             sandbox: SandboxNodes::Present,
+            monitoring: MonitoringFound::default(),
         }
     }
 
@@ -107,6 +110,7 @@ impl Case {
             pooler_version: self.pooler_version.clone(),
             server_version: self.server_version.clone(),
             sandbox: self.sandbox,
+            monitoring: &self.monitoring,
         };
         next(old, 1, &outcome, Timestamp::from_second(second).unwrap())
     }
@@ -368,4 +372,49 @@ fn a_fault_that_stops_the_building_calls_no_part_ready_and_keeps_what_is_known()
     assert_eq!(condition(&status, "QueueReady").0, "Unknown");
     assert_eq!(condition(&status, "Stalled").1, "SecretMissing");
     assert_eq!(status.components, good.components);
+}
+
+#[test]
+fn monitoring_is_told_apart_and_nothing_waits_for_it() {
+    let told = |case: &Case| {
+        let status = case.status();
+        assert!(is_ready(&status), "{:?}", status.conditions);
+        let (status, reason, _) = condition(&status, "MonitoringReady");
+        (status, reason)
+    };
+    let is = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+    let mut case = Case::good();
+    assert_eq!(told(&case), is("True", "Available"));
+    case.live.retain(|key, _| key.name != "shop-prometheus");
+    assert_eq!(told(&case), is("False", "Waiting"));
+    let case = Case::good().trouble(Component::Prometheus, Cause::PodsRefused, "quota");
+    assert_eq!(told(&case), is("False", "PodsRefused"));
+    let mut case = Case::good();
+    case.refused.push(Refused {
+        key: Key {
+            kind: "Role".into(),
+            name: "shop-prometheus".into(),
+        },
+        component: "prometheus".into(),
+        reason: "Refused",
+        message: "forbidden".into(),
+    });
+    assert_eq!(told(&case), is("False", "Refused"));
+    let mut case = Case::good();
+    case.cluster = Some(cluster(
+        &json!({ "profile": "Small", "monitoring": { "prometheus": { "rules": true } } }),
+    ));
+    assert_eq!(told(&case), is("False", "KindMissing"));
+    case.monitoring.served.rules = true;
+    assert_eq!(told(&case), is("True", "Available"));
+    let managed = json!({ "managed": { "kubeletMetrics": true } });
+    case.cluster = Some(cluster(
+        &json!({ "profile": "Small", "monitoring": { "prometheus": managed } }),
+    ));
+    case.monitoring.kubelet_right = Some(false);
+    assert_eq!(told(&case), is("False", "KubeletMetricsForbidden"));
+    case.cluster = Some(cluster(
+        &json!({ "profile": "Small", "monitoring": { "prometheus": { "provider": "None" } } }),
+    ));
+    assert_eq!(told(&case), is("True", "NotWanted"));
 }

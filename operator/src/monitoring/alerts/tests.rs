@@ -1,0 +1,97 @@
+//! The alerts as a whole: names, texts, runbooks. Whether each fires is promtool's affair (operator/tests/alerts.rs).
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use super::*;
+use crate::build::fixture;
+
+fn rules() -> Vec<Value> {
+    let cluster = fixture::minimal();
+    let alerts = cluster.monitoring.alerts.unwrap();
+    let scope = Scope::Cluster {
+        namespace: "web",
+        name: "shop",
+    };
+    let groups = groups(&alerts, scope);
+    let rules = groups
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|group| group["rules"].as_array().unwrap().clone());
+    rules.collect()
+}
+
+#[test]
+fn every_alert_waits_and_says_what_it_means_and_what_to_do() {
+    for rule in rules() {
+        let name = rule["alert"].as_str().unwrap();
+        assert!(
+            ["info", "warning", "critical"].contains(&rule["labels"]["severity"].as_str().unwrap()),
+            "{name}"
+        );
+        assert!(rule["for"].as_str().unwrap().ends_with(['m', 'h']), "{name}");
+        for words in ["summary", "description"] {
+            assert!(
+                rule["annotations"][words].as_str().unwrap().ends_with(['.', 's']),
+                "{name}"
+            );
+        }
+        assert!(
+            rule["annotations"]["runbook_url"]
+                .as_str()
+                .unwrap()
+                .ends_with(&format!("/docs/runbooks/{name}.md"))
+        );
+    }
+}
+
+#[test]
+fn every_text_is_an_alert_and_every_alert_has_its_runbook() {
+    let fired: BTreeSet<String> = rules()
+        .iter()
+        .map(|rule| rule["alert"].as_str().unwrap().to_owned())
+        .collect();
+    let known: BTreeSet<String> = names().map(str::to_owned).collect();
+    assert_eq!(fired, known);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/runbooks");
+    let pages: BTreeSet<String> = fs::read_dir(folder)
+        .unwrap()
+        .filter_map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_str()?
+                .strip_suffix(".md")
+                .map(str::to_owned)
+        })
+        .filter(|name| name != "README")
+        .collect();
+    assert_eq!(pages, known);
+}
+
+#[test]
+fn the_guides_alerts_have_the_guides_figures() {
+    let rules = rules();
+    let has = |name: &str, severity: &str, end: &str| {
+        rules.iter().any(|rule| {
+            rule["alert"] == name
+                && rule["labels"]["severity"] == severity
+                && rule["expr"].as_str().unwrap().ends_with(end)
+        })
+    };
+    for (name, severity, end) in [
+        ("ApiErrorRate", "critical", "> 0.05"),
+        ("ApiErrorRate", "warning", "> 0.01"),
+        ("ApiResponseTime", "critical", "> 5"),
+        ("ApiResponseTime", "warning", "> 2"),
+        ("DatabaseDown", "critical", "== 0"),
+        ("ApiDown", "critical", "== 0"),
+        ("MemoryUsage", "warning", "> 0.9"),
+        ("DiskUsage", "warning", "> 0.85"),
+        ("LoginSlow", "critical", "> 1"),
+        ("TaskCreationSlow", "info", "> 0.5"),
+        ("TaskBacklog", "info", "> 100"),
+    ] {
+        assert!(has(name, severity, end), "{name} {severity} {end}");
+    }
+}

@@ -1,0 +1,43 @@
+//! The alerts, the managed Prometheus' files and the catalogue of queries, judged by Prometheus' own programs out of the data image.
+//! They need a root made by `images/build --root data`.
+
+mod alerts;
+mod exposition;
+mod queries;
+mod series;
+
+use selextract_operator::{
+    build::{Facts, Inputs, desired},
+    validated::{Defaults, ValidatedCluster, validate},
+};
+use serde_json::{Value, json};
+
+fn cluster(monitoring: &Value) -> ValidatedCluster {
+    let cluster = serde_json::from_value(json!({
+        "apiVersion": "selextract.io/v1alpha1", "kind": "SelextractCluster",
+        "metadata": { "name": "shop", "namespace": "web", "uid": "0b0e7f7c-0000-4000-8000-000000000001" },
+        "spec": { "profile": "Small", "monitoring": monitoring },
+    }));
+    let defaults = Defaults {
+        registry: String::new(),
+        tag: "1".into(),
+        namespace: "operators".into(),
+        subject: "system:serviceaccount:operators:operator".into(),
+    };
+    validate(&cluster.unwrap(), &defaults).unwrap()
+}
+
+/// The files of the managed Prometheus: `prometheus.yml` and `alerts.yml`.
+fn files(monitoring: &Value) -> (String, String) {
+    let (cluster, facts) = (cluster(monitoring), Facts::default());
+    let children = desired(Inputs {
+        cluster: &cluster,
+        facts: &facts,
+    });
+    let (_, child) = children
+        .iter()
+        .find(|(_, child)| child.kind() == "ConfigMap" && child.name() == "shop-prometheus")
+        .unwrap();
+    let text = |file: &str| child.object["data"][file].as_str().unwrap_or_default().to_owned();
+    (text("prometheus.yml"), text("alerts.yml"))
+}
