@@ -175,7 +175,7 @@ impl Default for AlertsSpec {
 }
 
 /// Who is told by severity (guide: "Alerting Strategy"): critical pages at once, warning waits for business hours, info comes as a summary.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RoutingSpec {
     /// The webhook that pages people at once, for critical alerts.
