@@ -47,9 +47,7 @@ pub use scrape_task::{
     ClusterRef, CredentialsFrom, LastError, OnChange, RunState, ScheduleSpec, ScrapeTask, ScrapeTaskSpec,
     ScrapeTaskStatus,
 };
-pub use status::{
-    ComponentStatus, DatabaseStatus, Endpoints, ImageStatus, ReplicaSlotStatus, SelextractClusterStatus,
-};
+pub use status::{ComponentStatus, DatabaseStatus, Endpoints, ImageStatus, ReplicaSlotStatus, SelextractClusterStatus};
 pub use stores::{ExternalDatabase, PostgresSpec, Provider, RedisCacheSpec, RedisQueueSpec, RedisSpec, SslMode};
 pub use thresholds::{
     ConnectionLevels, CpuLevels, DashboardLevels, DatabaseQueryLevels, DiskLevels, ErrorRateLevels, LoginLevels,

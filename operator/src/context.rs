@@ -15,6 +15,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::{
     backoff::Backoffs,
+    measure::Measures,
     settings::{Scope, Settings},
     telemetry::Telemetry,
 };
@@ -36,6 +37,8 @@ pub struct Context {
     pub clusters: Clusters,
     /// When to look again after an error.
     pub backoffs: Backoffs,
+    /// What was measured of the clusters that are sized.
+    pub measures: Measures,
     recorder: Recorder,
 }
 
@@ -59,6 +62,7 @@ impl Context {
             telemetry,
             clusters,
             backoffs: Backoffs::default(),
+            measures: Measures::default(),
             recorder,
         }
     }

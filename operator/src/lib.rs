@@ -10,6 +10,7 @@ mod cluster;
 mod conditions;
 mod context;
 mod leader;
+mod measure;
 mod merge_patch;
 pub mod monitoring;
 mod queue;

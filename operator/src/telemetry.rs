@@ -1,5 +1,7 @@
 //! What the operator says about itself: logs, `/healthz`, `/readyz`, `/metrics`. The only place that knows the metrics library.
 
+mod sizing;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -14,6 +16,9 @@ use prometheus::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+use crate::scaling::Decision;
+use sizing::Sizing;
 
 /// Edges that hold every threshold of the guide.
 const EDGES: [f64; 12] = [0.01, 0.05, 0.2, 0.3, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0];
@@ -44,6 +49,7 @@ pub struct Telemetry {
     queue: IntGaugeVec,
     writes: IntCounterVec,
     leader: IntGauge,
+    sizing: Sizing,
     waits_for: Arc<Mutex<Vec<String>>>,
 }
 
@@ -102,6 +108,7 @@ impl Telemetry {
                 &["what"],
             )?,
             leader: IntGauge::new("selextract_operator_leader", "1 while this replica leads.")?,
+            sizing: Sizing::new()?,
             waits_for: Arc::new(Mutex::new(vec!["its start".to_owned()])),
         };
         telemetry.register()?;
@@ -118,7 +125,8 @@ impl Telemetry {
         registry.register(Box::new(self.tasks.clone()))?;
         registry.register(Box::new(self.queue.clone()))?;
         registry.register(Box::new(self.writes.clone()))?;
-        registry.register(Box::new(self.leader.clone()))
+        registry.register(Box::new(self.leader.clone()))?;
+        self.sizing.register(registry)
     }
 
     /// A reconcile of this object ended.
@@ -182,7 +190,23 @@ impl Telemetry {
             let _ = self.ready.remove_label_values(&[namespace, name, component]);
         }
         let _ = self.cluster_ready.remove_label_values(&[namespace, name]);
+        self.sizing.forget(namespace, name);
         let _ = self.errors.remove_label_values(&["SelextractCluster", namespace, name]);
+    }
+
+    /// A Prometheus was asked.
+    pub fn measured(&self, took: Duration, failed: bool) {
+        self.sizing.measured(took, failed);
+    }
+
+    /// What a decision about a cluster saw.
+    pub fn signals(&self, namespace: &str, name: &str, decision: &Decision) {
+        self.sizing.signals(namespace, name, decision);
+    }
+
+    /// A decision was taken and written.
+    pub fn decided(&self, namespace: &str, name: &str, decision: &Decision) {
+        self.sizing.decided(namespace, name, decision);
     }
 
     /// Whether this replica leads.

@@ -7,6 +7,7 @@ mod check;
 mod egress;
 mod monitoring;
 mod pods;
+mod scaling;
 mod sizes;
 mod stores;
 mod thresholds;
@@ -18,6 +19,7 @@ pub use check::validate;
 pub use monitoring::{
     Alerts, Credentials, ExternalPrometheus, ManagedPrometheus, Monitoring, PrometheusEndpoint, Source,
 };
+pub use scaling::{Scaling, Sizing};
 use selextract_crds::{
     BrowserSpec, Compute, DeletionPolicy, ExternalDatabase, IngressSpec, KeeperSpec, PodSettings, PoolSpec, PullPolicy,
     Quantity, S3Spec, UpstreamPool,
@@ -92,6 +94,8 @@ pub struct ValidatedCluster {
     pub egress: Egress,
     /// Where artifacts are kept.
     pub artifacts: Artifacts,
+    /// What is sized from measurements.
+    pub scaling: Scaling,
     /// Prometheus, alerts and dashboards.
     pub monitoring: Monitoring,
 }

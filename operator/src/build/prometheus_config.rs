@@ -17,7 +17,7 @@ pub const FAST: &str = "5s";
 pub const SLOW: &str = "15s";
 
 /// The components that are asked often.
-pub const FAST_COMPONENTS: [Component; 2] = [Component::Api, Component::Worker];
+pub const FAST_COMPONENTS: [Component; 3] = [Component::Api, Component::Keeper, Component::Worker];
 
 /// What is taken: our names, and those of the exporters in the keeper. The rest of what a library brings is left.
 pub const KEPT: &str = "(selextract|http|process|pg|redis|pgbouncer)_.+";

@@ -27,7 +27,9 @@ use super::{
 use crate::{
     backoff,
     build::{Child, Component, Stage},
-    canonical, merge_patch,
+    canonical,
+    measure::Decisions,
+    merge_patch,
     queue::Next,
     validated::ValidatedCluster,
 };
@@ -65,6 +67,7 @@ pub async fn conclude(
         server_version: server_version(&pursued.children, observed),
         sandbox: observed.sandbox_nodes,
         monitoring: &pursued.monitoring,
+        decisions: &pursued.decisions,
     };
     // The store may be behind the last write: what is compared is what the API server has.
     let old = fetch_status(cluster, tools).await?;
@@ -239,6 +242,7 @@ pub async fn unreadable(
         server_version: None,
         sandbox: SandboxNodes::Unknown,
         monitoring: &MonitoringFound::default(),
+        decisions: &Decisions::default(),
     };
     // The same words at every try: the API server does not store what is the same.
     let status = status::next(

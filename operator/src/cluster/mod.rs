@@ -14,6 +14,7 @@ mod pods;
 mod reconcile;
 mod scaler;
 mod secrets;
+mod sizing;
 mod status;
 mod workload;
 
@@ -40,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::{Context, GuardedCluster},
+    measure,
     queue::{self, Next, Queue},
     settings::Scope,
     triggers::{self, Told},
@@ -76,7 +78,11 @@ pub async fn run(context: Arc<Context>, scopes: Vec<(Scope, Writer<GuardedCluste
         discovered: monitoring::Discovered::default(),
     });
     let look = move |place| look(place, tools.clone());
+    let measuring = measure::run(&context.measures, &context.telemetry, stop.clone(), |place| {
+        queue.add(place)
+    });
     tokio::join!(
+        measuring,
         stop.run_until_cancelled(feed),
         queue::run(queue.clone(), AT_ONCE, stop.clone(), look),
     );
@@ -139,6 +145,8 @@ fn trim(cluster: &mut GuardedCluster) {
 
 fn forget(context: &Context, cluster: &GuardedCluster) {
     let (namespace, name) = objects::namespace_and_name(cluster);
-    context.backoffs.reset(&cluster.uid().unwrap_or_default());
+    let uid = cluster.uid().unwrap_or_default();
+    context.backoffs.reset(&uid);
+    context.measures.forget(&uid);
     context.telemetry.forget_cluster(&namespace, &name, &status::COMPONENTS);
 }

@@ -18,12 +18,14 @@ use super::{
     objects::{self, Key, Live},
     scaler::Overruled,
     secrets,
+    sizing::{self, Sizes},
     status::{Fault, MonitoringFound},
     workload::{self, Progress},
 };
 use crate::{
     build::{self, Child, Component, Facts, Inputs, Names, Stage},
     context::GuardedCluster,
+    measure::Decisions,
     queue::Next,
     validated::{Defaults, Refusal, ValidatedCluster, secrets_of, validate},
 };
@@ -152,6 +154,8 @@ pub struct Pursued {
     pub refused: Vec<Refused>,
     /// What was found about monitoring.
     pub monitoring: MonitoringFound,
+    /// How many pods were decided, and why.
+    pub decisions: Decisions,
 }
 
 impl Pursued {
@@ -168,6 +172,7 @@ impl Pursued {
             faults: faults.collect(),
             refused: Vec::new(),
             monitoring: MonitoringFound::default(),
+            decisions: Decisions::default(),
         }
     }
 }
@@ -208,17 +213,23 @@ async fn pursue(
             faults: vec![fault],
             refused: Vec::new(),
             monitoring: MonitoringFound::default(),
+            decisions: Decisions::default(),
         });
     }
     facts.secrets = secrets.hashes;
     add_user_secrets(validated, observed, &mut facts);
-    let children = build::desired(Inputs {
+    let mut children = build::desired(Inputs {
         cluster: validated,
         facts: &facts,
     });
-    let mut pursued = apply(cluster, validated, children, &mut observed.live, tools).await?;
+    let (endpoint, fault) = match monitoring::endpoint(validated, &observed.users) {
+        Ok(endpoint) => (endpoint, None),
+        Err(fault) => (None, Some(fault)),
+    };
+    let sizes = sizing::decide(cluster, validated, endpoint, &mut children, (&observed.live, tools));
+    let mut pursued = apply(cluster, validated, (children, sizes), &mut observed.live, tools).await?;
     pursued.monitoring = MonitoringFound {
-        fault: monitoring::endpoint(validated, &observed.users).err(),
+        fault,
         served: observed.served,
         kubelet_right: observed.kubelet_right,
     };
@@ -254,7 +265,7 @@ fn streaming(cluster: &ValidatedCluster, live: &Live) -> Vec<u32> {
 async fn apply(
     cluster: &SelextractCluster,
     validated: &ValidatedCluster,
-    children: Vec<(Stage, Child)>,
+    (children, sizes): (Vec<(Stage, Child)>, Sizes),
     live: &mut Live,
     tools: &Tools,
 ) -> Result<Pursued, ClusterError> {
@@ -287,6 +298,7 @@ async fn apply(
                 name: child.name().to_owned(),
             };
             if let Some(replicas) = child.replicas
+                && !sizes.leaves(child)
                 && let Some(overruled) = writer.scale(&owner, &key, replicas, live).await?
             {
                 tell_overruled(cluster, &overruled, tools).await;
@@ -296,6 +308,7 @@ async fn apply(
             break;
         }
     }
+    let decisions = sizing::settle(cluster, validated, sizes, reached, tools).await;
     writer
         .prune(&owner, live, |key| {
             children
@@ -309,6 +322,7 @@ async fn apply(
         faults: Vec::new(),
         refused,
         monitoring: MonitoringFound::default(),
+        decisions,
     })
 }
 

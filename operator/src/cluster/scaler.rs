@@ -51,7 +51,7 @@ pub fn decide(live: &Value, replicas: i32) -> Step {
 }
 
 /// The managers that own `spec.replicas`, by `managedFields`.
-fn owners_of_replicas(live: &Value) -> Vec<String> {
+pub fn owners_of_replicas(live: &Value) -> Vec<String> {
     let fields = live.pointer("/metadata/managedFields").and_then(Value::as_array);
     let entries = fields.map(Vec::as_slice).unwrap_or_default();
     entries

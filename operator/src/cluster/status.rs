@@ -21,6 +21,7 @@ use super::{
 use crate::{
     build::{Child, Component, Stage},
     conditions::{self, Summary, Verdict},
+    measure::Decisions,
     validated::ValidatedCluster,
 };
 
@@ -72,6 +73,8 @@ pub struct Outcome<'a> {
     pub sandbox: SandboxNodes,
     /// What was found about monitoring.
     pub monitoring: &'a MonitoringFound,
+    /// How many pods were decided, and why.
+    pub decisions: &'a Decisions,
 }
 
 /// The status to store.
@@ -94,7 +97,7 @@ pub fn next(
     // What was not built was not looked at: the last that is known of it stays.
     if let Some(cluster) = outcome.cluster.filter(|_| !outcome.children.is_empty()) {
         status.components = outcome.components();
-        status.scaling = Some(outcome.scaling());
+        status.scaling = Some(outcome.scaling(old.scaling.as_ref()));
         status.database = Some(outcome.database(cluster, old.database.as_ref()));
         status.endpoints = Some(figures::endpoints(cluster));
         status.image = outcome.image(old.image.as_ref());
@@ -172,7 +175,8 @@ impl Outcome<'_> {
     }
 }
 
-fn belongs(child: &Child, components: &[Component]) -> bool {
+/// Whether a child is part of one of these components, by its label.
+pub fn belongs(child: &Child, components: &[Component]) -> bool {
     let label = child
         .object
         .pointer("/metadata/labels/app.kubernetes.io~1component")

@@ -1,6 +1,7 @@
-//! What is asked of Prometheus, and what is made from it: alerts, dashboards, routes. Pure: whoever sends a query does so elsewhere.
+//! What is asked of Prometheus, and what is made from it: alerts, dashboards, routes. Pure, but for `client`, which asks.
 
 pub mod alerts;
+pub mod client;
 pub mod dashboards;
 pub mod queries;
 pub mod routing;

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod resources;
+pub mod scaling;
 pub mod stores;
 pub mod targets;
 pub mod work;
@@ -124,11 +125,30 @@ pub fn range(duration: Duration) -> String {
     )
 }
 
+/// The label by which the answers of one [`together`] are told apart.
+pub const SIGNAL: &str = "signal";
+
+/// Many queries as one, so that one request answers them all; each answer carries its query's name in the label [`SIGNAL`].
+pub fn together(queries: &[Query], scope: &Scope<'_>, window: Duration) -> String {
+    let named = queries.iter().map(|query| {
+        let text = query.render(scope, Some(window));
+        format!("label_replace({text}, \"{SIGNAL}\", \"{}\", \"\", \"\")", query.name)
+    });
+    named.collect::<Vec<_>>().join(" or ")
+}
+
 /// Every query of the catalogue.
 pub fn all() -> impl Iterator<Item = &'static Query> {
-    [api::ALL, work::ALL, stores::ALL, resources::ALL, targets::ALL]
-        .into_iter()
-        .flatten()
+    [
+        api::ALL,
+        work::ALL,
+        stores::ALL,
+        resources::ALL,
+        targets::ALL,
+        scaling::ALL,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 #[cfg(test)]

@@ -48,16 +48,21 @@ fn signals(policy: &ApiPolicy, sample: Option<&Sample>, window: &Window, now: Ti
     let api = sample.map(|sample| sample.api);
     let reading = |pick: fn(&super::ApiSignals) -> Reading| api.as_ref().map_or(Reading::Unknown, pick);
     let percent = |share: f64| format!("{:.0} %", share * 100.0);
-    let of = |name, reading: Reading, value: String, limit: f64, threshold: String, above: fn(&Sample) -> Reading| Signal {
-        name,
-        reading,
-        value,
-        limit,
-        threshold,
-        since: window.holds_since(now, |sample| above(sample).is_above(limit)),
-    };
+    let of =
+        |name, reading: Reading, value: String, limit: f64, threshold: String, above: fn(&Sample) -> Reading| Signal {
+            name,
+            reading,
+            value,
+            limit,
+            threshold,
+            since: window.holds_since(now, |sample| above(sample).is_above(limit)),
+        };
     let show = |reading: Reading, text: fn(f64) -> String| reading.value().map(text).unwrap_or_default();
-    let (cpu, latency, errors) = (reading(|api| api.cpu), reading(|api| api.latency), reading(|api| api.errors));
+    let (cpu, latency, errors) = (
+        reading(|api| api.cpu),
+        reading(|api| api.latency),
+        reading(|api| api.errors),
+    );
     vec![
         of(
             "cpu",
@@ -113,7 +118,10 @@ fn trigger(policy: &ApiPolicy, sample: &Sample, signals: &[Signal], now: Timesta
         return Some((reason, signal.comparison()));
     }
     let down = sample.dependencies.down.join(", ");
-    let message = format!("{}, but {down} is down, and more pods would be more clients of it", signal.comparison());
+    let message = format!(
+        "{}, but {down} is down, and more pods would be more clients of it",
+        signal.comparison()
+    );
     Some((Reason::DependencyUnhealthy, message))
 }
 
@@ -130,7 +138,10 @@ fn rest(policy: &ApiPolicy, sample: &Sample, window: &Window, state: &State, now
     }
     let fewer = current.saturating_sub(1);
     if fewer == 0 || !is_calm(policy, sample, fewer) {
-        return hold(Reason::Steady, "no signal is beyond its threshold, and one pod fewer could not carry this".to_owned());
+        return hold(
+            Reason::Steady,
+            "no signal is beyond its threshold, and one pod fewer could not carry this".to_owned(),
+        );
     }
     if current <= policy.limits.min {
         return hold(Reason::Steady, "no signal is beyond its threshold".to_owned());

@@ -2,11 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{
-    Constraint, Decision, Limits, Reason, Signal, State, Target,
-    schedule::floor,
-    signals::since,
-};
+use super::{Constraint, Decision, Limits, Reason, Signal, State, Target, schedule::floor, signals::since};
 
 /// What the signals ask for.
 pub struct Wish {
@@ -156,7 +152,10 @@ impl Bounding<'_> {
 
     fn cooled(&mut self, to: u32) -> u32 {
         let current = self.state.current;
-        let fresh = self.state.changed.filter(|at| since(*at, self.now) < self.limits.cooldown);
+        let fresh = self
+            .state
+            .changed
+            .filter(|at| since(*at, self.now) < self.limits.cooldown);
         if to == current || fresh.is_none() {
             return to;
         }

@@ -17,7 +17,10 @@ const HOUR: i64 = 3600;
 /// The share of a working day's load, by the guide's trends.
 fn trend(now: Timestamp) -> f64 {
     let zoned = now.to_zoned(TimeZone::UTC);
-    let weekend = matches!(zoned.weekday(), jiff::civil::Weekday::Saturday | jiff::civil::Weekday::Sunday);
+    let weekend = matches!(
+        zoned.weekday(),
+        jiff::civil::Weekday::Saturday | jiff::civil::Weekday::Sunday
+    );
     let by_hour = match zoned.hour() {
         0..6 => 0.05,
         6 | 22 | 23 => 0.4,
@@ -126,7 +129,11 @@ impl World {
             if decision.to == decision.from {
                 continue;
             }
-            let ready_at = if decision.to > decision.from { second + START } else { second };
+            let ready_at = if decision.to > decision.from {
+                second + START
+            } else {
+                second
+            };
             match decision.target {
                 Target::Api => (self.api, self.changed.0) = ((decision.to, ready_at), Some(now)),
                 Target::Worker => (self.worker, self.changed.1) = ((decision.to, ready_at), Some(now)),
@@ -138,7 +145,9 @@ impl World {
 
     fn changes(&self, target: Target) -> Vec<(i64, u32, u32, Reason)> {
         let of_it = self.log.iter().filter(|change| change.1 == target);
-        of_it.map(|(second, _, from, to, why)| (*second, *from, *to, *why)).collect()
+        of_it
+            .map(|(second, _, from, to, why)| (*second, *from, *to, *why))
+            .collect()
     }
 }
 
@@ -180,7 +189,10 @@ fn a_week_of_the_guides_trends_is_followed_with_few_changes_and_without_slow_ans
     assert!(worker.len() <= 7 * 30, "{} changes: {worker:?}", worker.len());
     // Out of 120,960 looks; a jump from 5 % to 40 % in one second is met one pod at a time.
     assert!(slow.get() < 1200, "{} slow looks", slow.get());
-    let weekend: Vec<_> = api.iter().filter(|change| change.0 > 5 * 24 * HOUR + 7 * HOUR).collect();
+    let weekend: Vec<_> = api
+        .iter()
+        .filter(|change| change.0 > 5 * 24 * HOUR + 7 * HOUR)
+        .collect();
     assert!(weekend.iter().all(|change| change.2 <= 6), "40 % less: {weekend:?}");
 }
 
@@ -203,7 +215,11 @@ fn a_peak_of_four_minutes_adds_nothing() {
         constant(if minute % 6 < 4 { 300.0 } else { 200.0 }, 0.1)(now)
     };
     world.run(0..6 * HOUR, load, as_it_is);
-    assert_eq!(world.changes(Target::Api), [], "neither up nor, with 200 on three pods, down");
+    assert_eq!(
+        world.changes(Target::Api),
+        [],
+        "neither up nor, with 200 on three pods, down"
+    );
 }
 
 #[test]
@@ -216,7 +232,9 @@ fn a_square_wave_does_not_flap() {
     world.run(0..12 * HOUR, load, as_it_is);
     for target in Target::ALL {
         let changes = world.changes(target);
-        let turns = changes.windows(2).filter(|pair| (pair[0].2 > pair[0].1) != (pair[1].2 > pair[1].1));
+        let turns = changes
+            .windows(2)
+            .filter(|pair| (pair[0].2 > pair[0].1) != (pair[1].2 > pair[1].1));
         assert!(turns.count() <= 1, "{changes:?}");
     }
 }
@@ -242,7 +260,7 @@ fn a_lost_scrape_takes_nothing_away_however_long_it_is_lost() {
 #[test]
 fn prometheus_gone_for_an_hour_holds_and_its_return_needs_a_whole_window_of_calm() {
     let mut world = World::new(6, 5);
-    world.run(0..300, constant(300.0, 4.0), as_it_is);
+    world.run(0..300, constant(400.0, 7.0), as_it_is);
     assert_eq!(world.log, []);
     for second in (300..300 + HOUR).step_by(5) {
         world.size(second);
@@ -324,27 +342,34 @@ fn pauses_a_dry_run_and_budgets_hold_and_say_what_would_be() {
         change(&mut world);
         world.run(0..900, constant(290.0, 0.1), as_it_is);
         let state = properties::steady(3);
-        (world.changes(Target::Api).len(), decide_api(&world.policies.0, &world.window, &state, at(895)))
+        (
+            world.changes(Target::Api).len(),
+            decide_api(&world.policies.0, &world.window, &state, at(895)),
+        )
     };
     let (count, decision) = hot(|world| world.policies.0.limits.pause.outward = true);
     assert_eq!((count, decision.reason, decision.wanted), (0, Reason::Paused, 4));
     let (count, decision) = hot(|world| world.policies.0.limits.pause.dry_run = true);
     assert_eq!((count, decision.reason), (0, Reason::DryRun));
     assert!(decision.message.contains("it would be 4"), "{}", decision.message);
-    let (_, decision) = hot(|world| world.policies.0.limits.pause.inward = true);
-    assert_eq!((decision.to, decision.reason), (4, Reason::CpuHigh), "out goes on");
+    let (count, _) = hot(|world| world.policies.0.limits.pause.inward = true);
+    assert!(count > 0, "out goes on");
 
-    let world = hot(|_| {}).1;
-    let mut state = properties::steady(3);
+    let mut world = World::new(3, 5);
+    world.policies.0.limits.pause.outward = true;
+    world.run(0..900, constant(290.0, 0.1), as_it_is);
+    world.policies.0.limits.pause.outward = false;
     let budget = Constraint {
         reason: Reason::ConnectionBudget,
-        message: "the pooler admits clients for 3 pods".to_owned(),
+        message: "the pooler admits clients of 3 API pods".to_owned(),
     };
-    state.ceilings = vec![(budget, 3)];
-    let mut hot_world = World::new(3, 5);
-    hot_world.policies.0.limits.max = 10;
-    hot_world.run(0..900, constant(290.0, 0.1), |sample| sample.api.pods = 3);
-    let decision = decide_api(&hot_world.policies.0, &hot_world.window, &state, at(895));
-    assert_eq!((decision.to, decision.reason), (3, Reason::ConnectionBudget));
-    assert_eq!(world.wanted, 4);
+    let state = State {
+        ceilings: vec![(budget, 3)],
+        ..properties::steady(3)
+    };
+    let decision = decide_api(&world.policies.0, &world.window, &state, at(895));
+    assert_eq!(
+        (decision.to, decision.wanted, decision.reason),
+        (3, 4, Reason::ConnectionBudget)
+    );
 }

@@ -84,6 +84,35 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every one.
+    pub const ALL: [Self; 25] = [
+        Self::CpuHigh,
+        Self::LatencyHigh,
+        Self::ErrorsHigh,
+        Self::QueueLong,
+        Self::WaitLong,
+        Self::Woken,
+        Self::Calm,
+        Self::Idle,
+        Self::Scheduled,
+        Self::BelowMinimum,
+        Self::AboveMaximum,
+        Self::Steady,
+        Self::SignalsUnknown,
+        Self::DependencyUnhealthy,
+        Self::DomainLimited,
+        Self::Stabilizing,
+        Self::Cooldown,
+        Self::Step,
+        Self::PodsPending,
+        Self::AtMinimum,
+        Self::AtMaximum,
+        Self::ConnectionBudget,
+        Self::Quota,
+        Self::Paused,
+        Self::DryRun,
+    ];
+
     /// As in status, events and labels.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -10,7 +10,8 @@ mod days;
 mod decision;
 mod policy;
 #[cfg(test)]
-mod properties;
+pub mod properties;
+pub mod readings;
 mod schedule;
 mod signals;
 mod status;
@@ -20,6 +21,6 @@ pub use api::decide as decide_api;
 pub use decision::{Constraint, Decision, Reason, Signal, State, Target};
 pub use policy::{ApiPolicy, Limits, Pause, Policies, WorkerPolicy};
 pub use schedule::Peak;
-pub use signals::{ApiSignals, Dependencies, Reading, Sample, Window, WorkerSignals};
+pub use signals::{ApiSignals, Dependencies, Reading, Sample, Window, WorkerSignals, since};
 pub use status::{changed, differs, next as next_status};
 pub use worker::decide as decide_worker;

@@ -36,8 +36,8 @@ impl Peak {
                 let cure = "write minute, hour, day, month and weekday, such as \"45 7 * * 1-5\"";
                 ("cron", cure.to_owned())
             })?;
-        let zone =
-            TimeZone::get(zone).map_err(|_| ("timeZone", "write an IANA time zone such as Europe/Berlin".to_owned()))?;
+        let zone = TimeZone::get(zone)
+            .map_err(|_| ("timeZone", "write an IANA time zone such as Europe/Berlin".to_owned()))?;
         Ok(Self {
             cron: parsed,
             zone,

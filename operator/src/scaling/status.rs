@@ -116,7 +116,11 @@ mod tests {
     fn the_last_twenty_changes_are_remembered_newest_first() {
         let mut status = ScaleStatus::default();
         for number in 0..25 {
-            status = next(&status, &decision(number, number + 1, Reason::CpuHigh, i64::from(number)), 1);
+            status = next(
+                &status,
+                &decision(number, number + 1, Reason::CpuHigh, i64::from(number)),
+                1,
+            );
         }
         assert_eq!(status.history.len(), 20);
         assert_eq!((status.history[0].from, status.history[0].to), (24, 25));

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    Decision, Reading, Reason, Sample, Signal, State, Target, WorkerPolicy, WorkerSignals, Window,
+    Decision, Reading, Reason, Sample, Signal, State, Target, Window, WorkerPolicy, WorkerSignals,
     api::seconds,
     bounds::{Step, Wish, bound, text},
 };
@@ -56,9 +56,19 @@ fn signals(policy: &WorkerPolicy, sample: Option<&Sample>, window: &Window, now:
         }
     };
     vec![
-        of("queue", |worker| worker.runnable, |tasks| format!("{tasks:.0}"), policy.queue),
+        of(
+            "queue",
+            |worker| worker.runnable,
+            |tasks| format!("{tasks:.0}"),
+            policy.queue,
+        ),
         of("wait", |worker| worker.wait, seconds, policy.wait),
-        of("cpu", |worker| worker.cpu, |share| format!("{:.0} %", share * 100.0), policy.cpu),
+        of(
+            "cpu",
+            |worker| worker.cpu,
+            |share| format!("{:.0} %", share * 100.0),
+            policy.cpu,
+        ),
     ]
 }
 
@@ -67,13 +77,25 @@ fn trigger(policy: &WorkerPolicy, sample: &Sample, state: &State) -> Option<(u32
     let (worker, current) = (&sample.worker, state.current);
     let runnable = worker.runnable.value().unwrap_or(0.0);
     if current == 0 && runnable > 0.0 {
-        return Some((sized(policy, worker, 1).max(1), Reason::Woken, format!("{runnable:.0} tasks and no worker")));
+        return Some((
+            sized(policy, worker, 1).max(1),
+            Reason::Woken,
+            format!("{runnable:.0} tasks and no worker"),
+        ));
     }
     let queue = worker.runnable.is_above(policy.queue);
     if queue || worker.wait.is_above(policy.wait) {
         let reason = if queue { Reason::QueueLong } else { Reason::WaitLong };
-        let waited = worker.wait.value().map(|wait| format!(", on average for {}", seconds(wait))).unwrap_or_default();
-        let took = worker.task_time.value().map(|time| format!(" of {}", seconds(time))).unwrap_or_default();
+        let waited = worker
+            .wait
+            .value()
+            .map(|wait| format!(", on average for {}", seconds(wait)))
+            .unwrap_or_default();
+        let took = worker
+            .task_time
+            .value()
+            .map(|time| format!(" of {}", seconds(time)))
+            .unwrap_or_default();
         let message = format!("{runnable:.0} tasks{took} could run and wait{waited}");
         return Some((sized(policy, worker, current + 1), reason, message));
     }
@@ -92,7 +114,11 @@ fn sized(policy: &WorkerPolicy, worker: &WorkerSignals, least: u32) -> u32 {
 fn slots(policy: &WorkerPolicy, worker: &WorkerSignals) -> Option<f64> {
     let (runnable, busy) = (worker.runnable.or_idle()?, worker.busy.or_idle()?);
     // Before the first task ended nobody knows how long one takes: then it goes step by step.
-    let waiting = if runnable > 0.0 { runnable * worker.task_time.value()? / policy.wait } else { 0.0 };
+    let waiting = if runnable > 0.0 {
+        runnable * worker.task_time.value()? / policy.wait
+    } else {
+        0.0
+    };
     Some(busy + waiting)
 }
 
@@ -106,7 +132,13 @@ fn count(pods: f64) -> u32 {
 }
 
 /// What holds, or what lets workers go: down to the most that any moment of the window needed.
-fn rest(policy: &WorkerPolicy, sample: &Sample, window: &Window, state: &State, now: Timestamp) -> (u32, Reason, String) {
+fn rest(
+    policy: &WorkerPolicy,
+    sample: &Sample,
+    window: &Window,
+    state: &State,
+    now: Timestamp,
+) -> (u32, Reason, String) {
     let current = state.current;
     let hold = |reason, message: String| (current, reason, message);
     if let Some(missing) = unknown(&sample.worker, current) {

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use kube::ResourceExt;
-use selextract_crds::{ApiSpec, ImageSpec, Profile, Quantity, SelextractCluster, WorkerSpec};
+use selextract_crds::{ApiSpec, ImageSpec, Profile, PrometheusProvider, Quantity, SelextractCluster, WorkerSpec};
 use selextract_task::Duration;
 
 use super::{
@@ -43,6 +43,11 @@ pub fn validate(cluster: &SelextractCluster, defaults: &Defaults) -> Result<Vali
         egress: check.egress(&spec.egress),
         artifacts: check.artifacts(&spec.artifacts),
         monitoring: check.monitoring(&spec.monitoring),
+        scaling: check.scaling(
+            &spec.scaling,
+            spec.worker.concurrency,
+            spec.monitoring.prometheus.provider != PrometheusProvider::None,
+        ),
     };
     if check.refusals.is_empty() {
         Ok(validated)

@@ -12,6 +12,7 @@ use crate::{
         objects::Key,
         workload::{self, Progress},
     },
+    scaling::{self, Decision},
     validated::ValidatedCluster,
 };
 
@@ -37,24 +38,45 @@ impl Outcome<'_> {
         counts.flatten().collect()
     }
 
-    pub(super) fn scaling(&self) -> ScalingStatus {
-        let scale = |component: Component| {
-            let child = self.workloads().find(|child| belongs(child, &[component]))?;
-            let current = self
-                .live_of(child)
-                .and_then(|live| live.pointer("/status/replicas"))
-                .and_then(Value::as_i64);
-            let current = i32::try_from(current.unwrap_or_default()).unwrap_or(i32::MAX);
-            Some(ScaleStatus {
+    /// The replicas of API and workers. Where the operator sizes them, the last decision that differed and the last changes stay.
+    pub(super) fn scaling(&self, old: Option<&ScalingStatus>) -> ScalingStatus {
+        let decisions = self.decisions;
+        ScalingStatus {
+            api: self.scale(
+                Component::Api,
+                decisions.api.as_ref(),
+                old.and_then(|old| old.api.as_ref()),
+            ),
+            worker: self.scale(
+                Component::Worker,
+                decisions.worker.as_ref(),
+                old.and_then(|old| old.worker.as_ref()),
+            ),
+        }
+    }
+
+    fn scale(
+        &self,
+        component: Component,
+        decision: Option<&Decision>,
+        old: Option<&ScaleStatus>,
+    ) -> Option<ScaleStatus> {
+        let child = self.workloads().find(|child| belongs(child, &[component]))?;
+        let live = self.live_of(child);
+        let current = live
+            .and_then(|live| live.pointer("/status/replicas"))
+            .and_then(Value::as_i64);
+        let current = i32::try_from(current.unwrap_or_default()).unwrap_or(i32::MAX);
+        let old = old.cloned().unwrap_or_default();
+        Some(match decision {
+            Some(decision) => scaling::next_status(&old, decision, current),
+            None => ScaleStatus {
                 desired: child.replicas.unwrap_or_default(),
                 current,
-                ..ScaleStatus::default()
-            })
-        };
-        ScalingStatus {
-            api: scale(Component::Api),
-            worker: scale(Component::Worker),
-        }
+                decision: None,
+                history: old.history,
+            },
+        })
     }
 
     /// The database. A version that nobody tells any more, such as that of a Job whose pod was cleared away, stays.

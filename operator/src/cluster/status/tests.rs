@@ -111,6 +111,7 @@ impl Case {
             server_version: self.server_version.clone(),
             sandbox: self.sandbox,
             monitoring: &self.monitoring,
+            decisions: &crate::measure::Decisions::default(),
         };
         next(old, 1, &outcome, Timestamp::from_second(second).unwrap())
     }

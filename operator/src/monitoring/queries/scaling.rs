@@ -1,0 +1,112 @@
+//! What decisions about sizes are made from. Their names are the signals' names in [`crate::scaling::readings`].
+
+use std::time::Duration;
+
+use super::{Query, Unit, api, work};
+
+/// The range of rates: long enough for scrapes every 15 seconds, short enough to see a peak begin.
+pub const WINDOW: Duration = Duration::from_mins(1);
+
+/// API pods that answered just now: a scrape that is lost thrice makes a pod silent.
+pub const API_PODS: Query = Query {
+    name: "api_pods",
+    help: "API pods that answered in the last 20 seconds.",
+    unit: Unit::Count,
+    template: "count by (namespace, cluster) (up{component=\"api\",$scope} == 1 and (time() - timestamp(up{component=\"api\",$scope})) < 20)",
+};
+
+/// Worker pods that answered just now.
+pub const WORKER_PODS: Query = Query {
+    name: "worker_pods",
+    help: "Worker pods that answered in the last 20 seconds.",
+    unit: Unit::Count,
+    template: "count by (namespace, cluster) (up{component=\"worker\",$scope} == 1 and (time() - timestamp(up{component=\"worker\",$scope})) < 20)",
+};
+
+/// Keepers that answered just now.
+pub const KEEPER_PODS: Query = Query {
+    name: "keeper_pods",
+    help: "Keepers that answered in the last 20 seconds.",
+    unit: Unit::Count,
+    template: "count by (namespace, cluster) (up{component=\"keeper\",$scope} == 1 and (time() - timestamp(up{component=\"keeper\",$scope})) < 20)",
+};
+
+/// The API's CPU over its capacity.
+pub const API_CPU: Query = Query {
+    name: "api_cpu_ratio",
+    help: "CPU of the API pods over what they may use, mean over the pods.",
+    unit: Unit::Ratio,
+    template: "avg by (namespace, cluster) (rate(selextract_container_cpu_seconds_total{component=\"api\",$scope}[$window]) \
+               / selextract_container_cpu_capacity_cores{component=\"api\",$scope})",
+};
+
+/// The workers' CPU over their capacity, browsers included.
+pub const WORKER_CPU: Query = Query {
+    name: "worker_cpu_ratio",
+    help: "CPU of the worker pods with their browsers over what they may use, mean over the pods.",
+    unit: Unit::Ratio,
+    template: "avg by (namespace, cluster) (rate(selextract_container_cpu_seconds_total{component=\"worker\",$scope}[$window]) \
+               / selextract_container_cpu_capacity_cores{component=\"worker\",$scope})",
+};
+
+/// Tasks that the workers are busy with.
+pub const WORKER_BUSY: Query = Query {
+    name: "worker_busy",
+    help: "Tasks that the workers are busy with.",
+    unit: Unit::Count,
+    template: "sum by (namespace, cluster) (selextract_worker_busy{component=\"worker\",$scope})",
+};
+
+/// Tasks that wait for their sites.
+pub const LIMITED: Query = Query {
+    name: "backlog_limited",
+    help: "Tasks that wait for their sites, whatever the number of workers.",
+    unit: Unit::Count,
+    template: "sum by (namespace, cluster) (selextract_queue_held_tasks{component=\"keeper\",reason=~\"DomainLimited|HostUnavailable\",$scope})",
+};
+
+/// Which of what the platform stands on answers.
+pub const DEPENDENCIES: Query = Query {
+    name: "scaling_dependencies",
+    help: "1 for each dependency that answers the keeper.",
+    unit: Unit::Flag,
+    template: "max by (namespace, cluster, dependency) (selextract_dependency_up{component=\"keeper\",$scope})",
+};
+
+/// Tasks that each worker pod is busy with, from which the idlest are found when some go.
+pub const BUSY_BY_POD: Query = Query {
+    name: "worker_busy_by_pod",
+    help: "Tasks that each worker pod is busy with.",
+    unit: Unit::Count,
+    template: "max by (namespace, cluster, pod) (selextract_worker_busy{component=\"worker\",$scope})",
+};
+
+pub(super) const ALL: &[Query] = &[
+    API_PODS,
+    WORKER_PODS,
+    KEEPER_PODS,
+    API_CPU,
+    WORKER_CPU,
+    WORKER_BUSY,
+    LIMITED,
+    DEPENDENCIES,
+    BUSY_BY_POD,
+];
+
+/// Everything that one look at the platform asks.
+pub const SIGNALS: [Query; 14] = [
+    API_PODS,
+    WORKER_PODS,
+    KEEPER_PODS,
+    API_CPU,
+    api::RESPONSE_P95,
+    api::ERROR_RATIO,
+    api::REQUEST_RATE,
+    WORKER_CPU,
+    WORKER_BUSY,
+    work::TASK_MEAN,
+    work::BACKLOG,
+    work::BACKLOG_WAIT,
+    LIMITED,
+    DEPENDENCIES,
+];
