@@ -1,7 +1,8 @@
 //! What is measured about each request, under the guide's names: `http_request_duration_seconds` and `http_requests_total`.
 //!
 //! Labels are bounded: the method, the route's template, the class of the status. Every class of every route stands at 0 from the start, so
-//! that a missing series means a lost scrape and never calm. A streamed answer counts the time to its first byte.
+//! that a missing series means a lost scrape and never calm. A streamed answer counts the time to its first byte. The internal listener,
+//! whose long polls wait for half a minute by design, has names of its own: what users wait for is measured alone.
 
 use std::{sync::Arc, time::Instant};
 
@@ -23,6 +24,28 @@ const UNMATCHED: &str = "unmatched";
 #[derive(Clone, Debug)]
 pub struct HttpMetrics(Arc<Inner>);
 
+/// Whose requests are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// The users'.
+    Public,
+    /// The operator's.
+    Internal,
+}
+
+impl Listener {
+    /// The names of duration and count.
+    const fn names(self) -> [&'static str; 2] {
+        match self {
+            Self::Public => ["http_request_duration_seconds", "http_requests_total"],
+            Self::Internal => [
+                "selextract_internal_request_duration_seconds",
+                "selextract_internal_requests_total",
+            ],
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     duration: HistogramVec,
@@ -31,17 +54,22 @@ struct Inner {
 
 impl HttpMetrics {
     /// Registers the metrics and sets every class of the given routes (method, template) to 0.
-    pub fn register(registry: &Registry, routes: &[(String, String)]) -> Result<Self, prometheus::Error> {
+    pub fn register(
+        registry: &Registry,
+        listener: Listener,
+        routes: &[(String, String)],
+    ) -> Result<Self, prometheus::Error> {
+        let [duration, requests] = listener.names();
         let duration = HistogramVec::new(
             HistogramOpts::new(
-                "http_request_duration_seconds",
+                duration,
                 "Time from a request's head to its answer's first byte.",
             )
             .buckets(SECONDS.to_vec()),
             &["method", "route"],
         )?;
         let requests = IntCounterVec::new(
-            Opts::new("http_requests_total", "Requests answered, by class of status."),
+            Opts::new(requests, "Requests answered, by class of status."),
             &["method", "route", "code"],
         )?;
         registry.register(Box::new(duration.clone()))?;
@@ -99,7 +127,7 @@ mod tests {
     fn every_class_stands_at_zero_before_the_first_request() {
         let registry = Registry::new();
         let routes = [("GET".to_owned(), "/api/v1/health".to_owned())];
-        let metrics = HttpMetrics::register(&registry, &routes).unwrap();
+        let metrics = HttpMetrics::register(&registry, Listener::Public, &routes).unwrap();
         for class in CLASSES {
             let line = format!("http_requests_total{{code=\"{class}\",method=\"GET\",route=\"/api/v1/health\"}} 0");
             assert!(text(&registry).contains(&line), "{line}");

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     internal::{self, tls::Certificate, tokens::OperatorTokens},
-    metrics::HttpMetrics,
+    metrics::{HttpMetrics, Listener},
     openapi, router,
     server::Server,
     settings::{InternalOn, Secrets, Settings},
@@ -29,23 +29,25 @@ pub async fn run(settings: Settings, secrets: Secrets) -> anyhow::Result<()> {
     let state = AppState::connect(&settings, &secrets, end.clone())?;
     let internal = settings.internal.on()?;
     let document = router::document().context("writing the OpenAPI document")?;
-    let mut routes = openapi::operations(&document);
-    routes.extend(internal::ROUTES.map(|(method, route)| (method.to_owned(), route.to_owned())));
+    let routes = openapi::operations(&document);
     let registry = Registry::new();
-    let metrics = HttpMetrics::register(&registry, &routes).context("registering the request metrics")?;
+    let metrics = HttpMetrics::register(&registry, Listener::Public, &routes).context("registering the request metrics")?;
+    let routes = internal::ROUTES.map(|(method, route)| (method.to_owned(), route.to_owned()));
+    let internal_metrics =
+        HttpMetrics::register(&registry, Listener::Internal, &routes).context("registering the internal metrics")?;
 
     let mut servers = JoinSet::new();
     let public = Server {
         name: "public",
         listener: bind(settings.public_addr).await?,
         tls: None,
-        router: router::public(state.clone(), metrics.clone(), document, settings.request_timeout.get()),
+        router: router::public(state.clone(), metrics, document, settings.request_timeout.get()),
         drain: settings.drain_timeout.get(),
     };
     servers.spawn(public.run(end.clone()));
     if let Some(on) = internal {
         let listener = bind(settings.internal_addr).await?;
-        let server = internal_server(on, listener, &settings, state.clone(), metrics, end.clone()).await?;
+        let server = internal_server(on, listener, &settings, state.clone(), internal_metrics, end.clone()).await?;
         servers.spawn(server.run(end.clone()));
     } else {
         tracing::warn!("The internal listener is off: it has no certificate.");

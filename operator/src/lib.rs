@@ -14,6 +14,7 @@ mod measure;
 mod merge_patch;
 pub mod monitoring;
 mod queue;
+pub mod replay;
 mod run;
 pub mod scaling;
 mod scrape_task;

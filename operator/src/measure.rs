@@ -297,7 +297,7 @@ async fn fetch_answers(server: &Server, client: &Prometheus) -> Result<HashMap<P
 
 fn sort(values: Vec<Value>) -> HashMap<Place, Answers> {
     let mut found: HashMap<Place, Answers> = HashMap::new();
-    for Value { mut labels, value } in values {
+    for Value { mut labels, value, .. } in values {
         let (Some(namespace), Some(cluster), Some(signal)) =
             (labels.remove("namespace"), labels.remove("cluster"), labels.get(SIGNAL))
         else {
@@ -365,6 +365,7 @@ mod tests {
         ];
         let values = values.map(|(signal, value)| Value {
             labels: labels(signal),
+            at: 0.0,
             value,
         });
         sort(values.into())

@@ -13,7 +13,7 @@ use selextract_api_server::{
         self,
         tokens::{Expected, OperatorTokens},
     },
-    metrics::HttpMetrics,
+    metrics::{HttpMetrics, Listener},
 };
 use selextract_task::feed::{Changes, RunState, UpsertAnswers};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ impl Operator {
         )
         .await
         .unwrap();
-        let metrics = HttpMetrics::register(&prometheus::Registry::new(), &[]).unwrap();
+        let metrics = HttpMetrics::register(&prometheus::Registry::new(), Listener::Internal, &[]).unwrap();
         let exp = jsonwebtoken::get_current_timestamp() + 600;
         let claims = json!({ "aud": ["cluster"], "sub": "operator", "iss": "https://k8s", "exp": exp });
         let header = Header {

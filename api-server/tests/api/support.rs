@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use selextract_api_server::{
     auth::password::hash_once,
-    metrics::HttpMetrics,
+    metrics::{HttpMetrics, Listener},
     router,
     settings::{Secrets, Settings},
     state::AppState,
@@ -130,7 +130,7 @@ impl Api {
 
     fn over(database: Database, settings: Settings, secrets: Secrets) -> Self {
         let state = AppState::connect(&settings, &secrets, CancellationToken::new()).unwrap();
-        let metrics = HttpMetrics::register(&prometheus::Registry::new(), &[]).unwrap();
+        let metrics = HttpMetrics::register(&prometheus::Registry::new(), Listener::Public, &[]).unwrap();
         let router = router::public(
             state.clone(),
             metrics,

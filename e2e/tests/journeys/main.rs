@@ -10,6 +10,7 @@ mod guarantees;
 mod operator;
 mod platform;
 mod refusals;
+mod scaling;
 mod scraping;
 mod survival;
 mod two_nodes;

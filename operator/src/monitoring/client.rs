@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use reqwest::{Certificate, Client, redirect::Policy};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use snafu::{ResultExt, Snafu, ensure};
 
 use crate::validated::{Credentials, PrometheusEndpoint};
@@ -11,7 +11,7 @@ use crate::validated::{Credentials, PrometheusEndpoint};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// An answer that takes longer says nothing about now.
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// The most that an answer may hold: 5,000 series.
+/// The most that an answer may hold: 5,000 series, or an hour of one cluster.
 const MAX_ANSWER: usize = 4 << 20;
 
 /// Why there is no answer. The text is for logs and status: it holds no credentials.
@@ -46,11 +46,13 @@ pub enum PrometheusError {
     },
 }
 
-/// One value of an instant query, with its labels.
+/// One value of a query, with its labels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Its moment, in seconds since 1970.
+    pub at: f64,
     /// The value; may be `NaN`.
     pub value: f64,
 }
@@ -93,8 +95,29 @@ impl Prometheus {
     /// # Errors
     /// When there is no good answer within four seconds.
     pub async fn query(&self, query: &str) -> Result<Vec<Value>, PrometheusError> {
+        let body = self.post("query", &[("query", query)]).await?;
+        read::<Found>(&body, |found| vec![found.value]).context(AnswerSnafu)
+    }
+
+    /// The values of a query from `start` to `end`, both in seconds since 1970, every `step` seconds: each with its moment.
+    ///
+    /// # Errors
+    /// As [`Prometheus::query`].
+    pub async fn query_range(
+        &self,
+        query: &str,
+        (start, end): (i64, i64),
+        step: u32,
+    ) -> Result<Vec<Value>, PrometheusError> {
+        let (start, end, step) = (start.to_string(), end.to_string(), step.to_string());
+        let form = [("query", query), ("start", &start), ("end", &end), ("step", &step)];
+        let body = self.post("query_range", &form).await?;
+        read::<Series>(&body, |series| series.values).context(AnswerSnafu)
+    }
+
+    async fn post(&self, path: &str, form: &[(&str, &str)]) -> Result<Vec<u8>, PrometheusError> {
         let base = self.endpoint.url.as_str().trim_end_matches('/');
-        let mut request = self.http.post(format!("{base}/api/v1/query")).form(&[("query", query)]);
+        let mut request = self.http.post(format!("{base}/api/v1/{path}")).form(form);
         request = match &self.endpoint.credentials {
             Credentials::None => request,
             Credentials::Token(token) => request.bearer_auth(token),
@@ -113,33 +136,67 @@ impl Prometheus {
             ensure!(body.len() + part.len() <= MAX_ANSWER, TooLongSnafu);
             body.extend_from_slice(&part);
         }
-        read(&body).context(AnswerSnafu)
+        Ok(body)
     }
 }
 
 #[derive(Deserialize)]
-struct Answer {
-    data: Data,
+struct Answer<T> {
+    data: Data<T>,
 }
 
 #[derive(Deserialize)]
-struct Data {
-    result: Vec<Found>,
+struct Data<T> {
+    result: Vec<T>,
 }
+
+/// A moment in seconds since 1970, and a value as text.
+type Point = (f64, String);
 
 #[derive(Deserialize)]
 struct Found {
     metric: BTreeMap<String, String>,
-    value: (f64, String),
+    value: Point,
 }
 
-fn read(body: &[u8]) -> Result<Vec<Value>, serde_json::Error> {
-    let answer: Answer = serde_json::from_slice(body)?;
-    let values = answer.data.result.into_iter().map(|found| Value {
-        labels: found.metric,
-        value: found.value.1.parse().unwrap_or(f64::NAN),
-    });
-    Ok(values.collect())
+#[derive(Deserialize)]
+struct Series {
+    metric: BTreeMap<String, String>,
+    values: Vec<Point>,
+}
+
+/// Series of either form.
+trait Labelled {
+    fn labels(&self) -> BTreeMap<String, String>;
+}
+
+impl Labelled for Found {
+    fn labels(&self) -> BTreeMap<String, String> {
+        self.metric.clone()
+    }
+}
+
+impl Labelled for Series {
+    fn labels(&self) -> BTreeMap<String, String> {
+        self.metric.clone()
+    }
+}
+
+fn read<T: Labelled + DeserializeOwned>(
+    body: &[u8],
+    points: impl Fn(T) -> Vec<Point>,
+) -> Result<Vec<Value>, serde_json::Error> {
+    let answer: Answer<T> = serde_json::from_slice(body)?;
+    let mut values = Vec::new();
+    for series in answer.data.result {
+        let labels = series.labels();
+        values.extend(points(series).into_iter().map(|(at, value)| Value {
+            labels: labels.clone(),
+            at,
+            value: value.parse().unwrap_or(f64::NAN),
+        }));
+    }
+    Ok(values)
 }
 
 #[cfg(test)]
@@ -151,12 +208,12 @@ mod tests {
         let body = r#"{"status":"success","data":{"resultType":"vector","result":[
             {"metric":{"cluster":"shop","signal":"backlog"},"value":[1764140000.1,"12"]},
             {"metric":{"cluster":"shop","signal":"http_error_ratio"},"value":[1764140000.1,"NaN"]}]}}"#;
-        let values = read(body.as_bytes()).unwrap();
+        let values = read::<Found>(body.as_bytes(), |found| vec![found.value]).unwrap();
         assert_eq!(
             (values[0].labels["signal"].as_str(), values[0].value),
             ("backlog", 12.0)
         );
         assert!(values[1].value.is_nan());
-        assert!(read(b"<html>").is_err());
+        assert!(read::<Found>(b"<html>", |found| vec![found.value]).is_err());
     }
 }

@@ -12,6 +12,7 @@ mod policy;
 #[cfg(test)]
 pub mod properties;
 pub mod readings;
+pub mod replay;
 mod schedule;
 mod signals;
 mod status;
