@@ -6,6 +6,7 @@
 mod deliveries;
 mod gauges;
 mod migrate;
+mod queue;
 mod settings;
 mod waits;
 
@@ -25,9 +26,10 @@ use jiff::Timestamp;
 pub use migrate::run as migrate;
 use prometheus::Registry;
 use selextract_platform::{
+    cache::Cache,
     frontier::Frontier,
     ledger::{Ledger, PoolSettings, Secret, TaskId, crawl::CrawlCursor, maintenance::Epoch},
-    telemetry,
+    telemetry::{self, Container},
 };
 pub use settings::{KeeperSettings, MigrateSettings};
 use tokio::{
@@ -42,6 +44,8 @@ use crate::sealed::Seal;
 /// How long the lease lives without being renewed; it is renewed with each turn.
 const LEASE: Duration = Duration::from_secs(15);
 /// How often the keeper looks what is due.
+/// How often the queue is measured: sizes of workers follow it.
+const MEASURE: Duration = Duration::from_secs(2);
 const TURN: Duration = Duration::from_secs(1);
 /// How long one refill goes on.
 const REFILL: Duration = Duration::from_secs(1);
@@ -61,6 +65,7 @@ struct Keeper {
     frontier: Frontier,
     gauges: Gauges,
     health: Arc<Health>,
+    queue: queue::Queue,
     due: Due,
     refill_from: Option<TaskId>,
     waits_from: Option<TaskId>,
@@ -81,6 +86,7 @@ struct Due {
     removals: Instant,
     housekeeping: Instant,
     waits: Instant,
+    measure: Instant,
 }
 
 struct Health {
@@ -113,9 +119,14 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
         application_name: "selextract-keeper",
     })?
     .with_artifacts(settings.artifacts.home()?);
+    Container::register(&registry).context("registering the container's metrics")?;
+    let frontier = Frontier::connect_lazy(&Secret(settings.redis_queue_url.clone()))?;
+    let dependencies = dependencies(&settings, &registry, &ledger, &frontier)?;
+    tokio::spawn(dependencies.follow(end.clone()));
     let now = Instant::now();
     let keeper = Keeper {
-        frontier: Frontier::connect_lazy(&Secret(settings.redis_queue_url.clone()))?,
+        queue: queue::Queue::register(&registry).context("registering the queue's metrics")?,
+        frontier,
         gauges: Gauges::register(&registry)?,
         due: Due {
             refill: now,
@@ -124,6 +135,7 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
             removals: now,
             housekeeping: now,
             waits: now,
+            measure: now,
         },
         refill_from: None,
         waits_from: None,
@@ -173,6 +185,9 @@ impl Keeper {
             None
         });
         self.gauges.active(epoch.is_some());
+        if epoch.is_none() {
+            self.queue.set(None);
+        }
         if epoch.is_some() != held.is_some() {
             info!(active = epoch.is_some(), "The keeper's lease changed hands.");
         }
@@ -210,6 +225,10 @@ impl Keeper {
                 Ok(some) => some_due |= some,
                 Err(error) => tell("Taking expired leases back", Err(error)),
             }
+        }
+        if now >= self.due.measure {
+            self.due.measure = now + MEASURE;
+            tell("Measuring the queue", self.measure().await);
         }
         if now >= self.due.waits {
             self.due.waits = now + waits::ROUND;
@@ -262,9 +281,15 @@ impl Keeper {
         self.ledger.fold_counters().await?;
         self.ledger.hold_owners().await?;
         self.gauges.backlog(self.ledger.backlog().await?);
-        let size = self.frontier.size().await.context("measuring the frontier")?;
-        self.gauges.frontier(size);
         Ok(swept.returned > 0)
+    }
+
+    /// What could not be measured is not known any more.
+    async fn measure(&self) -> Result<()> {
+        let size = self.frontier.size().await;
+        self.queue.set(size.as_ref().ok().copied());
+        self.gauges.frontier(size.context("measuring the frontier")?);
+        Ok(())
     }
 
     /// Offers what waits, from where the last refill ended; a circle through a long backlog is made in some turns.
@@ -328,6 +353,32 @@ async fn remove_artifacts(ledger: &Ledger) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+fn dependencies(
+    settings: &KeeperSettings,
+    registry: &Registry,
+    direct: &Ledger,
+    queue: &Frontier,
+) -> Result<queue::Dependencies> {
+    let pooled = settings.database_url.as_ref().map(|url| {
+        Ledger::connect_lazy(&PoolSettings {
+            url: Secret(url.clone()),
+            max_connections: 1,
+            min_connections: 0,
+            acquire_timeout: Duration::from_secs(2),
+            max_lifetime: Duration::from_hours(1),
+            application_name: "selextract-keeper-probe",
+        })
+    });
+    let cache = settings.redis_cache_url.as_ref();
+    let cache = cache.map(|url| Cache::connect_lazy(&Secret(url.clone())));
+    queue::Dependencies::register(
+        registry,
+        (pooled.transpose()?, direct.clone()),
+        (queue.clone(), cache.transpose()?),
+    )
+    .context("registering the dependencies' metrics")
 }
 
 fn deliveries(settings: &KeeperSettings) -> Result<Option<Arc<Deliveries>>> {

@@ -61,11 +61,8 @@ impl HttpMetrics {
     ) -> Result<Self, prometheus::Error> {
         let [duration, requests] = listener.names();
         let duration = HistogramVec::new(
-            HistogramOpts::new(
-                duration,
-                "Time from a request's head to its answer's first byte.",
-            )
-            .buckets(SECONDS.to_vec()),
+            HistogramOpts::new(duration, "Time from a request's head to its answer's first byte.")
+                .buckets(SECONDS.to_vec()),
             &["method", "route"],
         )?;
         let requests = IntCounterVec::new(

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus::Registry;
+use selextract_platform::telemetry::Container;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -31,7 +32,9 @@ pub async fn run(settings: Settings, secrets: Secrets) -> anyhow::Result<()> {
     let document = router::document().context("writing the OpenAPI document")?;
     let routes = openapi::operations(&document);
     let registry = Registry::new();
-    let metrics = HttpMetrics::register(&registry, Listener::Public, &routes).context("registering the request metrics")?;
+    Container::register(&registry).context("registering the container's metrics")?;
+    let metrics =
+        HttpMetrics::register(&registry, Listener::Public, &routes).context("registering the request metrics")?;
     let routes = internal::ROUTES.map(|(method, route)| (method.to_owned(), route.to_owned()));
     let internal_metrics =
         HttpMetrics::register(&registry, Listener::Internal, &routes).context("registering the internal metrics")?;

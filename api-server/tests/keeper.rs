@@ -99,6 +99,8 @@ impl Platform {
         let mut settings = KeeperSettings {
             database_direct_url: self.database.direct_url.clone(),
             redis_queue_url: self.redis.clone(),
+            database_url: None,
+            redis_cache_url: None,
             data_key: None,
             egress_proxy: None,
             name: name.to_owned(),

@@ -203,7 +203,10 @@ fn print(replay: &Replay, moments: usize) -> anyhow::Result<()> {
         ("worker", replay.decided.1, replay.recorded.1),
     ];
     for (target, decided, recorded) in rows {
-        writeln!(out, "{target:<6} {decided:.1} pod hours as decided, {recorded:.1} as recorded")?;
+        writeln!(
+            out,
+            "{target:<6} {decided:.1} pod hours as decided, {recorded:.1} as recorded"
+        )?;
     }
     Ok(())
 }

@@ -76,6 +76,15 @@ impl Cache {
         .await
     }
 
+    /// Whether it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), redis::RedisError> {
+        let mut connection = self.connection().await?;
+        redis::cmd("PING").query_async(&mut connection).await
+    }
+
     /// Forgets a key.
     pub async fn remove(&self, key: &str) {
         let _: Option<()> = self

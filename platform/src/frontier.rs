@@ -69,7 +69,7 @@ pub struct Taken {
 }
 
 /// What the frontier holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
     /// Entries that may run now; of a host that rests between its pages at most one.
     pub runnable: u64,
@@ -77,6 +77,10 @@ pub struct Size {
     pub limited: u64,
     /// Entries that wait for their time.
     pub later: u64,
+    /// How long those that may run now have waited for a worker, in the mean.
+    pub waited: Duration,
+    /// And the longest of them.
+    pub longest: Duration,
 }
 
 /// The frontier did not answer, or not in time.
@@ -190,7 +194,7 @@ impl Frontier {
     /// What it holds now.
     pub async fn size(&self) -> Result<Size, FrontierError> {
         let mut connection = self.connection().await?;
-        let (runnable, limited, later) = self
+        let (runnable, limited, later, waited, longest) = self
             .scripts
             .size
             .arg(SIZE_HOSTS)
@@ -201,6 +205,8 @@ impl Frontier {
             runnable,
             limited,
             later,
+            waited: Duration::from_millis(waited),
+            longest: Duration::from_millis(longest),
         })
     }
 

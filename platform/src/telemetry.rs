@@ -1,5 +1,8 @@
 //! Logs and metrics as every program of the platform writes them.
 
+mod container;
+
+pub use container::Container;
 use prometheus::{Encoder, Registry, TextEncoder};
 use tracing_subscriber::EnvFilter;
 

@@ -16,6 +16,12 @@ pub struct KeeperSettings {
     /// The queue: redis://:password@host:port/0
     #[arg(long, env = "SELEXTRACT_REDIS_QUEUE_URL", hide_env_values = true)]
     pub redis_queue_url: String,
+    /// The database as API and workers reach it, through the pooler; without it nothing is told about the pooler
+    #[arg(long, env = "SELEXTRACT_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// The cache: redis://:password@host:port/0; without it nothing is told about it
+    #[arg(long, env = "SELEXTRACT_REDIS_CACHE_URL", hide_env_values = true)]
+    pub redis_cache_url: Option<String>,
     /// The keys that seal users' secrets, as the API has them; without them no webhook is told
     #[arg(long, env = "SELEXTRACT_DATA_KEY", hide_env_values = true)]
     pub data_key: Option<String>,

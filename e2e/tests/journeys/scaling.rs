@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use crate::platform::{DONE, Platform, READY, SHOP};
 use selextract_e2e::world::World;
 
+/// CPU is measured against a limit here: against the profile's small request anything is much.
 const SCALED: &str = "
+  api: {pod: {resources: {limits: {cpu: '1'}}}}
   scaling:
     api:
       {minReplicas: 1, maxReplicas: 3, stabilizationWindow: 20s, cooldown: 5s, triggers: {latencyP95: 20ms}}
@@ -22,10 +24,15 @@ const SOON: Duration = Duration::from_mins(1);
 /// From the last task's end to the minimum: the rates' window, the stabilisation window, two steps.
 const CALM: Duration = Duration::from_mins(4);
 
+fn manifest() -> String {
+    let limited = "worker: {lease: 5s, pod: {resources: {limits: {cpu: '1'}}}}";
+    format!("{}{SCALED}", SHOP.trim_end().replace("worker: {lease: 5s}", limited))
+}
+
 async fn scaled() -> Result<Platform> {
     let world = World::enter("journey-scaling").await?;
     world.serve_sites()?;
-    world.apply(&format!("{}{SCALED}", SHOP.trim_end()))?;
+    world.apply(&manifest())?;
     let platform = Platform { world };
     platform.wait_until_ready().await?;
     platform
@@ -36,7 +43,13 @@ async fn scaled() -> Result<Platform> {
 }
 
 /// The whole of `status.scaling` of a target, once it is as wanted.
-async fn scale(platform: &Platform, target: &str, what: &str, timeout: Duration, holds: impl Fn(&Value) -> bool) -> Result<Value> {
+async fn scale(
+    platform: &Platform,
+    target: &str,
+    what: &str,
+    timeout: Duration,
+    holds: impl Fn(&Value) -> bool,
+) -> Result<Value> {
     let pointer = format!("/status/scaling/{target}");
     let asked = || {
         let cluster = platform.world.get("selextractcluster/shop")?;
@@ -54,7 +67,11 @@ fn changes(scale: &Value) -> Vec<(i64, i64, String)> {
     let history = scale["history"].as_array().cloned().unwrap_or_default();
     let change = |change: &Value| {
         let reason = change["reason"].as_str().unwrap_or_default().to_owned();
-        (change["from"].as_i64().unwrap_or(-1), change["to"].as_i64().unwrap_or(-1), reason)
+        (
+            change["from"].as_i64().unwrap_or(-1),
+            change["to"].as_i64().unwrap_or(-1),
+            reason,
+        )
     };
     history.iter().map(change).collect()
 }
@@ -70,38 +87,76 @@ async fn a_backlog_adds_workers_a_slow_site_does_not_and_calm_takes_them_away() 
     let platform = scaled().await?;
     let api = platform.api().await?;
 
-    let tasks: Vec<Value> = (0..150).map(|_| politely(&platform, "1ms")).collect::<Result<_>>()?;
-    let (status, answer) = api.send(Method::POST, "tasks:batch", Some(&json!({ "tasks": tasks }))).await?;
+    let tasks: Vec<Value> = (0..150).map(|_| politely(&platform, "0s")).collect::<Result<_>>()?;
+    let (status, answer) = api
+        .send(Method::POST, "tasks:batch", Some(&json!({ "tasks": tasks })))
+        .await?;
     assert!(status.is_success(), "{status}: {answer}");
-    let worker = scale(&platform, "worker", "three workers for the backlog", SOON * 2, |worker| worker["desired"] == 3).await?;
+    let worker = scale(
+        &platform,
+        "worker",
+        "three workers for the backlog",
+        SOON * 2,
+        |worker| worker["desired"] == 3,
+    )
+    .await?;
     assert!(
-        changes(&worker).iter().any(|(from, to, why)| to > from && ["QueueLong", "WaitLong"].contains(&why.as_str())),
+        changes(&worker)
+            .iter()
+            .any(|(from, to, why)| to > from && ["QueueLong", "WaitLong"].contains(&why.as_str())),
         "{worker}"
     );
     // In the middle of it Prometheus dies: nothing is taken away for that.
-    platform.world.kubectl(&["delete", "pod", "shop-prometheus-0", "--grace-period=0", "--force"])?;
-    let events = platform.world.kubectl(&["get", "events", "--field-selector=involvedObject.name=shop", "-o", "json"])?;
+    platform
+        .world
+        .kubectl(&["delete", "pod", "shop-prometheus-0", "--grace-period=0", "--force"])?;
+    let events = platform.world.kubectl(&[
+        "get",
+        "events",
+        "--field-selector=involvedObject.name=shop",
+        "-o",
+        "json",
+    ])?;
     assert!(events.contains("ScaledOut"), "an event tells of it");
 
     let description = platform.world.kubectl(&["describe", "sxc", "shop"])?;
     for said in ["queue", "Threshold", "Queue"] {
         assert!(description.contains(said), "{said} in {description}");
     }
-    let ended = || Ok((platform.sql("SELECT count(*) FROM tasks WHERE status IN ('pending', 'running')")? == "0").then_some(()));
-    platform.world.wait_until("the end of every task", DONE * 3, ended).await?;
+    let ended = || {
+        Ok((platform.sql("SELECT count(*) FROM tasks WHERE status IN ('pending', 'running')")? == "0").then_some(()))
+    };
+    platform
+        .world
+        .wait_until("the end of every task", DONE * 3, ended)
+        .await?;
     let failed = platform.sql("SELECT count(*) FROM tasks WHERE status <> 'succeeded'")?;
     assert_eq!(failed, "0", "no task fell between the workers that came and went");
-    let worker = scale(&platform, "worker", "one worker again", CALM, |worker| worker["desired"] == 1).await?;
+    let worker = scale(&platform, "worker", "one worker again", CALM, |worker| {
+        worker["desired"] == 1
+    })
+    .await?;
     assert!(
-        changes(&worker).iter().all(|(from, to, why)| to > from || ["Calm", "Idle"].contains(&why.as_str())),
+        changes(&worker)
+            .iter()
+            .all(|(from, to, why)| to > from || ["Calm", "Idle"].contains(&why.as_str())),
         "nothing went but for calm: {worker}"
     );
 
     let slow: Vec<Value> = (0..60).map(|_| politely(&platform, "20s")).collect::<Result<_>>()?;
-    let (status, answer) = api.send(Method::POST, "tasks:batch", Some(&json!({ "tasks": slow }))).await?;
+    let (status, answer) = api
+        .send(Method::POST, "tasks:batch", Some(&json!({ "tasks": slow })))
+        .await?;
     assert!(status.is_success(), "{status}: {answer}");
     let limited = |worker: &Value| worker["decision"]["reason"] == "DomainLimited";
-    let worker = scale(&platform, "worker", "a backlog that waits for its site", SOON * 2, limited).await?;
+    let worker = scale(
+        &platform,
+        "worker",
+        "a backlog that waits for its site",
+        SOON * 2,
+        limited,
+    )
+    .await?;
     assert_eq!(worker["desired"], 1, "{worker}");
     Ok(())
 }
@@ -120,19 +175,27 @@ async fn a_slow_api_grows_one_by_one_and_a_re_applied_manifest_takes_nothing_bac
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     });
-    let grown = scale(&platform, "api", "a second API pod", SOON * 2, |api| api["desired"].as_i64() >= Some(2)).await?;
+    let grown = scale(&platform, "api", "a second API pod", SOON * 2, |api| {
+        api["desired"].as_i64() >= Some(2)
+    })
+    .await?;
     let change = changes(&grown).into_iter().next_back().context("a change")?;
     assert_eq!(change.2, "LatencyHigh", "{grown}");
     // As a GitOps tool does, all the time.
-    platform.world.apply(&format!("{}{SCALED}", SHOP.trim_end()))?;
+    platform.world.apply(&manifest())?;
     let after = scale(&platform, "api", "three API pods", SOON * 2, |api| api["desired"] == 3).await?;
     let steps = changes(&after);
-    assert!(steps.iter().all(|(from, to, _)| to - from == 1), "one at a time, and none back: {steps:?}");
+    assert!(
+        steps.iter().all(|(from, to, _)| to - from == 1),
+        "one at a time, and none back: {steps:?}"
+    );
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     load.await?;
     let calm = scale(&platform, "api", "one API pod again", CALM, |api| api["desired"] == 1).await?;
     assert!(
-        changes(&calm).iter().all(|(from, to, why)| to > from || ["Calm", "Idle"].contains(&why.as_str())),
+        changes(&calm)
+            .iter()
+            .all(|(from, to, why)| to > from || ["Calm", "Idle"].contains(&why.as_str())),
         "{calm}"
     );
     Ok(())

@@ -98,7 +98,7 @@ fn what_is_scaled_is_asked_every_five_seconds_and_the_rest_every_fifteen() {
         (&choice(0)["action"], &choice(1)["action"]),
         (&json!("keep"), &json!("drop"))
     );
-    assert_eq!(choice(0)["regex"], "api|worker");
+    assert_eq!(choice(0)["regex"], "api|keeper|worker");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Pod templates: what all pods have in common. Every pod passes the pod security standard `restricted`, with a read-only root.
 
+use selextract_crds::Quantity;
 use serde_json::{Map, Value, json};
 
 use super::{Component, Inputs, labels};
@@ -7,6 +8,9 @@ use crate::{canonical, validated::Pod};
 
 /// The user and group of every pod.
 pub const USER: i64 = 65532;
+
+/// The programs that measure their own container.
+const MEASURES: [Component; 3] = [Component::Api, Component::Keeper, Component::Worker];
 
 /// What a component says about its pods.
 pub struct Template<'a> {
@@ -84,6 +88,12 @@ impl<'a> Template<'a> {
         let mut container = self.container.clone();
         container["name"] = json!(self.component.as_str());
         container["resources"] = json!({ "requests": self.settings.requests, "limits": self.settings.limits });
+        if let Some(env) = container["env"]
+            .as_array_mut()
+            .filter(|_| MEASURES.contains(&self.component))
+        {
+            env.extend(self.capacities());
+        }
         let spread = if settings.topology_spread_constraints.is_empty() {
             json!([{ "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway" }])
         } else {
@@ -122,6 +132,17 @@ impl<'a> Template<'a> {
             }
         }
         spec
+    }
+
+    /// What the container may use, its limit, else its request: what it uses is measured against that.
+    fn capacities(&self) -> Vec<Value> {
+        let (limits, requests) = (&self.settings.limits, &self.settings.requests);
+        let cpu = limits.cpu.as_ref().or(requests.cpu.as_ref()).and_then(Quantity::millis);
+        let memory = limits.memory.as_ref().or(requests.memory.as_ref());
+        let memory = memory.and_then(Quantity::units);
+        let cpu = cpu.map(|millis| env("SELEXTRACT_CPU_CAPACITY", millis.to_string()));
+        let memory = memory.map(|bytes| env("SELEXTRACT_MEMORY_CAPACITY", bytes.to_string()));
+        cpu.into_iter().chain(memory).collect()
     }
 
     /// Constraints without a selector count the pods of the component.

@@ -68,14 +68,25 @@ pub fn replay(policies: &Policies, recorded: &[Recorded]) -> Replay {
         before = Some(moment.at);
         replay.add(hours, (api.current, worker.current), pods);
         let decisions = [
-            policies.api.as_ref().map(|policy| decide_api(policy, &window, api, moment.at)),
+            policies
+                .api
+                .as_ref()
+                .map(|policy| decide_api(policy, &window, api, moment.at)),
             policies
                 .worker
                 .as_ref()
                 .map(|policy| decide_worker(policy, &window, worker, moment.at)),
         ];
-        for decision in decisions.into_iter().flatten().filter(|decision| decision.to != decision.from) {
-            let of_it = if decision.target == Target::Api { &mut *api } else { &mut *worker };
+        for decision in decisions
+            .into_iter()
+            .flatten()
+            .filter(|decision| decision.to != decision.from)
+        {
+            let of_it = if decision.target == Target::Api {
+                &mut *api
+            } else {
+                &mut *worker
+            };
             *of_it = State {
                 changed: Some(moment.at),
                 ..state(decision.to)

@@ -1,9 +1,20 @@
--- ARGV: the most hosts that are looked at. Returns entries that may run now, that politeness holds back, and that wait for their time.
+-- ARGV: the most hosts that are looked at. Returns entries that may run now, that politeness holds back, and that wait for their time;
+-- then how long those that may run now have waited for a worker, in milliseconds: in the mean, and the longest.
 -- A host that rests between its pages has one that may run now, however long its queue is; beyond the most the rest is estimated.
 local now, most = clock(), tonumber(ARGV[1])
 local later = redis.call('ZCARD', 'sx:later')
 local waiting = redis.call('HLEN', 'sx:entries') - later
 local ready, seen, runnable = 0, 0, 0
+local waited, longest = 0, 0
+
+-- How long the first or last entry of a queue has been due.
+local function due_for(queue, rank)
+  local id = redis.call('ZRANGE', queue, rank, rank)[1]
+  local entry = id and redis.call('HGET', 'sx:entries', id)
+  local due = entry and tonumber(string.match(entry, '([^|]*)$'))
+  return due and math.max(0, now - due) or 0
+end
+
 local function count(owner)
   local hosts = 'sx:h:' .. owner
   ready = ready + redis.call('ZCOUNT', hosts, '-inf', now + 1)
@@ -14,14 +25,26 @@ local function count(owner)
     if math.max(h.n or 0, h.t, h.b, closed_until(h, '', now)) <= now then
       local rests = math.max(h.d, h.x) > 0
       local free = math.max(0, h.c - occupied(host, now, h.c))
-      runnable = runnable + math.min(redis.call('ZCARD', 'sx:q:' .. owner .. '|' .. host), rests and math.min(1, free) or free)
+      local queue = 'sx:q:' .. owner .. '|' .. host
+      local here = math.min(redis.call('ZCARD', queue), rests and math.min(1, free) or free)
+      if here > 0 then
+        -- What its host held back until a moment ago did not wait for a worker.
+        local first = due_for(queue, 0)
+        local last = rests and first or due_for(queue, here - 1)
+        local rested = rests and now - math.max(h.n or 0, h.t, h.b) or now
+        first, last = math.min(first, rested), math.min(last, rested)
+        runnable = runnable + here
+        waited = waited + here * (first + last) / 2
+        longest = math.max(longest, first, last)
+      end
     end
   end
 end
 for _, key in ipairs({ 'sx:owners', 'sx:waiting' }) do
   for _, owner in ipairs(redis.call('ZRANGE', key, 0, most - 1)) do count(owner) end
 end
+local mean = runnable > 0 and waited / runnable or 0
 if seen > 0 then
   runnable = math.min(waiting, math.floor(runnable * math.max(ready, seen) / seen))
 end
-return { runnable, waiting - runnable, later }
+return { runnable, waiting - runnable, later, math.floor(mean), longest }

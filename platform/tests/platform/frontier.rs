@@ -34,6 +34,7 @@ fn size(runnable: u64, limited: u64, later: u64) -> Size {
         runnable,
         limited,
         later,
+        ..Size::default()
     }
 }
 

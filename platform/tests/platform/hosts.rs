@@ -355,6 +355,7 @@ async fn entries_of_an_unavailable_host_stay_where_they_are() {
         runnable: 0,
         limited: 2,
         later: 0,
+        ..Size::default()
     };
     assert_eq!(frontier.size().await.unwrap(), held);
 }

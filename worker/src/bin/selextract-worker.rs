@@ -10,7 +10,7 @@ use selextract_platform::{
     ledger::{Ledger, PoolSettings, Secret},
     previews::Previews,
     sealed::Seal,
-    telemetry::start_logs,
+    telemetry::{Container, start_logs},
 };
 use selextract_worker::{
     access::Vault,
@@ -49,6 +49,7 @@ fn main() -> Result<ExitCode> {
 async fn work(settings: Settings) -> Result<ExitCode> {
     remove_leftovers();
     let registry = Registry::new();
+    Container::register(&registry).context("registering the container's metrics")?;
     let metrics = Metrics::new(&registry, settings.concurrency).context("registering metrics")?;
     let frontier = Frontier::connect_lazy(&Secret(settings.redis_queue_url.expose().to_owned()))
         .context("reading the frontier's URL")?;

@@ -1,0 +1,352 @@
+//! What a program's container uses: CPU and memory from its cgroup (version 2 or 1), bytes and segments from its network namespace.
+//!
+//! A worker's browsers run in the same cgroup and count. What cannot be read is absent, never 0. Read at each scrape: some ten small files.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use prometheus::{
+    Counter, Gauge, Opts, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+
+/// What the operator gives each container: its limit, else its request.
+const CPU_CAPACITY: &str = "SELEXTRACT_CPU_CAPACITY";
+/// The same for memory.
+const MEMORY_CAPACITY: &str = "SELEXTRACT_MEMORY_CAPACITY";
+/// A limit of cgroup v1 above this is none.
+const UNLIMITED: f64 = 9e18;
+
+/// The metrics of this process' container.
+pub struct Container {
+    cgroup: PathBuf,
+    net: PathBuf,
+    cpu_capacity: Option<f64>,
+    memory_capacity: Option<f64>,
+}
+
+/// One figure, with its name and what it tells.
+struct Figure {
+    name: &'static str,
+    help: &'static str,
+    counts: bool,
+    value: f64,
+}
+
+impl Container {
+    /// Registers the metrics of this process' container.
+    ///
+    /// # Errors
+    /// When a name is taken in the registry.
+    pub fn register(registry: &Registry) -> prometheus::Result<()> {
+        let capacity = |name| std::env::var(name).ok().and_then(|text| text.parse::<f64>().ok());
+        registry.register(Box::new(Self {
+            cgroup: PathBuf::from("/sys/fs/cgroup"),
+            net: PathBuf::from("/proc/self/net"),
+            cpu_capacity: capacity(CPU_CAPACITY).map(|millicores| millicores / 1000.0),
+            memory_capacity: capacity(MEMORY_CAPACITY),
+        }))
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let cores = || {
+            std::thread::available_parallelism()
+                .ok()
+                .and_then(|cores| u32::try_from(cores.get()).ok())
+        };
+        let cpu_capacity = self
+            .cpu_capacity
+            .or_else(|| cpu_limit(&self.cgroup))
+            .or_else(|| cores().map(f64::from));
+        let memory_capacity = self.memory_capacity.or_else(|| memory_limit(&self.cgroup));
+        let gauge = |name, help, value: Option<f64>| {
+            value.map(|value| Figure {
+                name,
+                help,
+                counts: false,
+                value,
+            })
+        };
+        let counter = |name, help, value: Option<f64>| {
+            value.map(|value| Figure {
+                name,
+                help,
+                counts: true,
+                value,
+            })
+        };
+        let (received, sent) = network(&self.net).unzip();
+        let (segments, again) = tcp(&self.net).unzip();
+        [
+            counter(
+                "selextract_container_cpu_seconds_total",
+                "CPU time of the container, browsers included.",
+                cpu_seconds(&self.cgroup),
+            ),
+            gauge(
+                "selextract_container_cpu_capacity_cores",
+                "CPU that the container may use: its limit, else its request.",
+                cpu_capacity,
+            ),
+            counter(
+                "selextract_container_cpu_throttled_seconds_total",
+                "Time for which the container was held at its CPU limit.",
+                throttled(&self.cgroup),
+            ),
+            gauge(
+                "selextract_container_memory_working_set_bytes",
+                "Memory of the container that cannot simply be dropped.",
+                memory(&self.cgroup),
+            ),
+            gauge(
+                "selextract_container_memory_capacity_bytes",
+                "Memory that the container may use: its limit, else its request.",
+                memory_capacity,
+            ),
+            counter(
+                "selextract_container_network_received_bytes_total",
+                "Bytes that the pod received.",
+                received,
+            ),
+            counter(
+                "selextract_container_network_transmitted_bytes_total",
+                "Bytes that the pod sent.",
+                sent,
+            ),
+            counter(
+                "selextract_container_tcp_segments_sent_total",
+                "TCP segments that the pod sent.",
+                segments,
+            ),
+            counter(
+                "selextract_container_tcp_retransmits_total",
+                "TCP segments that the pod sent again.",
+                again,
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+impl Collector for Container {
+    fn desc(&self) -> Vec<&Desc> {
+        // None is known before it is read; names of our own prefix clash with nothing.
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.figures()
+            .into_iter()
+            .flat_map(|figure| family(&figure).unwrap_or_default())
+            .collect()
+    }
+}
+
+fn family(figure: &Figure) -> prometheus::Result<Vec<MetricFamily>> {
+    let opts = Opts::new(figure.name, figure.help);
+    Ok(if figure.counts {
+        let counter = Counter::with_opts(opts)?;
+        counter.inc_by(figure.value.max(0.0));
+        counter.collect()
+    } else {
+        let gauge = Gauge::with_opts(opts)?;
+        gauge.set(figure.value);
+        gauge.collect()
+    })
+}
+
+fn number(path: &Path) -> Option<f64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The value behind a key, one of which stands on each line.
+fn keyed(path: &Path, key: &str) -> Option<f64> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?;
+    line.trim().parse().ok()
+}
+
+fn cpu_seconds(cgroup: &Path) -> Option<f64> {
+    let version_2 = keyed(&cgroup.join("cpu.stat"), "usage_usec").map(|micros| micros / 1e6);
+    version_2.or_else(|| number(&cgroup.join("cpuacct/cpuacct.usage")).map(|nanos| nanos / 1e9))
+}
+
+fn throttled(cgroup: &Path) -> Option<f64> {
+    let version_2 = keyed(&cgroup.join("cpu.stat"), "throttled_usec").map(|micros| micros / 1e6);
+    version_2.or_else(|| keyed(&cgroup.join("cpu/cpu.stat"), "throttled_time").map(|nanos| nanos / 1e9))
+}
+
+/// The CPU limit in cores.
+fn cpu_limit(cgroup: &Path) -> Option<f64> {
+    if let Ok(text) = fs::read_to_string(cgroup.join("cpu.max")) {
+        let (quota, period) = text.trim().split_once(' ')?;
+        return Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?);
+    }
+    let quota = number(&cgroup.join("cpu/cpu.cfs_quota_us")).filter(|quota| *quota > 0.0)?;
+    Some(quota / number(&cgroup.join("cpu/cpu.cfs_period_us"))?)
+}
+
+/// What is used, without file pages that nobody looked at lately (as the kubelet counts it).
+fn memory(cgroup: &Path) -> Option<f64> {
+    let (used, inactive) = match number(&cgroup.join("memory.current")) {
+        Some(used) => (used, keyed(&cgroup.join("memory.stat"), "inactive_file")),
+        None => (
+            number(&cgroup.join("memory/memory.usage_in_bytes"))?,
+            keyed(&cgroup.join("memory/memory.stat"), "total_inactive_file"),
+        ),
+    };
+    Some((used - inactive.unwrap_or(0.0)).max(0.0))
+}
+
+fn memory_limit(cgroup: &Path) -> Option<f64> {
+    let limit = number(&cgroup.join("memory.max")).or_else(|| number(&cgroup.join("memory/memory.limit_in_bytes")))?;
+    (limit < UNLIMITED).then_some(limit)
+}
+
+/// Bytes in and out over all interfaces but the loopback.
+fn network(net: &Path) -> Option<(f64, f64)> {
+    let text = fs::read_to_string(net.join("dev")).ok()?;
+    let mut sums = (0.0, 0.0);
+    for (name, figures) in text.lines().filter_map(|line| line.split_once(':')) {
+        if name.trim() == "lo" {
+            continue;
+        }
+        let figures: Vec<f64> = figures
+            .split_whitespace()
+            .filter_map(|figure| figure.parse().ok())
+            .collect();
+        sums.0 += figures.first()?;
+        sums.1 += figures.get(8)?;
+    }
+    Some(sums)
+}
+
+/// TCP segments sent, and sent again.
+fn tcp(net: &Path) -> Option<(f64, f64)> {
+    let text = fs::read_to_string(net.join("snmp")).ok()?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let value = |wanted: &str| {
+        let place = names.split_whitespace().position(|name| name == wanted)?;
+        values.split_whitespace().nth(place)?.parse::<f64>().ok()
+    };
+    Some((value("OutSegs")?, value("RetransSegs")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    fn read(files: &[(&str, &str)]) -> Vec<(&'static str, f64)> {
+        let folder = folder(files);
+        let container = Container {
+            cgroup: folder.path().to_owned(),
+            net: folder.path().join("net"),
+            cpu_capacity: Some(2.0),
+            memory_capacity: None,
+        };
+        container
+            .figures()
+            .iter()
+            .map(|figure| (figure.name, figure.value))
+            .collect()
+    }
+
+    const NET: [(&str, &str); 2] = [
+        (
+            "net/dev",
+            "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    lo:     999       1    0    0    0     0          0         0     999       1    0    0    0     0       0          0\n  eth0: 1500      10    0    0    0     0          0         0    2500      12    0    0    0     0       0          0\n",
+        ),
+        (
+            "net/snmp",
+            "Ip: Forwarding DefaultTTL\nIp: 1 64\nTcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails EstabResets CurrEstab InSegs OutSegs RetransSegs InErrs\nTcp: 1 200 120000 -1 10 5 0 0 2 100 90 3 0\n",
+        ),
+    ];
+
+    #[test]
+    fn a_container_is_read_from_cgroup_version_2() {
+        let files = [
+            (
+                "cpu.stat",
+                "usage_usec 2500000\nuser_usec 1\nnr_throttled 2\nthrottled_usec 500000\n",
+            ),
+            ("cpu.max", "150000 100000\n"),
+            ("memory.current", "104857600\n"),
+            ("memory.stat", "anon 1\ninactive_file 4857600\nactive_file 2\n"),
+            ("memory.max", "536870912\n"),
+        ];
+        let figures = read(&[&files[..], &NET[..]].concat());
+        assert_eq!(
+            figures.iter().map(|(_, value)| *value).collect::<Vec<_>>(),
+            [2.5, 2.0, 0.5, 1e8, 536_870_912.0, 1500.0, 2500.0, 90.0, 3.0]
+        );
+        assert_eq!(cpu_limit(folder(&files).path()), Some(1.5));
+        assert_eq!(cpu_limit(folder(&[("cpu.max", "max 100000\n")]).path()), None);
+    }
+
+    #[test]
+    fn a_container_is_read_from_cgroup_version_1() {
+        let files = [
+            ("cpuacct/cpuacct.usage", "2500000000\n"),
+            (
+                "cpu/cpu.stat",
+                "nr_periods 5\nnr_throttled 2\nthrottled_time 500000000\n",
+            ),
+            ("cpu/cpu.cfs_quota_us", "-1\n"),
+            ("cpu/cpu.cfs_period_us", "100000\n"),
+            ("memory/memory.usage_in_bytes", "104857600\n"),
+            ("memory/memory.stat", "inactive_file 1\ntotal_inactive_file 4857600\n"),
+            ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ];
+        let figures = read(&[&files[..], &NET[..]].concat());
+        let names: Vec<_> = figures.iter().map(|(name, _)| *name).collect();
+        assert!(
+            !names.contains(&"selextract_container_memory_capacity_bytes"),
+            "no limit"
+        );
+        assert_eq!(figures[0].1, 2.5);
+        assert_eq!(figures[2].1, 0.5);
+        assert_eq!(figures[3].1, 1e8);
+        assert_eq!(cpu_limit(folder(&files).path()), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_absent() {
+        assert_eq!(read(&[]), [("selextract_container_cpu_capacity_cores", 2.0)]);
+    }
+
+    #[test]
+    fn this_machine_is_read_at_each_scrape() {
+        let registry = Registry::new();
+        Container::register(&registry).unwrap();
+        let text = crate::telemetry::render(&registry);
+        for name in [
+            "cpu_seconds_total",
+            "cpu_capacity_cores",
+            "memory_working_set_bytes",
+            "tcp_segments_sent_total",
+        ] {
+            assert!(
+                text.contains(&format!("\nselextract_container_{name} ")),
+                "{name}: {text}"
+            );
+        }
+    }
+}
