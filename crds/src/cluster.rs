@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     artifacts::ArtifactsSpec,
     components::{ApiSpec, EgressSpec, KeeperSpec, PgBouncerSpec, WorkerSpec},
+    cost::CostSpec,
     monitoring::MonitoringSpec,
     scaling::ScalingSpec,
     schema::rule,
+    slo::SloSpec,
     status::SelextractClusterStatus,
     stores::{PostgresSpec, RedisSpec},
 };
@@ -164,6 +166,12 @@ pub struct SelextractClusterSpec {
 
     /// How API and workers are sized from what is measured. Without it, and for a target that is not in it, the number of pods is fixed.
     pub scaling: ScalingSpec,
+
+    /// What the platform promises, which the status is held against.
+    pub slo: SloSpec,
+
+    /// What the platform's parts cost, from which the status tells what it costs and what to change.
+    pub cost: CostSpec,
 
     /// Prometheus, alerts and dashboards.
     pub monitoring: MonitoringSpec,

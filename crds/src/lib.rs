@@ -11,6 +11,7 @@
 mod artifacts;
 mod cluster;
 mod components;
+mod cost;
 mod definitions;
 mod monitoring;
 mod placement;
@@ -18,6 +19,7 @@ mod pod;
 mod scaling;
 mod schema;
 mod scrape_task;
+mod slo;
 mod status;
 mod stores;
 mod thresholds;
@@ -28,6 +30,9 @@ pub use cluster::{DeletionPolicy, ImageSpec, Profile, PullPolicy, SelextractClus
 pub use components::{
     AllowSpec, ApiSpec, BrowserSpec, EgressSpec, IngressSpec, KeeperSpec, PgBouncerSpec, PoolSpec, SandboxMode,
     WorkerSpec,
+};
+pub use cost::{
+    ComponentCostStatus, CostPrices, CostSpec, CostStatus, CostTargets, EfficiencyStatus, Price, RecommendationStatus,
 };
 pub use definitions::{cluster_definition, scrape_task_definition};
 pub use monitoring::{
@@ -46,6 +51,10 @@ pub use scaling::{
 pub use scrape_task::{
     ClusterRef, CredentialsFrom, LastError, OnChange, RunState, ScheduleSpec, ScrapeTask, ScrapeTaskSpec,
     ScrapeTaskStatus,
+};
+pub use slo::{
+    AvailabilityStatus, BurnRateStatus, ObjectiveAvailability, ObjectiveMemory, ObjectiveP95, ObjectiveP99,
+    ObjectiveStatus, OutageStatus, SloProfile, SloSpec, SloStatus, SloTargets,
 };
 pub use status::{ComponentStatus, DatabaseStatus, Endpoints, ImageStatus, ReplicaSlotStatus, SelextractClusterStatus};
 pub use stores::{ExternalDatabase, PostgresSpec, Provider, RedisCacheSpec, RedisQueueSpec, RedisSpec, SslMode};

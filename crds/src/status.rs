@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ScalingStatus, schema::conditions};
+use crate::{CostStatus, ScalingStatus, SloStatus, schema::conditions};
 
 /// What the operator last saw. It is written when its meaning changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +37,14 @@ pub struct SelextractClusterStatus {
     /// The database and its pooler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseStatus>,
+
+    /// How the promises of spec.slo are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slo: Option<SloStatus>,
+
+    /// What the platform costs in a month, and what to change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<CostStatus>,
 }
 
 /// The images that the platform runs.

@@ -4,11 +4,13 @@
 
 mod artifacts;
 mod check;
+mod cost;
 mod egress;
 mod monitoring;
 mod pods;
 mod scaling;
 mod sizes;
+mod slo;
 mod stores;
 mod thresholds;
 
@@ -16,6 +18,7 @@ use std::fmt;
 
 pub use artifacts::{Artifacts, Bucket};
 pub use check::validate;
+pub use cost::Cost;
 pub use monitoring::{
     Alerts, Credentials, ExternalPrometheus, ManagedPrometheus, Monitoring, PrometheusEndpoint, Source,
 };
@@ -25,6 +28,7 @@ use selextract_crds::{
     Quantity, S3Spec, UpstreamPool,
 };
 use selextract_task::Duration;
+pub use slo::Slo;
 pub use thresholds::{Levels, Thresholds};
 
 /// What the operator was started with and every cluster shares.
@@ -98,6 +102,10 @@ pub struct ValidatedCluster {
     pub scaling: Scaling,
     /// Prometheus, alerts and dashboards.
     pub monitoring: Monitoring,
+    /// What is promised.
+    pub slo: Slo,
+    /// What is paid.
+    pub cost: Cost,
 }
 
 /// The images in full.

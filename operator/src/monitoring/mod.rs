@@ -3,5 +3,6 @@
 pub mod alerts;
 pub mod client;
 pub mod dashboards;
+pub mod live;
 pub mod queries;
 pub mod routing;

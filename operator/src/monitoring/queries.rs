@@ -6,6 +6,7 @@
 pub mod api;
 pub mod resources;
 pub mod scaling;
+pub mod slo;
 pub mod stores;
 pub mod targets;
 pub mod work;
@@ -146,6 +147,7 @@ pub fn all() -> impl Iterator<Item = &'static Query> {
         resources::ALL,
         targets::ALL,
         scaling::ALL,
+        slo::ALL,
     ]
     .into_iter()
     .flatten()

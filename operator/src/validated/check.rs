@@ -48,6 +48,8 @@ pub fn validate(cluster: &SelextractCluster, defaults: &Defaults) -> Result<Vali
             spec.worker.concurrency,
             spec.monitoring.prometheus.provider != PrometheusProvider::None,
         ),
+        slo: check.slo(&spec.slo, &spec.monitoring.alerts),
+        cost: check.cost(&spec.cost),
     };
     if check.refusals.is_empty() {
         Ok(validated)
@@ -77,6 +79,14 @@ impl Check {
             reason,
             message: format!("{field} is {value:?}: {cure}", value = value.to_string()),
         });
+    }
+
+    /// Reads something again whose refusals are told already.
+    pub(super) fn again<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        let told = self.refusals.len();
+        let value = read(self);
+        self.refusals.truncate(told);
+        value
     }
 
     fn name(&mut self, name: &str) -> String {

@@ -11,7 +11,7 @@ use super::exposition::{configuration, serve};
 const WINDOW: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What only a week of measurements, or the kubelets, can answer.
+/// What only minutes or a week of measurements, or the kubelets, can answer.
 fn is_out_of_reach(query: &Query) -> bool {
     [
         "http_response_trend",
@@ -19,6 +19,11 @@ fn is_out_of_reach(query: &Query) -> bool {
         "memory_trend",
         "kubelet_cpu",
         "kubelet_memory",
+        "slo_downtime_ratio",
+        "slo_downtime_ratio_of_days",
+        "slo_measured_hours",
+        "cost_mean_pods",
+        "cost_cpu_p95",
     ]
     .contains(&query.name)
         || query.tells_absence()

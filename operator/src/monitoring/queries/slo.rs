@@ -1,0 +1,142 @@
+//! What promises and costs are held against (guide: "SLA and Performance Targets", "Cost-Performance Optimization"). docs/slo-and-cost.md defines each.
+//!
+//! Those over days are meant to be asked once an hour.
+
+use super::{Query, Unit};
+
+/// Whether the API answers: a pod is up, and it is not so that five requests failed within a minute and none was answered.
+///
+/// A part that is gone is no target any more; beside others that are still scraped it counts as 0. Where nothing is scraped, nothing is told.
+macro_rules! answers {
+    () => {
+        "((sum by (namespace, cluster) (up{component=\"api\",$scope}) > bool 0) \
+         unless ((sum by (namespace, cluster) (increase(http_requests_total{component=\"api\",code=~\"5..\",$scope}[1m])) >= 5) \
+         unless (sum by (namespace, cluster) (increase(http_requests_total{component=\"api\",code!~\"5..\",$scope}[1m])) > 0))) \
+         or 0 * group by (namespace, cluster) (up{$scope})"
+    };
+}
+
+/// The share of requests that failed.
+pub const BAD_REQUEST_RATIO: Query = Query {
+    name: "slo_bad_request_ratio",
+    help: "The share of requests that were answered with 5xx; unknown without requests (guide: Availability, Error Rate).",
+    unit: Unit::Ratio,
+    template: "(sum by (namespace, cluster) (rate(http_requests_total{component=\"api\",code=~\"5..\",$scope}[$window])) \
+               or 0 * sum by (namespace, cluster) (rate(http_requests_total{component=\"api\",$scope}[$window]))) \
+               / sum by (namespace, cluster) (rate(http_requests_total{component=\"api\",$scope}[$window]))",
+};
+
+/// Whether the API answers.
+pub const API_ANSWERS: Query = Query {
+    name: "slo_api_answers",
+    help: "Whether the API answers: a pod is up, and not all requests of the last minute (five at least) were answered with 5xx (guide: uptime).",
+    unit: Unit::Flag,
+    template: answers!(),
+};
+
+/// The share of the time in which the API did not answer.
+pub const DOWNTIME_RATIO: Query = Query {
+    name: "slo_downtime_ratio",
+    help: "The share of the measured time in which the API did not answer, minute by minute (guide: uptime).",
+    unit: Unit::Ratio,
+    template: concat!("1 - avg_over_time((", answers!(), ")[$window:1m])"),
+};
+
+/// The same over days.
+pub const DOWNTIME_RATIO_OF_DAYS: Query = Query {
+    name: "slo_downtime_ratio_of_days",
+    help: "The share of the measured time in which the API did not answer, looked at every five minutes: over days every minute would be millions of samples.",
+    unit: Unit::Ratio,
+    template: concat!("1 - avg_over_time((", answers!(), ")[$window:5m])"),
+};
+
+/// The hours of which anything is known.
+pub const MEASURED_HOURS: Query = Query {
+    name: "slo_measured_hours",
+    help: "The hours within the window of which Prometheus knows anything of the cluster.",
+    unit: Unit::Count,
+    template: "count_over_time((group by (namespace, cluster) (up{$scope}))[$window:1h])",
+};
+
+/// The mean number of pods.
+pub const MEAN_PODS: Query = Query {
+    name: "cost_mean_pods",
+    help: "The mean number of pods that answered while the cluster was measured, by component.",
+    unit: Unit::Count,
+    template: "sum_over_time((sum by (namespace, cluster, component) (up{$scope}))[$window:5m]) \
+               / on (namespace, cluster) group_left count_over_time((group by (namespace, cluster) (up{$scope}))[$window:5m])",
+};
+
+/// The cores that the busiest pod needs.
+pub const CPU_P95: Query = Query {
+    name: "cost_cpu_p95",
+    help: "Cores that the busiest pod of a component uses, P95 over the window.",
+    unit: Unit::Cores,
+    template: "max by (namespace, cluster, component) (quantile_over_time(0.95, rate(selextract_container_cpu_seconds_total{$scope}[5m])[$window:5m]) \
+               or quantile_over_time(0.95, rate(container_cpu_usage_seconds_total{$scope}[5m])[$window:5m]))",
+};
+
+/// The memory that the largest pod needs.
+pub const MEMORY_P95: Query = Query {
+    name: "cost_memory_p95",
+    help: "Memory that the largest pod of a component uses, P95 over the window.",
+    unit: Unit::Bytes,
+    template: "max by (namespace, cluster, component) (quantile_over_time(0.95, selextract_container_memory_working_set_bytes{$scope}[$window]) \
+               or quantile_over_time(0.95, container_memory_working_set_bytes{$scope}[$window]))",
+};
+
+/// The data that a Redis holds.
+pub const REDIS_MEMORY_P95: Query = Query {
+    name: "cost_redis_memory_p95",
+    help: "Memory that queue and cache hold, P95 over the window.",
+    unit: Unit::Bytes,
+    template: "max by (namespace, cluster, redis) (quantile_over_time(0.95, redis_memory_used_bytes{$scope}[$window]))",
+};
+
+/// The cores that a component uses on average.
+pub const CPU_MEAN: Query = Query {
+    name: "cost_cpu_mean",
+    help: "Cores that a pod of a component uses on average over the window.",
+    unit: Unit::Cores,
+    template: "avg by (namespace, cluster, component) (rate(selextract_container_cpu_seconds_total{$scope}[$window]))",
+};
+
+/// The memory that a component uses on average.
+pub const MEMORY_MEAN: Query = Query {
+    name: "cost_memory_mean",
+    help: "Memory that a pod of a component uses on average over the window.",
+    unit: Unit::Bytes,
+    template: "avg by (namespace, cluster, component) (avg_over_time(selextract_container_memory_working_set_bytes{$scope}[$window]))",
+};
+
+/// Tasks that end well.
+pub const TASKS: Query = Query {
+    name: "cost_tasks_rate",
+    help: "Tasks that end well a second (guide: Tasks per Dollar).",
+    unit: Unit::PerSecond,
+    template: "sum by (namespace, cluster) (rate(selextract_tasks_ended_total{outcome=\"succeeded\",$scope}[$window]))",
+};
+
+/// What is sent.
+pub const SENT: Query = Query {
+    name: "cost_sent_rate",
+    help: "Bytes a second that API and egress proxy send. What they send within the Kubernetes cluster is in it: an upper bound of what is paid for.",
+    unit: Unit::BytesPerSecond,
+    template: "sum by (namespace, cluster, component) (rate(selextract_container_network_transmitted_bytes_total{component=~\"api|egress\",$scope}[$window]))",
+};
+
+pub(super) const ALL: &[Query] = &[
+    BAD_REQUEST_RATIO,
+    API_ANSWERS,
+    DOWNTIME_RATIO,
+    DOWNTIME_RATIO_OF_DAYS,
+    MEASURED_HOURS,
+    MEAN_PODS,
+    CPU_P95,
+    MEMORY_P95,
+    REDIS_MEMORY_P95,
+    CPU_MEAN,
+    MEMORY_MEAN,
+    TASKS,
+    SENT,
+];
