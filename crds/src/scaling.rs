@@ -303,7 +303,7 @@ pub struct DecisionStatus {
 
 /// One thing that was measured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub struct SignalStatus {
     /// Which.
     #[schemars(length(min = 1, max = 64))]
@@ -314,12 +314,12 @@ pub struct SignalStatus {
     pub state: String,
 
     /// What was measured, with its unit.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 128))]
     pub value: String,
 
     /// What it is held against.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub threshold: String,
 
@@ -327,14 +327,14 @@ pub struct SignalStatus {
     pub exceeded: bool,
 
     /// Since when it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub since: Option<String>,
 }
 
 /// Something that bound a number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub struct ConstraintStatus {
     /// Which, as one CamelCase word.
     #[schemars(length(min = 1, max = 64))]

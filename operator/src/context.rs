@@ -14,6 +14,7 @@ use selextract_crds::SelextractCluster;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
+    accounts::Accounts,
     backoff::Backoffs,
     measure::Measures,
     settings::{Scope, Settings},
@@ -37,6 +38,8 @@ pub struct Context {
     pub clusters: Clusters,
     /// When to look again after an error.
     pub backoffs: Backoffs,
+    /// How promises are held, and what is paid.
+    pub accounts: Accounts,
     /// What was measured of the clusters that are sized.
     pub measures: Measures,
     recorder: Recorder,
@@ -62,6 +65,7 @@ impl Context {
             telemetry,
             clusters,
             backoffs: Backoffs::default(),
+            accounts: Accounts::default(),
             measures: Measures::default(),
             recorder,
         }

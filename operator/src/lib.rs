@@ -3,6 +3,7 @@
 //! One direction for each kind: dereference (all reads) → validate → decide and build (pure) → apply (the only writer) → status.
 //! Holds no logic of the platform: what runs when is the ledger's and the keeper's affair.
 
+mod accounts;
 mod backoff;
 pub mod build;
 mod canonical;

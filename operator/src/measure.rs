@@ -211,7 +211,7 @@ pub async fn run(measures: &Measures, telemetry: &Telemetry, stop: CancellationT
     let mut clients = Clients::default();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let servers = measures.servers();
-        clients.keep(&servers);
+        clients.keep(|client| servers.iter().any(|server| client.is_at(&server.endpoint)));
         // As many as there are servers, which are as many as clusters at the most.
         let mut looks = FuturesUnordered::new();
         for server in servers {
@@ -225,15 +225,16 @@ pub async fn run(measures: &Measures, telemetry: &Telemetry, stop: CancellationT
 
 /// One client for each server, kept as long as somebody asks it.
 #[derive(Default)]
-struct Clients(Vec<Arc<Prometheus>>);
+pub struct Clients(Vec<Arc<Prometheus>>);
 
 impl Clients {
-    fn keep(&mut self, servers: &[Server]) {
-        self.0
-            .retain(|client| servers.iter().any(|server| client.is_at(&server.endpoint)));
+    /// Drops those that nobody asks any more.
+    pub fn keep(&mut self, asked: impl Fn(&Prometheus) -> bool) {
+        self.0.retain(|client| asked(client));
     }
 
-    fn at(&mut self, endpoint: &PrometheusEndpoint) -> Option<Arc<Prometheus>> {
+    /// The one at this endpoint; `None` where none can be made.
+    pub fn at(&mut self, endpoint: &PrometheusEndpoint) -> Option<Arc<Prometheus>> {
         if let Some(client) = self.0.iter().find(|client| client.is_at(endpoint)) {
             return Some(client.clone());
         }

@@ -1,5 +1,6 @@
 //! What the operator says about itself: logs, `/healthz`, `/readyz`, `/metrics`. The only place that knows the metrics library.
 
+mod accounts;
 mod sizing;
 
 use std::{
@@ -17,7 +18,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::scaling::Decision;
+use crate::{monitoring::live::Live, scaling::Decision};
+use accounts::Accounts;
 use sizing::Sizing;
 
 /// Edges that hold every threshold of the guide.
@@ -50,6 +52,7 @@ pub struct Telemetry {
     writes: IntCounterVec,
     leader: IntGauge,
     sizing: Sizing,
+    accounts: Accounts,
     waits_for: Arc<Mutex<Vec<String>>>,
 }
 
@@ -109,6 +112,7 @@ impl Telemetry {
             )?,
             leader: IntGauge::new("selextract_operator_leader", "1 while this replica leads.")?,
             sizing: Sizing::new()?,
+            accounts: Accounts::default(),
             waits_for: Arc::new(Mutex::new(vec!["its start".to_owned()])),
         };
         telemetry.register()?;
@@ -126,6 +130,7 @@ impl Telemetry {
         registry.register(Box::new(self.queue.clone()))?;
         registry.register(Box::new(self.writes.clone()))?;
         registry.register(Box::new(self.leader.clone()))?;
+        registry.register(Box::new(self.accounts.clone()))?;
         self.sizing.register(registry)
     }
 
@@ -191,6 +196,7 @@ impl Telemetry {
         }
         let _ = self.cluster_ready.remove_label_values(&[namespace, name]);
         self.sizing.forget(namespace, name);
+        self.accounts.set(namespace, name, &[]);
         let _ = self.errors.remove_label_values(&["SelextractCluster", namespace, name]);
     }
 
@@ -207,6 +213,11 @@ impl Telemetry {
     /// A decision was taken and written.
     pub fn decided(&self, namespace: &str, name: &str, decision: &Decision) {
         self.sizing.decided(namespace, name, decision);
+    }
+
+    /// How the promises of a cluster are held, and what it costs.
+    pub fn live(&self, namespace: &str, name: &str, all: &[Live]) {
+        self.accounts.set(namespace, name, all);
     }
 
     /// Whether this replica leads.

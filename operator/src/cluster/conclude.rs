@@ -25,6 +25,7 @@ use super::{
     workload::{self, Progress},
 };
 use crate::{
+    accounts::Due,
     backoff,
     build::{Child, Component, Stage},
     canonical,
@@ -68,6 +69,7 @@ pub async fn conclude(
         sandbox: observed.sandbox_nodes,
         monitoring: &pursued.monitoring,
         decisions: &pursued.decisions,
+        due: &pursued.due,
     };
     // The store may be behind the last write: what is compared is what the API server has.
     let old = fetch_status(cluster, tools).await?;
@@ -88,6 +90,10 @@ pub async fn conclude(
         .telemetry
         .cluster(&namespace, &name, status::is_ready(&new));
     write_status(cluster, &old, &new, tools).await?;
+    tools
+        .context
+        .accounts
+        .wrote(&cluster.uid().unwrap_or_default(), pursued.due);
     tell_summary(cluster, &old, &new, tools).await;
     Ok(Next::After(next_look(cluster, &new)))
 }
@@ -243,6 +249,7 @@ pub async fn unreadable(
         sandbox: SandboxNodes::Unknown,
         monitoring: &MonitoringFound::default(),
         decisions: &Decisions::default(),
+        due: &Due::default(),
     };
     // The same words at every try: the API server does not store what is the same.
     let status = status::next(

@@ -1,5 +1,6 @@
 //! The controller of `SelextractCluster`s: dereference, validate, decide, build, apply, status.
 
+mod account;
 mod apply;
 mod bucket;
 mod certificates;
@@ -40,6 +41,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    accounts,
     context::{Context, GuardedCluster},
     measure,
     queue::{self, Next, Queue},
@@ -81,8 +83,12 @@ pub async fn run(context: Arc<Context>, scopes: Vec<(Scope, Writer<GuardedCluste
     let measuring = measure::run(&context.measures, &context.telemetry, stop.clone(), |place| {
         queue.add(place)
     });
+    let accounting = accounts::run(&context.accounts, &context.telemetry, stop.clone(), |place| {
+        queue.add(place)
+    });
     tokio::join!(
         measuring,
+        accounting,
         stop.run_until_cancelled(feed),
         queue::run(queue.clone(), AT_ONCE, stop.clone(), look),
     );
@@ -148,5 +154,6 @@ fn forget(context: &Context, cluster: &GuardedCluster) {
     let uid = cluster.uid().unwrap_or_default();
     context.backoffs.reset(&uid);
     context.measures.forget(&uid);
+    context.accounts.forget(&uid);
     context.telemetry.forget_cluster(&namespace, &name, &status::COMPONENTS);
 }

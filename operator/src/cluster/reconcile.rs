@@ -9,7 +9,7 @@ use snafu::Snafu;
 use tokio::time::Instant;
 
 use super::{
-    Tools,
+    Tools, account,
     apply::{ApplyError, Owner, Refused, Writer},
     bucket,
     conclude::{conclude, unreadable},
@@ -23,6 +23,7 @@ use super::{
     workload::{self, Progress},
 };
 use crate::{
+    accounts::Due,
     build::{self, Child, Component, Facts, Inputs, Names, Stage},
     context::GuardedCluster,
     measure::Decisions,
@@ -156,6 +157,8 @@ pub struct Pursued {
     pub monitoring: MonitoringFound,
     /// How many pods were decided, and why.
     pub decisions: Decisions,
+    /// What the status is to say about promises and costs.
+    pub due: Due,
 }
 
 impl Pursued {
@@ -173,6 +176,7 @@ impl Pursued {
             refused: Vec::new(),
             monitoring: MonitoringFound::default(),
             decisions: Decisions::default(),
+            due: Due::default(),
         }
     }
 }
@@ -214,6 +218,7 @@ async fn pursue(
             refused: Vec::new(),
             monitoring: MonitoringFound::default(),
             decisions: Decisions::default(),
+            due: Due::default(),
         });
     }
     facts.secrets = secrets.hashes;
@@ -226,8 +231,10 @@ async fn pursue(
         Ok(endpoint) => (endpoint, None),
         Err(fault) => (None, Some(fault)),
     };
+    let due = account::follow(cluster, validated, endpoint.clone(), (&observed.live, tools));
     let sizes = sizing::decide(cluster, validated, endpoint, &mut children, (&observed.live, tools));
     let mut pursued = apply(cluster, validated, (children, sizes), &mut observed.live, tools).await?;
+    pursued.due = due;
     pursued.monitoring = MonitoringFound {
         fault,
         served: observed.served,
@@ -323,6 +330,7 @@ async fn apply(
         refused,
         monitoring: MonitoringFound::default(),
         decisions,
+        due: Due::default(),
     })
 }
 

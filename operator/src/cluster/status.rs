@@ -19,6 +19,7 @@ use super::{
     workload::{self, Progress},
 };
 use crate::{
+    accounts::Due,
     build::{Child, Component, Stage},
     conditions::{self, Summary, Verdict},
     measure::Decisions,
@@ -75,6 +76,8 @@ pub struct Outcome<'a> {
     pub monitoring: &'a MonitoringFound,
     /// How many pods were decided, and why.
     pub decisions: &'a Decisions,
+    /// What is due about promises and costs.
+    pub due: &'a Due,
 }
 
 /// The status to store.
@@ -101,6 +104,12 @@ pub fn next(
         status.database = Some(outcome.database(cluster, old.database.as_ref()));
         status.endpoints = Some(figures::endpoints(cluster));
         status.image = outcome.image(old.image.as_ref());
+    }
+    if let Some(slo) = &outcome.due.slo {
+        status.slo = Some(slo.clone());
+    }
+    if let Some(cost) = &outcome.due.cost {
+        status.cost = Some(cost.clone());
     }
     status
 }
@@ -177,11 +186,13 @@ impl Outcome<'_> {
 
 /// Whether a child is part of one of these components, by its label.
 pub fn belongs(child: &Child, components: &[Component]) -> bool {
-    let label = child
-        .object
-        .pointer("/metadata/labels/app.kubernetes.io~1component")
-        .and_then(Value::as_str);
-    components.iter().any(|component| Some(component.as_str()) == label)
+    components.iter().any(|component| belongs_to(&child.object, *component))
+}
+
+/// Whether an object is part of a component, by its label.
+pub fn belongs_to(object: &Value, component: Component) -> bool {
+    let label = object.pointer("/metadata/labels/app.kubernetes.io~1component");
+    label.and_then(Value::as_str) == Some(component.as_str())
 }
 
 #[cfg(test)]

@@ -112,6 +112,7 @@ impl Case {
             sandbox: self.sandbox,
             monitoring: &self.monitoring,
             decisions: &crate::measure::Decisions::default(),
+            due: &crate::accounts::Due::default(),
         };
         next(old, 1, &outcome, Timestamp::from_second(second).unwrap())
     }
