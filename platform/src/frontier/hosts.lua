@@ -127,3 +127,15 @@ local function enqueue(id, owner, host, priority, due, now)
   redis.call('ZADD', 'sx:q:' .. owner .. '|' .. host, (9 - priority) * 1e13 + due, id)
   enlist(owner, host, now)
 end
+
+-- What waited for its time and is due goes to its queue, a bounded number at a call.
+local function promote(now)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'sx:later', '-inf', now, 'LIMIT', 0, 200)) do
+    redis.call('ZREM', 'sx:later', id)
+    local entry = redis.call('HGET', 'sx:entries', id)
+    if entry then
+      local owner, host, priority, due = string.match(entry, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
+      enqueue(id, owner, host, tonumber(priority), tonumber(due), now)
+    end
+  end
+end

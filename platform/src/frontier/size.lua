@@ -2,6 +2,8 @@
 -- then how long those that may run now have waited for a worker, in milliseconds: in the mean, and the longest.
 -- A host that rests between its pages has one that may run now, however long its queue is; beyond the most the rest is estimated.
 local now, most = clock(), tonumber(ARGV[1])
+-- Without any worker nobody else does.
+promote(now)
 local later = redis.call('ZCARD', 'sx:later')
 local waiting = redis.call('HLEN', 'sx:entries') - later
 local ready, seen, runnable = 0, 0, 0

@@ -1,15 +1,7 @@
 -- Keys as in offer.lua. ARGV: how many.
 -- Returns the milliseconds until there may be more (-1: until something is offered), then ids; what is returned is no longer here.
 local now, count = clock(), tonumber(ARGV[1])
--- What waited for its time and is due goes to its queue, a bounded number at a call.
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'sx:later', '-inf', now, 'LIMIT', 0, 200)) do
-  redis.call('ZREM', 'sx:later', id)
-  local entry = redis.call('HGET', 'sx:entries', id)
-  if entry then
-    local owner, host, priority, due = string.match(entry, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
-    enqueue(id, owner, host, tonumber(priority), tonumber(due), now)
-  end
-end
+promote(now)
 local vclock = tonumber(redis.call('GET', 'sx:clock') or '0')
 -- Owners with a host that may have rested. Nobody saves up turns by waiting.
 for _, owner in ipairs(redis.call('ZRANGEBYSCORE', 'sx:waiting', '-inf', now, 'LIMIT', 0, 200)) do
