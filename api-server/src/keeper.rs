@@ -8,6 +8,7 @@ mod gauges;
 mod migrate;
 mod queue;
 mod settings;
+mod stores;
 mod waits;
 
 use std::{
@@ -32,6 +33,7 @@ use selextract_platform::{
     telemetry::{self, Container},
 };
 pub use settings::{KeeperSettings, MigrateSettings};
+use stores::{Stores, Volumes};
 use tokio::{
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
@@ -66,6 +68,7 @@ struct Keeper {
     gauges: Gauges,
     health: Arc<Health>,
     queue: queue::Queue,
+    stores: Stores,
     due: Due,
     refill_from: Option<TaskId>,
     waits_from: Option<TaskId>,
@@ -123,8 +126,19 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
     let frontier = Frontier::connect_lazy(&Secret(settings.redis_queue_url.clone()))?;
     let dependencies = dependencies(&settings, &registry, &ledger, &frontier)?;
     tokio::spawn(dependencies.follow(end.clone()));
+    let stores = Stores::register(&registry).context("registering the stores' metrics")?;
+    let volumes = Volumes {
+        postgres: settings.postgres_storage,
+    };
+    let cache = cache(&settings)?;
+    tokio::spawn(
+        stores
+            .clone()
+            .follow(ledger.clone(), (frontier.clone(), cache), volumes, end.clone()),
+    );
     let now = Instant::now();
     let keeper = Keeper {
+        stores,
         queue: queue::Queue::register(&registry).context("registering the queue's metrics")?,
         frontier,
         gauges: Gauges::register(&registry)?,
@@ -185,6 +199,7 @@ impl Keeper {
             None
         });
         self.gauges.active(epoch.is_some());
+        self.stores.active(epoch.is_some());
         if epoch.is_none() {
             self.queue.set(None);
         }
@@ -355,6 +370,12 @@ async fn remove_artifacts(ledger: &Ledger) -> Result<()> {
     }
 }
 
+fn cache(settings: &KeeperSettings) -> Result<Option<Cache>> {
+    let url = settings.redis_cache_url.as_ref();
+    let cache = url.map(|url| Cache::connect_lazy(&Secret(url.clone())));
+    Ok(cache.transpose()?)
+}
+
 fn dependencies(
     settings: &KeeperSettings,
     registry: &Registry,
@@ -371,12 +392,10 @@ fn dependencies(
             application_name: "selextract-keeper-probe",
         })
     });
-    let cache = settings.redis_cache_url.as_ref();
-    let cache = cache.map(|url| Cache::connect_lazy(&Secret(url.clone())));
     queue::Dependencies::register(
         registry,
         (pooled.transpose()?, direct.clone()),
-        (queue.clone(), cache.transpose()?),
+        (queue.clone(), cache(settings)?),
     )
     .context("registering the dependencies' metrics")
 }

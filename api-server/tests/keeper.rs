@@ -100,6 +100,7 @@ impl Platform {
             database_direct_url: self.database.direct_url.clone(),
             redis_queue_url: self.redis.clone(),
             database_url: None,
+            postgres_storage: None,
             redis_cache_url: None,
             data_key: None,
             egress_proxy: None,

@@ -1,5 +1,10 @@
 //! The program `selextract-scaling`: `record` asks a Prometheus for what decisions were made from, `replay` decides anew on that record.
 
+#![expect(
+    clippy::doc_markdown,
+    reason = "the docs are what --help prints, where marks are noise"
+)]
+
 use std::{
     collections::BTreeMap,
     fs::File,

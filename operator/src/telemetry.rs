@@ -112,7 +112,7 @@ impl Telemetry {
             )?,
             leader: IntGauge::new("selextract_operator_leader", "1 while this replica leads.")?,
             sizing: Sizing::new()?,
-            accounts: Accounts::default(),
+            accounts: Accounts::new()?,
             waits_for: Arc::new(Mutex::new(vec!["its start".to_owned()])),
         };
         telemetry.register()?;

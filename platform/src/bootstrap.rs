@@ -67,6 +67,11 @@ pub async fn prepare_server(superuser: &Secret, database: &str, passwords: &Role
         let statement = format!("{verb} ROLE {role} {attributes} PASSWORD %L");
         run_formatted(&mut connection, &statement, &password.0).await?;
     }
+    // The keeper tells how far replicas lag and how large the log is.
+    connection
+        .execute("GRANT pg_monitor TO selextract_owner")
+        .await
+        .context(doing)?;
     for (setting, owner, app) in [
         // Every statement of API and workers finds few rows by an index, whatever the values. To plan each execution anew would cost several
         // times what it saves, the more the more months there are; so plans are made once for a connection. That may be while a month is

@@ -76,6 +76,15 @@ impl Cache {
         .await
     }
 
+    /// What Redis says about itself.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn info(&self) -> Result<String, redis::RedisError> {
+        let mut connection = self.connection().await?;
+        redis::cmd("INFO").query_async(&mut connection).await
+    }
+
     /// Whether it answers.
     ///
     /// # Errors

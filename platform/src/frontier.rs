@@ -222,6 +222,13 @@ impl Frontier {
         Ok(listening)
     }
 
+    /// What Redis says about itself.
+    pub async fn info(&self) -> Result<String, FrontierError> {
+        let mut connection = self.connection().await?;
+        let info = redis::cmd("INFO").query_async(&mut connection).await;
+        info.context(FrontierSnafu { doing: "asking" })
+    }
+
     /// Whether it answers.
     pub async fn ping(&self) -> Result<(), FrontierError> {
         let mut connection = self.connection().await?;

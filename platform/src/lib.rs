@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod objects;
 pub mod previews;
 pub mod sealed;
+pub mod stores;
 pub mod telemetry;
 pub mod waiting;
 

@@ -3,7 +3,9 @@
 mod container;
 
 pub use container::Container;
-use prometheus::{Encoder, Registry, TextEncoder};
+use std::collections::HashMap;
+
+use prometheus::{Encoder, Registry, TextEncoder, core::Desc};
 use tracing_subscriber::EnvFilter;
 
 /// Edges of histograms in seconds: the guide's every threshold (.2 .3 .5 .6 .8 1 1.5 2 3 5), finer ones below, coarser ones above.
@@ -24,6 +26,19 @@ pub fn start_logs(filter: &str) -> Result<(), String> {
         .with_env_filter(filter)
         .try_init()
         .map_err(|error| error.to_string())
+}
+
+/// What a collector says of itself whose families are made at each scrape: one of its names, so that no other takes it.
+///
+/// # Errors
+/// When the name is none.
+pub fn description(name: &str) -> prometheus::Result<Desc> {
+    Desc::new(
+        name.to_owned(),
+        "Made at each scrape.".to_owned(),
+        Vec::new(),
+        HashMap::new(),
+    )
 }
 
 /// The registry's metrics in Prometheus' text format.

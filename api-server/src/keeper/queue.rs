@@ -18,6 +18,7 @@ use selextract_platform::{
     cache::Cache,
     frontier::{Frontier, Size},
     ledger::Ledger,
+    telemetry::description,
 };
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,8 +29,11 @@ const EVERY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The last measured queue; nothing while another keeper is the active one.
-#[derive(Clone, Default)]
-pub(super) struct Queue(Arc<Mutex<Option<Size>>>);
+#[derive(Clone)]
+pub(super) struct Queue {
+    description: Desc,
+    size: Arc<Mutex<Option<Size>>>,
+}
 
 impl Queue {
     /// Registers the queue's metrics.
@@ -37,14 +41,17 @@ impl Queue {
     /// # Errors
     /// When a name is taken in the registry.
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let queue = Self::default();
+        let queue = Self {
+            description: description("selextract_queue_runnable_tasks")?,
+            size: Arc::default(),
+        };
         registry.register(Box::new(queue.clone()))?;
         Ok(queue)
     }
 
     /// What was measured now; `None` when nothing is known.
     pub(super) fn set(&self, size: Option<Size>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = size;
+        *self.size.lock().unwrap_or_else(PoisonError::into_inner) = size;
     }
 
     fn families(size: Size) -> prometheus::Result<Vec<MetricFamily>> {
@@ -91,11 +98,11 @@ impl Queue {
 
 impl Collector for Queue {
     fn desc(&self) -> Vec<&Desc> {
-        Vec::new()
+        vec![&self.description]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let size = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = *self.size.lock().unwrap_or_else(PoisonError::into_inner);
         size.and_then(|size| Self::families(size).ok()).unwrap_or_default()
     }
 }
@@ -153,8 +160,8 @@ impl Dependencies {
             let pooler = self
                 .pooled
                 .is_some()
-                .then(|| matches!(pooler, Ok(Some(Ok(())))) || !postgres);
-            let cache = self.cache.is_some().then(|| matches!(cache, Ok(Some(Ok(())))));
+                .then_some(matches!(pooler, Ok(Some(Ok(())))) || !postgres);
+            let cache = self.cache.is_some().then_some(matches!(cache, Ok(Some(Ok(())))));
             let answers = [
                 ("postgres", Some(postgres)),
                 ("pgbouncer", pooler),

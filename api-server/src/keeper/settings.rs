@@ -22,6 +22,9 @@ pub struct KeeperSettings {
     /// The cache: redis://:password@host:port/0; without it nothing is told about it
     #[arg(long, env = "SELEXTRACT_REDIS_CACHE_URL", hide_env_values = true)]
     pub redis_cache_url: Option<String>,
+    /// The size of the database's volume in bytes; without it the disk's use is not told as a share
+    #[arg(long, env = "SELEXTRACT_POSTGRES_STORAGE")]
+    pub postgres_storage: Option<u64>,
     /// The keys that seal users' secrets, as the API has them; without them no webhook is told
     #[arg(long, env = "SELEXTRACT_DATA_KEY", hide_env_values = true)]
     pub data_key: Option<String>,

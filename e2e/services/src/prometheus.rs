@@ -76,9 +76,12 @@ pub fn promtool(files: &[(&str, &str)], arguments: &[&str]) -> Result<String> {
     let inside = root.inside(&folder);
     let arguments: Vec<String> = arguments
         .iter()
-        .map(|argument| match files.iter().any(|(name, _)| name == argument) {
-            true => format!("{inside}/{argument}"),
-            false => (*argument).to_owned(),
+        .map(|argument| {
+            if files.iter().any(|(name, _)| name == argument) {
+                format!("{inside}/{argument}")
+            } else {
+                (*argument).to_owned()
+            }
         })
         .collect();
     let command: Vec<&str> = ["/usr/bin/promtool"]

@@ -163,9 +163,17 @@ async fn a_backlog_adds_workers_a_slow_site_does_not_and_calm_takes_them_away() 
     let cluster = platform.world.get("selextractcluster/shop")?;
     let objectives = cluster.pointer("/status/slo/objectives").and_then(Value::as_array);
     assert_eq!(objectives.map(Vec::len), Some(15), "{cluster}");
-    assert!(cluster.pointer("/status/slo/upSince").is_some(), "{}", cluster["status"]["slo"]);
+    assert!(
+        cluster.pointer("/status/slo/upSince").is_some(),
+        "{}",
+        cluster["status"]["slo"]
+    );
     let monthly = cluster.pointer("/status/cost/monthly").and_then(Value::as_str);
-    assert!(monthly.is_some_and(|monthly| monthly != "0"), "{}", cluster["status"]["cost"]);
+    assert!(
+        monthly.is_some_and(|monthly| monthly != "0"),
+        "{}",
+        cluster["status"]["cost"]
+    );
     Ok(())
 }
 

@@ -29,6 +29,11 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
         "ports": [program::port("telemetry", 9090)],
         "volumeMounts": mounts,
     });
+    let postgres = &inputs.cluster.postgres;
+    let storage = postgres.storage.units().filter(|_| postgres.is_managed());
+    if let (Some(env_list), Some(bytes)) = (container["env"].as_array_mut(), storage) {
+        env_list.push(env("SELEXTRACT_POSTGRES_STORAGE", bytes.to_string()));
+    }
     program::probes(&mut container);
     let mut template = Template::new(Component::Keeper, &keeper.pod, container);
     template.volumes = volumes;

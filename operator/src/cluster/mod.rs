@@ -81,10 +81,10 @@ pub async fn run(context: Arc<Context>, scopes: Vec<(Scope, Writer<GuardedCluste
     });
     let look = move |place| look(place, tools.clone());
     let measuring = measure::run(&context.measures, &context.telemetry, stop.clone(), |place| {
-        queue.add(place)
+        queue.add(place);
     });
     let accounting = accounts::run(&context.accounts, &context.telemetry, stop.clone(), |place| {
-        queue.add(place)
+        queue.add(place);
     });
     tokio::join!(
         measuring,

@@ -63,14 +63,12 @@ fn reserved(pod: &Pod) -> Part {
     }
 }
 
-fn with(part: Part, quantity: &Quantity, field: &'static str) -> Part {
-    Part {
-        volume: Some(Volume {
-            bytes: bytes(quantity),
-            field,
-        }),
-        ..part
-    }
+fn with(mut part: Part, quantity: &Quantity, field: &'static str) -> Part {
+    part.volume = Some(Volume {
+        bytes: bytes(quantity),
+        field,
+    });
+    part
 }
 
 fn amount(pod: &Pod, of: fn(&Compute) -> Option<&Quantity>, read: fn(&Quantity) -> u64) -> Amount {

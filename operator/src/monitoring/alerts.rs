@@ -87,11 +87,11 @@ impl Group<'_> {
         query.render(&self.scope, Some(window))
     }
 
-    fn add(&mut self, text: &Text, severity: Severity, expression: String) {
+    fn add(&mut self, text: &Text, severity: Severity, expression: &str) {
         self.add_after(text, severity, severity.patience(), expression);
     }
 
-    fn add_after(&mut self, text: &Text, severity: Severity, patience: Duration, expression: String) {
+    fn add_after(&mut self, text: &Text, severity: Severity, patience: Duration, expression: &str) {
         let mut labels = json!({ "severity": severity.as_str() });
         // What is absent has no labels of its own but those that were asked for.
         if let Scope::Cluster { namespace, name } = self.scope {
@@ -114,7 +114,7 @@ impl Group<'_> {
     /// One alert of three severities.
     fn levels(&mut self, text: &Text, expression: &str, levels: Levels) {
         for (severity, level) in Severity::ALL.into_iter().zip(levels) {
-            self.add(text, severity, above(expression, level));
+            self.add(text, severity, &above(expression, level));
         }
     }
 }
@@ -159,13 +159,13 @@ fn budget_alerts(group: &mut Group<'_>) {
         (&stores::WORKER_TO_QUEUE_P95, thresholds.worker_to_queue),
     ] {
         let expression = above(&group.query(query), budget);
-        group.add(&texts::ROUND_TRIP, Severity::Info, expression);
+        group.add(&texts::ROUND_TRIP, Severity::Info, &expression);
     }
 }
 
 fn presence_alerts(group: &mut Group<'_>) {
     let nothing = group.query(&targets::NOTHING_SCRAPED);
-    group.add(&texts::NOT_MEASURED, Severity::Critical, nothing);
+    group.add(&texts::NOT_MEASURED, Severity::Critical, &nothing);
     for (text, query) in [
         (&texts::API_DOWN, &targets::API_TARGETS),
         (&texts::KEEPER_DOWN, &targets::KEEPER_TARGETS),
@@ -175,17 +175,17 @@ fn presence_alerts(group: &mut Group<'_>) {
         (&texts::EXPORTER_SILENT, &targets::DATABASE_EXPORTED),
     ] {
         let expression = is_zero(&group.query(query));
-        group.add(text, Severity::Critical, expression);
+        group.add(text, Severity::Critical, &expression);
     }
     // No worker is right where there is nothing to do.
     let workers = is_zero(&group.query(&targets::WORKER_TARGETS));
     let waiting = format!("({}) > 0", group.query(&work::BACKLOG));
     let expression = format!("({workers}) and on (namespace, cluster) ({waiting})");
-    group.add(&texts::WORKERS_DOWN, Severity::Critical, expression);
+    group.add(&texts::WORKERS_DOWN, Severity::Critical, &expression);
     let silent = format!("({}) > 0", group.query(&targets::TARGETS_DOWN));
-    group.add(&texts::POD_SILENT, Severity::Warning, silent);
+    group.add(&texts::POD_SILENT, Severity::Warning, &silent);
     let restarts = format!("({}) > 3", group.over(&resources::RESTARTS, Duration::from_mins(15)));
-    group.add_after(&texts::RESTARTS, Severity::Warning, Duration::from_mins(1), restarts);
+    group.add_after(&texts::RESTARTS, Severity::Warning, Duration::from_mins(1), &restarts);
 }
 
 fn store_alerts(group: &mut Group<'_>) {
@@ -196,7 +196,7 @@ fn store_alerts(group: &mut Group<'_>) {
         (&texts::CACHE_DOWN, &stores::CACHE_REACHABLE, Severity::Warning),
     ] {
         let expression = is_zero(&group.query(query));
-        group.add_after(text, severity, Duration::from_mins(1), expression);
+        group.add_after(text, severity, Duration::from_mins(1), &expression);
     }
     for (text, query, levels) in [
         (
@@ -215,12 +215,12 @@ fn store_alerts(group: &mut Group<'_>) {
         group.levels(text, &expression, levels);
     }
     let evictions = format!("({}) > 0", group.query(&stores::REDIS_EVICTIONS));
-    group.add(&texts::EVICTIONS, Severity::Info, evictions);
+    group.add(&texts::EVICTIONS, Severity::Info, &evictions);
     // A request gives up after two seconds without a connection.
     let waiting = format!("({}) > 1", group.query(&stores::POOLER_MAX_WAIT));
-    group.add_after(&texts::POOLER_FULL, Severity::Warning, Duration::from_mins(1), waiting);
+    group.add_after(&texts::POOLER_FULL, Severity::Warning, Duration::from_mins(1), &waiting);
     let deadlocks = format!("({}) > 0", group.query(&stores::DEADLOCKS));
-    group.add(&texts::DEADLOCKS, Severity::Info, deadlocks);
+    group.add(&texts::DEADLOCKS, Severity::Info, &deadlocks);
 }
 
 fn resource_alerts(group: &mut Group<'_>) {
@@ -237,7 +237,7 @@ fn resource_alerts(group: &mut Group<'_>) {
     let share = format!("({busiest}) / {}", group.alerts.network_bytes);
     group.levels(&texts::NETWORK, &share, thresholds.network);
     let kills = format!("({}) > 0", group.query(&resources::OOM_KILLS));
-    group.add_after(&texts::OOM, Severity::Warning, Duration::from_mins(1), kills);
+    group.add_after(&texts::OOM, Severity::Warning, Duration::from_mins(1), &kills);
 }
 
 fn trend_alerts(group: &mut Group<'_>) {
@@ -253,12 +253,12 @@ fn trend_alerts(group: &mut Group<'_>) {
         (&texts::RESOURCE_TREND, &resources::MEMORY_TREND, resource),
     ] {
         let expression = above(&group.over(query, HOUR), most);
-        group.add(text, Severity::Info, expression);
+        group.add(text, Severity::Info, &expression);
     }
     let filling = group.over(&resources::STORAGE_IN_FOUR_DAYS, 6 * HOUR);
-    group.add_after(&texts::DISK_FILLS, Severity::Info, HOUR, above(&filling, 1.0));
+    group.add_after(&texts::DISK_FILLS, Severity::Info, HOUR, &above(&filling, 1.0));
     let backlog = above(&group.query(&work::BACKLOG), thresholds.backlog);
-    group.add(&texts::BACKLOG, Severity::Info, backlog);
+    group.add(&texts::BACKLOG, Severity::Info, &backlog);
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The one place of every PromQL text: rules, dashboards and the operator render theirs from here. Pure.
+//! The one place of every `PromQL` text: rules, dashboards and the operator render theirs from here. Pure.
 //!
 //! Every query answers with the labels `namespace` and `cluster`, so that one query serves many clusters at once. A ratio without anything
 //! to divide by is `NaN` or absent, never 0: a lost scrape must not look like calm.

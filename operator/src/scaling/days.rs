@@ -97,7 +97,7 @@ impl World {
         Sample {
             at: at(second),
             api: ApiSignals {
-                cpu: Reading::Fresh(share.min(1.0).max(0.01)),
+                cpu: Reading::Fresh(share.clamp(0.01, 1.0)),
                 latency: idle(latency, load.requests <= 0.0),
                 errors: idle(0.0, load.requests <= 0.0),
                 pods: api,
@@ -316,7 +316,7 @@ fn workers_go_to_zero_and_the_first_task_wakes_one_at_once() {
 #[test]
 fn a_schedule_has_the_pods_there_before_the_peak() {
     let mut world = World::new(2, 1);
-    let peak = Peak::parse("45 7 * * 1-5", "UTC", std::time::Duration::from_secs(2 * 3600), 6).unwrap();
+    let peak = Peak::parse("45 7 * * 1-5", "UTC", std::time::Duration::from_hours(2), 6).unwrap();
     world.policies.0.limits.peaks = vec![peak];
     world.run(0..12 * HOUR, constant(10.0, 0.1), as_it_is);
     let changes = world.changes(Target::Api);

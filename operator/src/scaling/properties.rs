@@ -8,6 +8,9 @@ use proptest::prelude::*;
 use super::*;
 
 /// A moment of the tests' clock, which begins on Monday 2026-11-23 at midnight.
+///
+/// # Panics
+/// Never: the moment is one.
 pub fn at(second: i64) -> Timestamp {
     let begin: Timestamp = "2026-11-23T00:00:00Z".parse().unwrap();
     begin + jiff::SignedDuration::from_secs(second)

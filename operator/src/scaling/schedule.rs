@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_peak_lasts_from_its_tick_for_its_duration_in_its_own_zone() {
-        let peak = Peak::parse("45 7 * * 1-5", "Europe/Berlin", Duration::from_secs(9000), 6).unwrap();
+        let peak = Peak::parse("45 7 * * 1-5", "Europe/Berlin", Duration::from_mins(150), 6).unwrap();
         let floor = |at: &str| floor(std::slice::from_ref(&peak), at.parse().unwrap());
         // Monday 2026-11-23; Berlin is one hour ahead.
         assert_eq!(floor("2026-11-23T06:44:59Z"), 0);

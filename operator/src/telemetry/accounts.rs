@@ -1,7 +1,7 @@
 //! Metrics of promises and costs: what the last look found of each cluster, replaced as a whole.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -17,13 +17,25 @@ use crate::monitoring::live::Live;
 type Place = (String, String);
 
 /// The figures of each cluster.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Accounts(Arc<Mutex<BTreeMap<Place, Vec<Live>>>>);
+#[derive(Clone, Debug)]
+pub(super) struct Accounts {
+    description: Desc,
+    figures: Arc<Mutex<BTreeMap<Place, Vec<Live>>>>,
+}
 
 impl Accounts {
+    /// Nothing is known yet.
+    pub(super) fn new() -> prometheus::Result<Self> {
+        let name = "selextract_slo_availability_ratio".to_owned();
+        Ok(Self {
+            description: Desc::new(name, "Made at each scrape.".to_owned(), Vec::new(), HashMap::new())?,
+            figures: Arc::default(),
+        })
+    }
+
     /// What is known of a cluster now; nothing takes its series away.
     pub(super) fn set(&self, namespace: &str, name: &str, all: &[Live]) {
-        let mut figures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (namespace.to_owned(), name.to_owned());
         if all.is_empty() {
             figures.remove(&place);
@@ -33,7 +45,7 @@ impl Accounts {
     }
 
     fn families(&self) -> prometheus::Result<Vec<MetricFamily>> {
-        let figures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         let mut families: BTreeMap<&'static str, MetricFamily> = BTreeMap::new();
         for ((namespace, name), all) in figures.iter() {
             for live in all {
@@ -61,7 +73,7 @@ impl Accounts {
 
 impl Collector for Accounts {
     fn desc(&self) -> Vec<&Desc> {
-        Vec::new()
+        vec![&self.description]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -77,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_figures_of_all_clusters_are_one_family_and_go_with_their_cluster() {
-        let (registry, accounts) = (Registry::new(), Accounts::default());
+        let (registry, accounts) = (Registry::new(), Accounts::new().unwrap());
         registry.register(Box::new(accounts.clone())).unwrap();
         let text = || {
             let mut out = Vec::new();

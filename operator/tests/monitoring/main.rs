@@ -1,6 +1,8 @@
 //! The alerts, the managed Prometheus' files and the catalogue of queries, judged by Prometheus' own programs out of the data image.
 //! They need a root made by `images/build --root data`.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod alerts;
 mod exposition;
 mod queries;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::exposition::{configuration, serve};
 
 const WINDOW: Duration = Duration::from_secs(10);
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What only minutes or a week of measurements, or the kubelets, can answer.
 fn is_out_of_reach(query: &Query) -> bool {

@@ -15,6 +15,7 @@ pub mod crawl;
 pub mod credentials;
 pub(crate) mod error;
 mod expiry;
+mod figures;
 mod id;
 pub mod idempotency;
 mod leased;

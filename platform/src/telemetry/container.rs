@@ -22,6 +22,7 @@ const UNLIMITED: f64 = 9e18;
 
 /// The metrics of this process' container.
 pub struct Container {
+    description: Desc,
     cgroup: PathBuf,
     net: PathBuf,
     cpu_capacity: Option<f64>,
@@ -44,6 +45,7 @@ impl Container {
     pub fn register(registry: &Registry) -> prometheus::Result<()> {
         let capacity = |name| std::env::var(name).ok().and_then(|text| text.parse::<f64>().ok());
         registry.register(Box::new(Self {
+            description: super::description("selextract_container_cpu_seconds_total")?,
             cgroup: PathBuf::from("/sys/fs/cgroup"),
             net: PathBuf::from("/proc/self/net"),
             cpu_capacity: capacity(CPU_CAPACITY).map(|millicores| millicores / 1000.0),
@@ -135,8 +137,7 @@ impl Container {
 
 impl Collector for Container {
     fn desc(&self) -> Vec<&Desc> {
-        // None is known before it is read; names of our own prefix clash with nothing.
-        Vec::new()
+        vec![&self.description]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -257,6 +258,7 @@ mod tests {
     fn read(files: &[(&str, &str)]) -> Vec<(&'static str, f64)> {
         let folder = folder(files);
         let container = Container {
+            description: crate::telemetry::description("selextract_container_cpu_seconds_total").unwrap(),
             cgroup: folder.path().to_owned(),
             net: folder.path().join("net"),
             cpu_capacity: Some(2.0),

@@ -1,4 +1,4 @@
-//! The condition MonitoringReady. Nothing waits for it: a platform works unmeasured. Pure.
+//! The condition `MonitoringReady`. Nothing waits for it: a platform works unmeasured. Pure.
 
 use super::{Outcome, belongs};
 use crate::{

@@ -1,0 +1,126 @@
+//! What PostgreSQL and Redis say about themselves, told by the active keeper alone under the names of their usual exporters (ADR 32).
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus::{
+    Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+use selextract_platform::{
+    cache::Cache,
+    frontier::Frontier,
+    ledger::Ledger,
+    stores::{self, Figure},
+    telemetry::description,
+};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// As often as the keeper's slower figures are worth.
+const EVERY: Duration = Duration::from_secs(15);
+/// After how long what did not answer is left out.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What was said last; nothing while another keeper is the active one.
+#[derive(Clone)]
+pub(super) struct Stores {
+    description: Desc,
+    said: Arc<Mutex<Said>>,
+}
+
+#[derive(Default)]
+struct Said {
+    active: bool,
+    figures: Vec<Figure>,
+}
+
+/// The sizes of the volumes in bytes, where the operator made them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Volumes {
+    pub(super) postgres: Option<u64>,
+}
+
+impl Stores {
+    /// Registers the figures.
+    ///
+    /// # Errors
+    /// Never but for the registry's own reasons.
+    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let stores = Self {
+            description: description("pg_up")?,
+            said: Arc::default(),
+        };
+        registry.register(Box::new(stores.clone()))?;
+        Ok(stores)
+    }
+
+    /// Whether this keeper speaks for the platform.
+    pub(super) fn active(&self, active: bool) {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).active = active;
+    }
+
+    /// Asks again and again until `end`.
+    pub(super) async fn follow(
+        self,
+        ledger: Ledger,
+        (queue, cache): (Frontier, Option<Cache>),
+        volumes: Volumes,
+        end: CancellationToken,
+    ) {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while end.run_until_cancelled(ticks.tick()).await.is_some() {
+            if !self.said.lock().unwrap_or_else(PoisonError::into_inner).active {
+                continue;
+            }
+            let figures = ask(&ledger, &queue, cache.as_ref(), volumes).await;
+            self.said.lock().unwrap_or_else(PoisonError::into_inner).figures = figures;
+        }
+    }
+}
+
+async fn ask(ledger: &Ledger, queue: &Frontier, cache: Option<&Cache>, volumes: Volumes) -> Vec<Figure> {
+    let (database, queue, cache) = tokio::join!(
+        timeout(PATIENCE, ledger.figures()),
+        timeout(PATIENCE, queue.info()),
+        timeout(PATIENCE, async { Some(cache?.info().await) }),
+    );
+    let mut figures = database.unwrap_or_else(|_| vec![Figure::gauge("pg_up", 0.0)]);
+    figures.extend(redis("queue", queue.ok().and_then(Result::ok).as_deref()));
+    match cache {
+        Ok(None) => {}
+        Ok(Some(info)) => figures.extend(redis("cache", info.ok().as_deref())),
+        Err(_) => figures.extend(redis("cache", None)),
+    }
+    if let Some(bytes) = volumes.postgres {
+        #[expect(clippy::cast_precision_loss, reason = "a volume's size")]
+        let capacity = Figure::gauge("selextract_storage_capacity_bytes", bytes as f64);
+        figures.push(capacity.with("volume", "postgres"));
+    }
+    figures
+}
+
+fn redis(name: &str, info: Option<&str>) -> Vec<Figure> {
+    let up = Figure::gauge("redis_up", f64::from(u8::from(info.is_some()))).with("redis", name);
+    let said = info.map(|info| stores::redis(info, name)).unwrap_or_default();
+    said.into_iter().chain([up]).collect()
+}
+
+impl Collector for Stores {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.description]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.active {
+            stores::families(&said.figures)
+        } else {
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What the database says about itself, under the names of its usual exporter. Needs a direct connection.
+
+use sqlx::Row;
+
+use super::Ledger;
+use crate::stores::Figure;
+
+impl Ledger {
+    /// Connections, cache hits, transactions, size and lag, and what the ledger counted over all owners.
+    ///
+    /// What may not be read (lag and log need the role `pg_monitor`) or fails is left out: a figure that is not known is absent.
+    pub async fn figures(&self) -> Vec<Figure> {
+        let mut figures = self.database_figures().await;
+        figures.extend(self.lags().await);
+        figures.extend(self.counted().await);
+        figures
+    }
+
+    async fn database_figures(&self) -> Vec<Figure> {
+        let row = sqlx::query(
+            "SELECT datname::text, numbackends::float8, blks_hit::float8, blks_read::float8, xact_commit::float8, xact_rollback::float8,
+                    deadlocks::float8, pg_database_size(datid)::float8, current_setting('max_connections')::float8
+             FROM pg_stat_database WHERE datname = current_database()",
+        )
+        .fetch_one(&self.pool)
+        .await;
+        let Ok(row) = row else {
+            return vec![Figure::gauge("pg_up", 0.0)];
+        };
+        let name: String = row.get(0);
+        let of = |figure: Figure, index: usize| figure.with("datname", &name).valued(row.get(index));
+        let size: f64 = row.get(7);
+        let mut figures = vec![
+            Figure::gauge("pg_up", 1.0),
+            of(Figure::gauge("pg_stat_database_numbackends", 0.0), 1),
+            of(Figure::counter("pg_stat_database_blks_hit_total", 0.0), 2),
+            of(Figure::counter("pg_stat_database_blks_read_total", 0.0), 3),
+            of(Figure::counter("pg_stat_database_xact_commit_total", 0.0), 4),
+            of(Figure::counter("pg_stat_database_xact_rollback_total", 0.0), 5),
+            of(Figure::counter("pg_stat_database_deadlocks_total", 0.0), 6),
+            of(Figure::gauge("pg_database_size_bytes", 0.0), 7),
+            Figure::gauge("pg_settings_max_connections", row.get(8)),
+        ];
+        let log = sqlx::query_scalar::<_, f64>("SELECT coalesce(sum(size), 0)::float8 FROM pg_ls_waldir()")
+            .fetch_one(&self.pool)
+            .await;
+        let used = Figure::gauge("selextract_storage_used_bytes", size + log.unwrap_or(0.0));
+        figures.push(used.with("volume", "postgres"));
+        figures
+    }
+
+    async fn lags(&self) -> Vec<Figure> {
+        // Without the right to see it the state is null.
+        let rows = sqlx::query(
+            "SELECT application_name::text, coalesce(extract(epoch FROM replay_lag), 0)::float8 FROM pg_stat_replication
+             WHERE state = 'streaming' ORDER BY 1 LIMIT 16",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap_or_default();
+        let one = |row: &sqlx::postgres::PgRow| {
+            let replica: String = row.get(0);
+            Figure::gauge("pg_replication_lag_seconds", row.get(1)).with("replica", &replica)
+        };
+        rows.iter().map(one).collect()
+    }
+
+    /// The owners' counters, which the keeper folds; one row for each owner.
+    async fn counted(&self) -> Vec<Figure> {
+        let row = sqlx::query(
+            "SELECT coalesce(sum(total), 0)::float8, coalesce(sum(succeeded), 0)::float8, coalesce(sum(failed), 0)::float8,
+                    coalesce(sum(canceled), 0)::float8 FROM owner_counters",
+        )
+        .fetch_one(&self.pool)
+        .await;
+        let Ok(row) = row else { return Vec::new() };
+        let ended = |outcome, index: usize| {
+            Figure::counter("selextract_tasks_ended_total", row.get(index)).with("outcome", outcome)
+        };
+        vec![
+            Figure::counter("selextract_tasks_accepted_total", row.get(0)),
+            ended("succeeded", 1),
+            ended("failed", 2),
+            ended("canceled", 3),
+        ]
+    }
+}
