@@ -300,6 +300,17 @@ fn tasks_that_wait_for_one_slow_site_add_no_worker_and_say_so() {
     window.push(sample, std::time::Duration::from_mins(5));
     let decision = decide_worker(&guide().1, &window, &properties::steady(2), at(0));
     assert_eq!((decision.to, decision.reason), (2, Reason::DomainLimited));
+
+    // Nor is that idleness: between two turns at its site nobody may be busy.
+    let mut window = Window::default();
+    for second in (0..600).step_by(5) {
+        let mut sample = quiet(at(second));
+        sample.worker.limited = Reading::Fresh(5000.0);
+        sample.worker.pods = 1;
+        window.push(sample, std::time::Duration::from_mins(5));
+    }
+    let decision = decide_worker(&guide().1, &window, &properties::steady(1), at(595));
+    assert_eq!((decision.to, decision.reason), (1, Reason::DomainLimited));
 }
 
 #[test]

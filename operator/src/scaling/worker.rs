@@ -156,6 +156,9 @@ fn rest(
             None => hold(Reason::Steady, "no signal is beyond its threshold".to_owned()),
         };
     }
+    if let Some(tasks) = limited.filter(|_| current <= policy.limits.min) {
+        return hold(Reason::DomainLimited, limits(tasks));
+    }
     let length = policy.limits.stabilization;
     let most = window.covered(length, now).and_then(|all| {
         let needs = all.iter().map(|sample| needed_then(policy, sample, current));
