@@ -215,7 +215,8 @@ pub async fn run(accounts: &Accounts, telemetry: &Telemetry, stop: CancellationT
                 None => return,
                 Some(Ok(found)) => found,
                 Some(Err(error)) => {
-                    tracing::warn!(%error, url = %followed.endpoint.url, "Promises could not be looked at.");
+                    // The measuring loop warns of a silent Prometheus.
+                    tracing::debug!(%error, url = %followed.endpoint.url, "Promises could not be looked at.");
                     continue;
                 }
             };

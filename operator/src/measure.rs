@@ -261,8 +261,13 @@ async fn look(
     let started = Instant::now();
     let answer = fetch_answers(&server, &client).await;
     telemetry.measured(started.elapsed(), answer.is_err());
+    let news = client.is_news(answer.is_ok());
     let mut answers = match answer {
         Ok(answers) => answers,
+        Err(error) if !news => {
+            tracing::debug!(%error, url = %server.endpoint.url, "Still nothing is measured.");
+            return;
+        }
         Err(error) => {
             // Silence holds everything; the decision says so, and the log says why.
             tracing::warn!(%error, url = %server.endpoint.url, clusters = server.clusters.len(), "Nothing was measured.");

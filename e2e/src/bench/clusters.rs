@@ -7,7 +7,7 @@ use kube::{
     Api,
     api::{ApiResource, DynamicObject, GroupVersionKind},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::played;
 use crate::world::World;
@@ -34,9 +34,15 @@ pub fn apply_whole(world: &World) -> Result<()> {
             "worker": { "lease": "5s" },
             "keeper": { "refillInterval": "1s", "sweepInterval": "1s" },
             "egress": { "allow": [{ "host": allowed }] },
+            "monitoring": unmeasured(),
         },
     });
     world.apply(&cluster.to_string())
+}
+
+/// No Prometheus: what is counted at rest is what reconciling writes, not the hourly words about promises and costs.
+fn unmeasured() -> Value {
+    json!({ "prometheus": { "provider": "None" } })
 }
 
 /// Applies small clusters on the played node; their names.
@@ -53,7 +59,7 @@ pub fn apply_played(world: &World, number: usize) -> Result<Vec<String>> {
             "spec": {
                 "profile": "Small", "api": { "pod": pod }, "keeper": { "pod": pod }, "worker": { "pod": pod },
                 "postgres": { "pod": pod }, "pgbouncer": { "pod": pod }, "egress": { "pod": pod },
-                "redis": { "queue": { "pod": pod }, "cache": { "pod": pod } },
+                "redis": { "queue": { "pod": pod }, "cache": { "pod": pod } }, "monitoring": unmeasured(),
             },
         });
         world.apply(&cluster.to_string())?;

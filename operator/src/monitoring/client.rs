@@ -1,6 +1,10 @@
 //! Asks a Prometheus. I/O; what is asked and what the answers mean stands elsewhere.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use reqwest::{Certificate, Client, redirect::Policy};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -59,6 +63,7 @@ pub struct Value {
 
 /// A Prometheus.
 pub struct Prometheus {
+    silent: AtomicBool,
     http: Client,
     endpoint: PrometheusEndpoint,
 }
@@ -80,6 +85,7 @@ impl Prometheus {
             builder = builder.tls_certs_only([authority]);
         }
         Ok(Self {
+            silent: AtomicBool::new(false),
             http: builder.build().context(BuildSnafu)?,
             endpoint,
         })
@@ -88,6 +94,11 @@ impl Prometheus {
     /// Whether it is asked at this endpoint, with these credentials.
     pub fn is_at(&self, endpoint: &PrometheusEndpoint) -> bool {
         self.endpoint == *endpoint
+    }
+
+    /// Notes whether it answered, and says whether that is news: what stays silent is told once.
+    pub fn is_news(&self, answered: bool) -> bool {
+        self.silent.swap(!answered, Ordering::Relaxed) == answered
     }
 
     /// The values of a query now.
