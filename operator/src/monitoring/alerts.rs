@@ -98,6 +98,13 @@ impl Group<'_> {
             labels["namespace"] = json!(namespace);
             labels["cluster"] = json!(name);
         }
+        // Two causes of one alert are one rule: two of the same name and labels would be one series.
+        let same = |rule: &&mut Value| rule["alert"] == text.name && rule["labels"] == labels;
+        if let Some(rule) = self.rules.iter_mut().find(same) {
+            let before = rule["expr"].as_str().unwrap_or_default();
+            rule["expr"] = json!(format!("({before}) or ({expression})"));
+            return;
+        }
         self.rules.push(json!({
             "alert": text.name,
             "expr": expression,
