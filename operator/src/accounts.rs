@@ -31,7 +31,7 @@ const EVERY: Duration = Duration::from_mins(1);
 /// How often long ranges and costs are.
 const SLOWLY: Duration = Duration::from_hours(1);
 /// A new cluster is told what it costs soon, from what it reserves.
-const SOON: Duration = Duration::from_mins(3);
+const SOON: Duration = Duration::from_mins(1);
 
 /// What a reconcile found, as the accounts need it.
 #[derive(Clone, Debug)]

@@ -159,21 +159,18 @@ async fn a_backlog_adds_workers_a_slow_site_does_not_and_calm_takes_them_away() 
     .await?;
     assert_eq!(worker["desired"], 1, "{worker}");
 
-    // By now the accounts were looked at, too.
-    let cluster = platform.world.get("selextractcluster/shop")?;
-    let objectives = cluster.pointer("/status/slo/objectives").and_then(Value::as_array);
-    assert_eq!(objectives.map(Vec::len), Some(15), "{cluster}");
-    assert!(
-        cluster.pointer("/status/slo/upSince").is_some(),
-        "{}",
-        cluster["status"]["slo"]
-    );
-    let monthly = cluster.pointer("/status/cost/monthly").and_then(Value::as_str);
-    assert!(
-        monthly.is_some_and(|monthly| monthly != "0"),
-        "{}",
-        cluster["status"]["cost"]
-    );
+    // The accounts are looked at once a minute.
+    let kept = || {
+        let cluster = platform.world.get("selextractcluster/shop")?;
+        let objectives = cluster.pointer("/status/slo/objectives").and_then(Value::as_array);
+        let monthly = cluster.pointer("/status/cost/monthly").and_then(Value::as_str);
+        let all = objectives.map(Vec::len) == Some(15) && monthly.is_some_and(|monthly| monthly != "0");
+        Ok(all.then_some(()))
+    };
+    platform
+        .world
+        .wait_until("promises and costs in the status", CALM, kept)
+        .await?;
     Ok(())
 }
 
