@@ -65,6 +65,7 @@ async fn an_operator_that_comes_before_its_definitions_waits_for_them_and_everyt
     world.uninstall("shop", &world.namespace)?;
     let kept = [
         "persistentvolumeclaim/shop-postgres-data",
+        "persistentvolumeclaim/shop-prometheus-data",
         "persistentvolumeclaim/shop-redis-queue-data",
         "secret/shop-api",
         "secret/shop-postgres",
