@@ -26,12 +26,13 @@ use gauges::Gauges;
 use jiff::Timestamp;
 pub use migrate::run as migrate;
 use prometheus::Registry;
+use queue::{Dependencies, Queue};
 use selextract_platform::{
     cache::Cache,
     frontier::Frontier,
     ledger::{Ledger, PoolSettings, Secret, TaskId, crawl::CrawlCursor, maintenance::Epoch},
-    telemetry::{self, Container},
 };
+use selextract_telemetry::{Container, render};
 pub use settings::{KeeperSettings, MigrateSettings};
 use stores::{Stores, Volumes};
 use tokio::{
@@ -67,7 +68,7 @@ struct Keeper {
     frontier: Frontier,
     gauges: Gauges,
     health: Arc<Health>,
-    queue: queue::Queue,
+    queue: Queue,
     stores: Stores,
     due: Due,
     refill_from: Option<TaskId>,
@@ -124,13 +125,19 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
     .with_artifacts(settings.artifacts.home()?);
     Container::register(&registry).context("registering the container's metrics")?;
     let frontier = Frontier::connect_lazy(&Secret(settings.redis_queue_url.clone()))?;
-    let dependencies = dependencies(&settings, &registry, &ledger, &frontier)?;
+    let url = settings.redis_cache_url.as_ref();
+    let cache = url.map(|url| Cache::connect_lazy(&Secret(url.clone()))).transpose()?;
+    let dependencies = Dependencies::register(
+        &registry,
+        (pooled(&settings)?, ledger.clone()),
+        (frontier.clone(), cache.clone()),
+    )
+    .context("registering the dependencies' metrics")?;
     tokio::spawn(dependencies.follow(end.clone()));
     let stores = Stores::register(&registry).context("registering the stores' metrics")?;
     let volumes = Volumes {
         postgres: settings.postgres_storage,
     };
-    let cache = cache(&settings)?;
     tokio::spawn(
         stores
             .clone()
@@ -139,7 +146,7 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
     let now = Instant::now();
     let keeper = Keeper {
         stores,
-        queue: queue::Queue::register(&registry).context("registering the queue's metrics")?,
+        queue: Queue::register(&registry).context("registering the queue's metrics")?,
         frontier,
         gauges: Gauges::register(&registry)?,
         due: Due {
@@ -370,19 +377,9 @@ async fn remove_artifacts(ledger: &Ledger) -> Result<()> {
     }
 }
 
-fn cache(settings: &KeeperSettings) -> Result<Option<Cache>> {
-    let url = settings.redis_cache_url.as_ref();
-    let cache = url.map(|url| Cache::connect_lazy(&Secret(url.clone())));
-    Ok(cache.transpose()?)
-}
-
-fn dependencies(
-    settings: &KeeperSettings,
-    registry: &Registry,
-    direct: &Ledger,
-    queue: &Frontier,
-) -> Result<queue::Dependencies> {
-    let pooled = settings.database_url.as_ref().map(|url| {
+/// The way to the ledger that API and workers take.
+fn pooled(settings: &KeeperSettings) -> Result<Option<Ledger>> {
+    let ledger = settings.database_url.as_ref().map(|url| {
         Ledger::connect_lazy(&PoolSettings {
             url: Secret(url.clone()),
             max_connections: 1,
@@ -392,12 +389,7 @@ fn dependencies(
             application_name: "selextract-keeper-probe",
         })
     });
-    queue::Dependencies::register(
-        registry,
-        (pooled.transpose()?, direct.clone()),
-        (queue.clone(), cache(settings)?),
-    )
-    .context("registering the dependencies' metrics")
+    Ok(ledger.transpose()?)
 }
 
 fn deliveries(settings: &KeeperSettings) -> Result<Option<Arc<Deliveries>>> {
@@ -440,7 +432,7 @@ fn routes(health: Arc<Health>) -> Router {
         )
         .route(
             "/metrics",
-            get(async |State(health): State<Arc<Health>>| telemetry::render(&health.registry)),
+            get(async |State(health): State<Arc<Health>>| render(&health.registry)),
         )
         .with_state(health)
 }

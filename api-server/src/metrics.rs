@@ -12,7 +12,7 @@ use axum::{
     response::Response,
 };
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
-use selextract_platform::telemetry::SECONDS;
+use selextract_telemetry::SECONDS;
 
 /// The label `code`; the guide's `code=~"5.."` selects the last.
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus::Registry;
-use selextract_platform::telemetry::Container;
+use selextract_telemetry::Container;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},

@@ -16,7 +16,7 @@ use axum::{
 };
 use http::{StatusCode, header};
 use prometheus::Registry;
-use selextract_platform::telemetry::render;
+use selextract_telemetry::render;
 use tokio_util::sync::CancellationToken;
 
 /// How often the database is asked; probes read the last answer, so that they cost nothing and cannot pile up.

@@ -8,6 +8,7 @@ use selextract_egress_proxy::{
     dial::Dialler, metrics::Metrics, policy::Policy, proxy::Proxy, reload::Watched, resolve::Resolver, selftest,
     server::Server, settings::Settings, telemetry,
 };
+use selextract_telemetry::start_logs;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -15,17 +16,11 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
-use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let settings = Settings::parse();
-    let filter = EnvFilter::try_new(&settings.log).context("reading SELEXTRACT_LOG")?;
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .init();
+    start_logs(&settings.log).map_err(anyhow::Error::msg)?;
     run(settings).await
 }
 

@@ -1,8 +1,8 @@
 //! What the proxy counts. Every label value exists at 0 from the start, so that a rate over nothing is 0 and not absent.
 
-use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use selextract_telemetry::{Container, render};
 
 use crate::answer::Failure;
 
@@ -76,6 +76,7 @@ impl Metrics {
     /// All metrics at 0.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
+        Container::register(&registry)?;
         let bytes = counters(
             &registry,
             "selextract_egress_bytes_total",
@@ -167,11 +168,9 @@ impl Metrics {
         self.resting.with_label_values(&[pool]).set(count);
     }
 
-    /// The text format of Prometheus.
-    pub fn render(&self) -> prometheus::Result<Vec<u8>> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
+    /// The metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        render(&self.registry)
     }
 
     fn touch(&self) {
@@ -203,7 +202,7 @@ mod tests {
 
     #[test]
     fn every_result_is_there_at_zero_from_the_start() {
-        let text = String::from_utf8(Metrics::new().unwrap().render().unwrap()).unwrap();
+        let text = Metrics::new().unwrap().render();
         for line in [
             r#"selextract_egress_requests_total{result="refused"} 0"#,
             r#"selextract_egress_requests_total{result="busy"} 0"#,

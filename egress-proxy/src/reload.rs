@@ -187,7 +187,7 @@ mod tests {
 
     async fn until_rendered(metrics: &Metrics, line: &str) {
         timeout(LONG, async {
-            while !String::from_utf8(metrics.render().unwrap()).unwrap().contains(line) {
+            while !metrics.render().contains(line) {
                 tokio::time::sleep(TICK).await;
             }
         })

@@ -33,8 +33,5 @@ async fn readyz(State(telemetry): State<Telemetry>) -> impl IntoResponse {
 }
 
 async fn render(State(telemetry): State<Telemetry>) -> impl IntoResponse {
-    match telemetry.metrics.render() {
-        Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
+    ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], telemetry.metrics.render())
 }

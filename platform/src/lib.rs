@@ -1,4 +1,4 @@
-//! What API, keeper and worker agree on: the ledger (PostgreSQL), the frontier (Redis), the cache and telemetry.
+//! What API, keeper and worker agree on: the ledger (PostgreSQL), the frontier (Redis) and the cache.
 //!
 //! The only crate with SQL and Redis commands. Knows no HTTP handler and no browser.
 
@@ -14,7 +14,6 @@ pub mod objects;
 pub mod previews;
 pub mod sealed;
 pub mod stores;
-pub mod telemetry;
 pub mod waiting;
 
 use std::time::Duration;

@@ -1,52 +1,9 @@
 //! Figures of what the platform stands on, as Prometheus' usual exporters name them. Pure.
 
-use prometheus::{Counter, Gauge, Opts, core::Collector, proto::MetricFamily};
+use selextract_telemetry::Figure;
 
-/// A figure with its name and labels.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Figure {
-    /// The metric's name.
-    pub name: &'static str,
-    /// Its labels.
-    pub labels: Vec<(&'static str, String)>,
-    /// The value.
-    pub value: f64,
-    /// Whether it only grows.
-    pub counts: bool,
-}
-
-impl Figure {
-    /// A value of now.
-    pub fn gauge(name: &'static str, value: f64) -> Self {
-        Self {
-            name,
-            labels: Vec::new(),
-            value,
-            counts: false,
-        }
-    }
-
-    /// A value that only grows.
-    pub fn counter(name: &'static str, value: f64) -> Self {
-        Self {
-            counts: true,
-            ..Self::gauge(name, value)
-        }
-    }
-
-    /// With one more label.
-    #[must_use]
-    pub fn with(mut self, label: &'static str, value: &str) -> Self {
-        self.labels.push((label, value.to_owned()));
-        self
-    }
-
-    /// With another value.
-    #[must_use]
-    pub fn valued(self, value: f64) -> Self {
-        Self { value, ..self }
-    }
-}
+/// All of them are described where those exporters are.
+pub const HELP: &str = "As the usual exporter names it; docs/monitoring.md.";
 
 /// What Redis says about itself in `INFO`; `redis` is `queue` or `cache`.
 pub fn redis(info: &str, redis: &str) -> Vec<Figure> {
@@ -56,8 +13,8 @@ pub fn redis(info: &str, redis: &str) -> Vec<Figure> {
             .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
         line.trim().parse().ok()
     };
-    let gauge = |name, key: &str| Some(Figure::gauge(name, value(key)?).with("redis", redis));
-    let counter = |name, key: &str| Some(Figure::counter(name, value(key)?).with("redis", redis));
+    let gauge = |name, key: &str| Some(Figure::gauge(name, HELP, value(key)?).with("redis", redis));
+    let counter = |name, key: &str| Some(Figure::counter(name, HELP, value(key)?).with("redis", redis));
     let figures = [
         gauge("redis_memory_used_bytes", "used_memory"),
         gauge("redis_memory_max_bytes", "maxmemory"),
@@ -67,34 +24,6 @@ pub fn redis(info: &str, redis: &str) -> Vec<Figure> {
         counter("redis_keyspace_misses_total", "keyspace_misses"),
     ];
     figures.into_iter().flatten().collect()
-}
-
-/// The figures as families, those of one name together.
-pub fn families(figures: &[Figure]) -> Vec<MetricFamily> {
-    let mut families: Vec<MetricFamily> = Vec::new();
-    for found in figures.iter().filter_map(|figure| family(figure).ok()).flatten() {
-        match families.iter_mut().find(|family| family.name() == found.name()) {
-            Some(family) => family.mut_metric().extend(found.get_metric().iter().cloned()),
-            None => families.push(found),
-        }
-    }
-    families
-}
-
-fn family(figure: &Figure) -> prometheus::Result<Vec<MetricFamily>> {
-    let mut opts = Opts::new(figure.name, "As the usual exporter names it; docs/monitoring.md.");
-    for (label, value) in &figure.labels {
-        opts = opts.const_label(*label, value);
-    }
-    Ok(if figure.counts {
-        let counter = Counter::with_opts(opts)?;
-        counter.inc_by(figure.value.max(0.0));
-        counter.collect()
-    } else {
-        let gauge = Gauge::with_opts(opts)?;
-        gauge.set(figure.value);
-        gauge.collect()
-    })
 }
 
 #[cfg(test)]
@@ -107,16 +36,12 @@ mod tests {
         let figures = redis(info, "cache");
         assert_eq!(figures.len(), 3, "what is not said is absent");
         assert_eq!(
-            (figures[0].name, figures[0].value),
+            (figures[0].name(), figures[0].value()),
             ("redis_memory_used_bytes", 1_048_576.0)
         );
-        assert!(figures[2].counts);
-    }
-
-    #[test]
-    fn figures_of_one_name_are_one_family() {
-        let both = ["queue", "cache"].map(|name| Figure::gauge("redis_up", 1.0).with("redis", name));
-        let families = families(&both);
-        assert_eq!((families.len(), families[0].get_metric().len()), (1, 2));
+        assert_eq!(
+            figures[2],
+            Figure::counter("redis_evicted_keys_total", HELP, 3.0).with("redis", "cache")
+        );
     }
 }

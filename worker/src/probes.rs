@@ -10,7 +10,7 @@ use axum::{
     routing::get,
 };
 use prometheus::{Registry, TEXT_FORMAT};
-use selextract_platform::telemetry::render;
+use selextract_telemetry::render;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
-use selextract_platform::{frontier::hosts::Admission, telemetry::SECONDS};
+use selextract_platform::frontier::hosts::Admission;
+use selextract_telemetry::SECONDS;
 
 use crate::rendering::{Engine, Lack};
 

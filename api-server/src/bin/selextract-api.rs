@@ -12,6 +12,6 @@ async fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = Settings::parse();
     let secrets = Secrets::read(|name| std::env::var(name).ok())?;
-    selextract_platform::telemetry::start_logs(&settings.log).map_err(anyhow::Error::msg)?;
+    selextract_telemetry::start_logs(&settings.log).map_err(anyhow::Error::msg)?;
     program::run(settings, secrets).await
 }

@@ -4,7 +4,7 @@ use std::{env::args_os, process::ExitCode};
 
 use clap::{Args, Parser};
 use selextract_api_server::keeper::{self, KeeperSettings, MigrateSettings};
-use selextract_platform::telemetry;
+use selextract_telemetry as telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 

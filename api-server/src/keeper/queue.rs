@@ -10,7 +10,7 @@ use std::{
 };
 
 use prometheus::{
-    Gauge, GaugeVec, IntGaugeVec, Opts, Registry,
+    IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -18,8 +18,8 @@ use selextract_platform::{
     cache::Cache,
     frontier::{Frontier, Size},
     ledger::Ledger,
-    telemetry::description,
 };
+use selextract_telemetry::{Figure, description, families};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -53,47 +53,37 @@ impl Queue {
     pub(super) fn set(&self, size: Option<Size>) {
         *self.size.lock().unwrap_or_else(PoisonError::into_inner) = size;
     }
+}
 
-    fn families(size: Size) -> prometheus::Result<Vec<MetricFamily>> {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a number of entries, at most some hundred thousand"
-        )]
-        let count = |entries: u64| entries as f64;
-        let gauge = |name: &str, help: &str, value: f64| -> prometheus::Result<Vec<MetricFamily>> {
-            let gauge = Gauge::with_opts(Opts::new(name, help))?;
-            gauge.set(value);
-            Ok(gauge.collect())
-        };
-        let held = GaugeVec::new(
-            Opts::new(
-                "selextract_queue_held_tasks",
-                "Tasks and pages that wait for something else than a worker, by what: their site, or their time.",
-            ),
-            &["reason"],
-        )?;
-        held.with_label_values(&["DomainLimited"]).set(count(size.limited));
-        held.with_label_values(&["Scheduled"]).set(count(size.later));
-        let gauges = [
-            gauge(
-                "selextract_queue_runnable_tasks",
-                "Tasks and pages that a free worker could begin now; of a host that rests between its pages at most one.",
-                count(size.runnable),
-            )?,
-            gauge(
-                "selextract_queue_wait_seconds",
-                "How long those have waited for a worker so far, in the mean.",
-                size.waited.as_secs_f64(),
-            )?,
-            gauge(
-                "selextract_queue_oldest_runnable_seconds",
-                "How long the one that has waited longest has waited for a worker.",
-                size.longest.as_secs_f64(),
-            )?,
-            held.collect(),
-        ];
-        Ok(gauges.into_iter().flatten().collect())
-    }
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a number of entries, at most some hundred thousand"
+)]
+fn figures(size: Size) -> [Figure; 5] {
+    const HELD: &str =
+        "Tasks and pages that wait for something else than a worker, by what: their site, or their time.";
+    let held = |reason, entries: u64| {
+        Figure::gauge("selextract_queue_held_tasks", HELD, entries as f64).with("reason", reason)
+    };
+    [
+        Figure::gauge(
+            "selextract_queue_runnable_tasks",
+            "Tasks and pages that a free worker could begin now; of a host that rests between its pages at most one.",
+            size.runnable as f64,
+        ),
+        Figure::gauge(
+            "selextract_queue_wait_seconds",
+            "How long those have waited for a worker so far, in the mean.",
+            size.waited.as_secs_f64(),
+        ),
+        Figure::gauge(
+            "selextract_queue_oldest_runnable_seconds",
+            "How long the one that has waited longest has waited for a worker.",
+            size.longest.as_secs_f64(),
+        ),
+        held("DomainLimited", size.limited),
+        held("Scheduled", size.later),
+    ]
 }
 
 impl Collector for Queue {
@@ -103,7 +93,7 @@ impl Collector for Queue {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let size = *self.size.lock().unwrap_or_else(PoisonError::into_inner);
-        size.and_then(|size| Self::families(size).ok()).unwrap_or_default()
+        size.map(|size| families(&figures(size))).unwrap_or_default()
     }
 }
 
@@ -177,7 +167,7 @@ impl Dependencies {
 
 #[cfg(test)]
 mod tests {
-    use selextract_platform::telemetry::render;
+    use selextract_telemetry::render;
 
     use super::*;
 

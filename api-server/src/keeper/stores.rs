@@ -14,9 +14,9 @@ use selextract_platform::{
     cache::Cache,
     frontier::Frontier,
     ledger::Ledger,
-    stores::{self, Figure},
-    telemetry::description,
+    stores::{self, HELP},
 };
+use selextract_telemetry::{Figure, description, families};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +60,12 @@ impl Stores {
 
     /// Whether this keeper speaks for the platform.
     pub(super) fn active(&self, active: bool) {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).active = active;
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.active = active;
+        if !active {
+            // When it speaks again, what it knew is old.
+            said.figures.clear();
+        }
     }
 
     /// Asks again and again until `end`.
@@ -78,7 +83,10 @@ impl Stores {
                 continue;
             }
             let figures = ask(&ledger, &queue, cache.as_ref(), volumes).await;
-            self.said.lock().unwrap_or_else(PoisonError::into_inner).figures = figures;
+            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            if said.active {
+                said.figures = figures;
+            }
         }
     }
 }
@@ -89,7 +97,7 @@ async fn ask(ledger: &Ledger, queue: &Frontier, cache: Option<&Cache>, volumes: 
         timeout(PATIENCE, queue.info()),
         timeout(PATIENCE, async { Some(cache?.info().await) }),
     );
-    let mut figures = database.unwrap_or_else(|_| vec![Figure::gauge("pg_up", 0.0)]);
+    let mut figures = database.unwrap_or_else(|_| vec![Figure::gauge("pg_up", HELP, 0.0)]);
     figures.extend(redis("queue", queue.ok().and_then(Result::ok).as_deref()));
     match cache {
         Ok(None) => {}
@@ -98,14 +106,18 @@ async fn ask(ledger: &Ledger, queue: &Frontier, cache: Option<&Cache>, volumes: 
     }
     if let Some(bytes) = volumes.postgres {
         #[expect(clippy::cast_precision_loss, reason = "a volume's size")]
-        let capacity = Figure::gauge("selextract_storage_capacity_bytes", bytes as f64);
+        let capacity = Figure::gauge(
+            "selextract_storage_capacity_bytes",
+            "How much the volume can hold.",
+            bytes as f64,
+        );
         figures.push(capacity.with("volume", "postgres"));
     }
     figures
 }
 
 fn redis(name: &str, info: Option<&str>) -> Vec<Figure> {
-    let up = Figure::gauge("redis_up", f64::from(u8::from(info.is_some()))).with("redis", name);
+    let up = Figure::gauge("redis_up", HELP, f64::from(u8::from(info.is_some()))).with("redis", name);
     let said = info.map(|info| stores::redis(info, name)).unwrap_or_default();
     said.into_iter().chain([up]).collect()
 }
@@ -118,7 +130,7 @@ impl Collector for Stores {
     fn collect(&self) -> Vec<MetricFamily> {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.active {
-            stores::families(&said.figures)
+            families(&said.figures)
         } else {
             Vec::new()
         }

@@ -141,7 +141,7 @@ impl Rig {
 
     /// The value of a metric.
     pub fn metric(&self, name: &str) -> u64 {
-        let text = String::from_utf8(self.metrics.render().unwrap()).unwrap();
+        let text = self.metrics.render();
         let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().parse().unwrap()
     }

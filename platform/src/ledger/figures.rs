@@ -3,7 +3,9 @@
 use sqlx::Row;
 
 use super::Ledger;
-use crate::stores::Figure;
+use selextract_telemetry::Figure;
+
+use crate::stores::HELP;
 
 impl Ledger {
     /// Connections, cache hits, transactions, size and lag, and what the ledger counted over all owners.
@@ -25,26 +27,31 @@ impl Ledger {
         .fetch_one(&self.pool)
         .await;
         let Ok(row) = row else {
-            return vec![Figure::gauge("pg_up", 0.0)];
+            return vec![Figure::gauge("pg_up", HELP, 0.0)];
         };
         let name: String = row.get(0);
-        let of = |figure: Figure, index: usize| figure.with("datname", &name).valued(row.get(index));
+        let gauge = |metric, index: usize| Figure::gauge(metric, HELP, row.get(index)).with("datname", &name);
+        let counter = |metric, index: usize| Figure::counter(metric, HELP, row.get(index)).with("datname", &name);
         let size: f64 = row.get(7);
         let mut figures = vec![
-            Figure::gauge("pg_up", 1.0),
-            of(Figure::gauge("pg_stat_database_numbackends", 0.0), 1),
-            of(Figure::counter("pg_stat_database_blks_hit_total", 0.0), 2),
-            of(Figure::counter("pg_stat_database_blks_read_total", 0.0), 3),
-            of(Figure::counter("pg_stat_database_xact_commit_total", 0.0), 4),
-            of(Figure::counter("pg_stat_database_xact_rollback_total", 0.0), 5),
-            of(Figure::counter("pg_stat_database_deadlocks_total", 0.0), 6),
-            of(Figure::gauge("pg_database_size_bytes", 0.0), 7),
-            Figure::gauge("pg_settings_max_connections", row.get(8)),
+            Figure::gauge("pg_up", HELP, 1.0),
+            gauge("pg_stat_database_numbackends", 1),
+            counter("pg_stat_database_blks_hit_total", 2),
+            counter("pg_stat_database_blks_read_total", 3),
+            counter("pg_stat_database_xact_commit_total", 4),
+            counter("pg_stat_database_xact_rollback_total", 5),
+            counter("pg_stat_database_deadlocks_total", 6),
+            gauge("pg_database_size_bytes", 7),
+            Figure::gauge("pg_settings_max_connections", HELP, row.get(8)),
         ];
         let log = sqlx::query_scalar::<_, f64>("SELECT coalesce(sum(size), 0)::float8 FROM pg_ls_waldir()")
             .fetch_one(&self.pool)
             .await;
-        let used = Figure::gauge("selextract_storage_used_bytes", size + log.unwrap_or(0.0));
+        let used = Figure::gauge(
+            "selextract_storage_used_bytes",
+            "How much of the volume is used.",
+            size + log.unwrap_or(0.0),
+        );
         figures.push(used.with("volume", "postgres"));
         figures
     }
@@ -60,7 +67,7 @@ impl Ledger {
         .unwrap_or_default();
         let one = |row: &sqlx::postgres::PgRow| {
             let replica: String = row.get(0);
-            Figure::gauge("pg_replication_lag_seconds", row.get(1)).with("replica", &replica)
+            Figure::gauge("pg_replication_lag_seconds", HELP, row.get(1)).with("replica", &replica)
         };
         rows.iter().map(one).collect()
     }
@@ -75,10 +82,19 @@ impl Ledger {
         .await;
         let Ok(row) = row else { return Vec::new() };
         let ended = |outcome, index: usize| {
-            Figure::counter("selextract_tasks_ended_total", row.get(index)).with("outcome", outcome)
+            Figure::counter(
+                "selextract_tasks_ended_total",
+                "Tasks that ended, by outcome.",
+                row.get(index),
+            )
+            .with("outcome", outcome)
         };
         vec![
-            Figure::counter("selextract_tasks_accepted_total", row.get(0)),
+            Figure::counter(
+                "selextract_tasks_accepted_total",
+                "Tasks that were accepted.",
+                row.get(0),
+            ),
             ended("succeeded", 1),
             ended("failed", 2),
             ended("canceled", 3),

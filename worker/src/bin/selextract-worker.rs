@@ -10,8 +10,8 @@ use selextract_platform::{
     ledger::{Ledger, PoolSettings, Secret},
     previews::Previews,
     sealed::Seal,
-    telemetry::{Container, start_logs},
 };
+use selextract_telemetry::{Container, start_logs};
 use selextract_worker::{
     access::Vault,
     browser::{Browsers, remove_leftovers},

@@ -78,7 +78,7 @@ impl Siege {
 
     /// Connections that the proxy refused so far.
     fn refused(&self) -> u64 {
-        let text = String::from_utf8(self.egress.render().unwrap()).unwrap();
+        let text = self.egress.render();
         let name = r#"selextract_egress_requests_total{result="refused"} "#;
         let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().parse().unwrap()

@@ -1,8 +1,10 @@
-//! Logs and metrics as every program of the platform writes them.
+//! Logs and metrics as every program of the platform writes them: what of them is the same whatever a program does.
 
 mod container;
+mod figure;
 
 pub use container::Container;
+pub use figure::{Figure, families};
 use std::collections::HashMap;
 
 use prometheus::{Encoder, Registry, TextEncoder, core::Desc};

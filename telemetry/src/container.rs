@@ -8,10 +8,13 @@ use std::{
 };
 
 use prometheus::{
-    Counter, Gauge, Opts, Registry,
+    Registry,
     core::{Collector, Desc},
+    process_collector::ProcessCollector,
     proto::MetricFamily,
 };
+
+use crate::{Figure, families};
 
 /// What the operator gives each container: its limit, else its request.
 const CPU_CAPACITY: &str = "SELEXTRACT_CPU_CAPACITY";
@@ -29,23 +32,16 @@ pub struct Container {
     memory_capacity: Option<f64>,
 }
 
-/// One figure, with its name and what it tells.
-struct Figure {
-    name: &'static str,
-    help: &'static str,
-    counts: bool,
-    value: f64,
-}
-
 impl Container {
-    /// Registers the metrics of this process' container.
+    /// Registers the metrics of this process' container, and those of the process itself (`process_open_fds` and its like).
     ///
     /// # Errors
     /// When a name is taken in the registry.
     pub fn register(registry: &Registry) -> prometheus::Result<()> {
         let capacity = |name| std::env::var(name).ok().and_then(|text| text.parse::<f64>().ok());
+        registry.register(Box::new(ProcessCollector::for_self()))?;
         registry.register(Box::new(Self {
-            description: super::description("selextract_container_cpu_seconds_total")?,
+            description: crate::description("selextract_container_cpu_seconds_total")?,
             cgroup: PathBuf::from("/sys/fs/cgroup"),
             net: PathBuf::from("/proc/self/net"),
             cpu_capacity: capacity(CPU_CAPACITY).map(|millicores| millicores / 1000.0),
@@ -64,22 +60,9 @@ impl Container {
             .or_else(|| cpu_limit(&self.cgroup))
             .or_else(|| cores().map(f64::from));
         let memory_capacity = self.memory_capacity.or_else(|| memory_limit(&self.cgroup));
-        let gauge = |name, help, value: Option<f64>| {
-            value.map(|value| Figure {
-                name,
-                help,
-                counts: false,
-                value,
-            })
-        };
-        let counter = |name, help, value: Option<f64>| {
-            value.map(|value| Figure {
-                name,
-                help,
-                counts: true,
-                value,
-            })
-        };
+        let gauge = |name, help, value: Option<f64>| value.map(|value| Figure::gauge(name, help, value));
+        let counter = |name, help, value: Option<f64>| value.map(|value| Figure::counter(name, help, value));
+        let (read, written) = disk(&self.cgroup).unzip();
         let (received, sent) = network(&self.net).unzip();
         let (segments, again) = tcp(&self.net).unzip();
         [
@@ -107,6 +90,21 @@ impl Container {
                 "selextract_container_memory_capacity_bytes",
                 "Memory that the container may use: its limit, else its request.",
                 memory_capacity,
+            ),
+            counter(
+                "selextract_container_oom_kills_total",
+                "Processes of the container that were killed because its memory was full.",
+                oom_kills(&self.cgroup),
+            ),
+            counter(
+                "selextract_container_disk_read_bytes_total",
+                "Bytes that the container read from disks.",
+                read,
+            ),
+            counter(
+                "selextract_container_disk_written_bytes_total",
+                "Bytes that the container wrote to disks.",
+                written,
             ),
             counter(
                 "selextract_container_network_received_bytes_total",
@@ -141,24 +139,8 @@ impl Collector for Container {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        self.figures()
-            .into_iter()
-            .flat_map(|figure| family(&figure).unwrap_or_default())
-            .collect()
+        families(&self.figures())
     }
-}
-
-fn family(figure: &Figure) -> prometheus::Result<Vec<MetricFamily>> {
-    let opts = Opts::new(figure.name, figure.help);
-    Ok(if figure.counts {
-        let counter = Counter::with_opts(opts)?;
-        counter.inc_by(figure.value.max(0.0));
-        counter.collect()
-    } else {
-        let gauge = Gauge::with_opts(opts)?;
-        gauge.set(figure.value);
-        gauge.collect()
-    })
 }
 
 fn number(path: &Path) -> Option<f64> {
@@ -211,6 +193,33 @@ fn memory_limit(cgroup: &Path) -> Option<f64> {
     (limit < UNLIMITED).then_some(limit)
 }
 
+/// Since the container began; a version 1 that does not count them has no such line.
+fn oom_kills(cgroup: &Path) -> Option<f64> {
+    keyed(&cgroup.join("memory.events"), "oom_kill")
+        .or_else(|| keyed(&cgroup.join("memory/memory.oom_control"), "oom_kill"))
+}
+
+/// Bytes read from and written to all block devices. What stays in the page cache, and what a memory file system holds, is not in it.
+fn disk(cgroup: &Path) -> Option<(f64, f64)> {
+    if let Ok(text) = fs::read_to_string(cgroup.join("io.stat")) {
+        // 259:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0
+        let sum = |key: &str| {
+            let words = text.split_whitespace();
+            words
+                .filter_map(|word| word.strip_prefix(key)?.parse::<f64>().ok())
+                .sum()
+        };
+        return Some((sum("rbytes="), sum("wbytes=")));
+    }
+    let text = fs::read_to_string(cgroup.join("blkio/blkio.throttle.io_service_bytes")).ok()?;
+    // 259:0 Read 4096
+    let sum = |direction: &str| {
+        let lines = text.lines().filter_map(|line| line.split_once(direction));
+        lines.filter_map(|(_, bytes)| bytes.trim().parse::<f64>().ok()).sum()
+    };
+    Some((sum(" Read "), sum(" Write ")))
+}
+
 /// Bytes in and out over all interfaces but the loopback.
 fn network(net: &Path) -> Option<(f64, f64)> {
     let text = fs::read_to_string(net.join("dev")).ok()?;
@@ -258,17 +267,14 @@ mod tests {
     fn read(files: &[(&str, &str)]) -> Vec<(&'static str, f64)> {
         let folder = folder(files);
         let container = Container {
-            description: crate::telemetry::description("selextract_container_cpu_seconds_total").unwrap(),
+            description: crate::description("selextract_container_cpu_seconds_total").unwrap(),
             cgroup: folder.path().to_owned(),
             net: folder.path().join("net"),
             cpu_capacity: Some(2.0),
             memory_capacity: None,
         };
-        container
-            .figures()
-            .iter()
-            .map(|figure| (figure.name, figure.value))
-            .collect()
+        let figures = container.figures();
+        figures.iter().map(|figure| (figure.name(), figure.value())).collect()
     }
 
     const NET: [(&str, &str); 2] = [
@@ -293,11 +299,29 @@ mod tests {
             ("memory.current", "104857600\n"),
             ("memory.stat", "anon 1\ninactive_file 4857600\nactive_file 2\n"),
             ("memory.max", "536870912\n"),
+            ("memory.events", "low 0\noom 3\noom_kill 2\n"),
+            (
+                "io.stat",
+                "259:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n253:0 rbytes=4 wbytes=8 rios=1 wios=1 dbytes=0 dios=0\n",
+            ),
         ];
         let figures = read(&[&files[..], &NET[..]].concat());
         assert_eq!(
             figures.iter().map(|(_, value)| *value).collect::<Vec<_>>(),
-            [2.5, 2.0, 0.5, 1e8, 536_870_912.0, 1500.0, 2500.0, 90.0, 3.0]
+            [
+                2.5,
+                2.0,
+                0.5,
+                1e8,
+                536_870_912.0,
+                2.0,
+                4100.0,
+                8200.0,
+                1500.0,
+                2500.0,
+                90.0,
+                3.0
+            ]
         );
         assert_eq!(cpu_limit(folder(&files).path()), Some(1.5));
         assert_eq!(cpu_limit(folder(&[("cpu.max", "max 100000\n")]).path()), None);
@@ -316,6 +340,14 @@ mod tests {
             ("memory/memory.usage_in_bytes", "104857600\n"),
             ("memory/memory.stat", "inactive_file 1\ntotal_inactive_file 4857600\n"),
             ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            (
+                "memory/memory.oom_control",
+                "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+            ),
+            (
+                "blkio/blkio.throttle.io_service_bytes",
+                "259:0 Read 4096\n259:0 Write 8192\n259:0 Sync 8192\n259:0 Total 12288\nTotal 12288\n",
+            ),
         ];
         let figures = read(&[&files[..], &NET[..]].concat());
         let names: Vec<_> = figures.iter().map(|(name, _)| *name).collect();
@@ -324,8 +356,8 @@ mod tests {
             "no limit"
         );
         assert_eq!(
-            figures.iter().map(|(_, value)| *value).take(4).collect::<Vec<_>>(),
-            [2.5, 2.0, 0.5, 1e8]
+            figures.iter().map(|(_, value)| *value).take(7).collect::<Vec<_>>(),
+            [2.5, 2.0, 0.5, 1e8, 2.0, 4096.0, 8192.0]
         );
         assert_eq!(cpu_limit(folder(&files).path()), None);
     }
@@ -339,7 +371,7 @@ mod tests {
     fn this_machine_is_read_at_each_scrape() {
         let registry = Registry::new();
         Container::register(&registry).unwrap();
-        let text = crate::telemetry::render(&registry);
+        let text = crate::render(&registry);
         for name in [
             "cpu_seconds_total",
             "cpu_capacity_cores",
