@@ -35,6 +35,10 @@ pub async fn run(settings: Settings, secrets: Secrets) -> anyhow::Result<()> {
     Container::register(&registry).context("registering the container's metrics")?;
     let metrics =
         HttpMetrics::register(&registry, Listener::Public, &routes).context("registering the request metrics")?;
+    state
+        .logins
+        .register(&registry)
+        .context("registering the sign-ins' metric")?;
     let routes = internal::ROUTES.map(|(method, route)| (method.to_owned(), route.to_owned()));
     let internal_metrics =
         HttpMetrics::register(&registry, Listener::Internal, &routes).context("registering the internal metrics")?;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::limiter::Limiter,
-    auth::{lockouts::Lockouts, password::Passwords, standing::Standings, tokens::TokenKeys},
+    auth::{lockouts::Lockouts, logins::Logins, password::Passwords, standing::Standings, tokens::TokenKeys},
     layered::Layered,
     offers::Offers,
     presence::Presence,
@@ -72,6 +72,8 @@ pub struct Shared {
     pub seal: Option<Seal>,
     /// Who is locked out.
     pub lockouts: Lockouts,
+    /// How sign-ins end.
+    pub logins: Logins,
     /// Whose access tokens are still good.
     pub standings: Standings,
     /// Counts the requests of each user.
@@ -143,6 +145,7 @@ impl AppState {
             tokens,
             seal,
             lockouts: Lockouts::new(cache.clone()),
+            logins: Logins::new()?,
             stats: Layered::new(cache.clone(), STATS_ENTRIES, STATS_LIFETIME),
             analytics: Layered::new(cache, ANALYTICS_ENTRIES, ANALYTICS_LIFETIME),
             ending,

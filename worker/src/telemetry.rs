@@ -26,6 +26,7 @@ pub struct Metrics {
     auto: IntCounterVec,
     browser_starts: prometheus::IntCounter,
     browser_ends: IntCounterVec,
+    page_load: Histogram,
     drifted: prometheus::IntCounter,
 }
 
@@ -99,6 +100,11 @@ impl Metrics {
                 "selextract_browser_ends_total",
                 "Browsers that ended.",
                 &["reason"],
+            )?,
+            page_load: seconds(
+                registry,
+                "selextract_browser_page_load_seconds",
+                "From a navigation in the browser until the page and its frames had loaded.",
             )?,
             drifted: registered(
                 registry,
@@ -179,6 +185,10 @@ impl Metrics {
 
     pub(crate) fn browser_started(&self) {
         self.browser_starts.inc();
+    }
+
+    pub(crate) fn browser_page_loaded(&self, after: Duration) {
+        self.page_load.observe(after.as_secs_f64());
     }
 
     pub(crate) fn browser_ended(&self, reason: &'static str) {

@@ -3,6 +3,7 @@
 pub mod caller;
 pub mod lockout;
 pub mod lockouts;
+pub mod logins;
 pub mod password;
 pub mod standing;
 pub mod tokens;

@@ -71,6 +71,12 @@ pub struct Me {
     ),
 )]
 pub async fn login(State(state): State<AppState>, Strict(login): Strict<Login>) -> Result<Json<Tokens>, Problem> {
+    let tokens = sign_in(&state, login).await;
+    state.logins.count(&tokens);
+    tokens
+}
+
+async fn sign_in(state: &AppState, login: Login) -> Result<Json<Tokens>, Problem> {
     if login.password.len() > MAX_PASSWORD || login.username.len() > MAX_NAME {
         return Err(Problem::wrong_credentials());
     }
@@ -93,7 +99,7 @@ pub async fn login(State(state): State<AppState>, Strict(login): Strict<Login>) 
         .ledger
         .start_session(user.id, &refresh.hash, REFRESH_LIFETIME)
         .await?;
-    tokens(&state, &user, refresh)
+    tokens(state, &user, refresh)
 }
 
 /// Exchanges a refresh token for new tokens. Used twice, it ends the whole session.

@@ -76,7 +76,8 @@ impl Ledger {
     async fn counted(&self) -> Vec<Figure> {
         let row = sqlx::query(
             "SELECT coalesce(sum(total), 0)::float8, coalesce(sum(succeeded), 0)::float8, coalesce(sum(failed), 0)::float8,
-                    coalesce(sum(canceled), 0)::float8 FROM owner_counters",
+                    coalesce(sum(canceled), 0)::float8, (count(*) FILTER (WHERE active_at > now() - interval '30 days'))::float8
+             FROM owner_counters",
         )
         .fetch_one(&self.pool)
         .await;
@@ -98,6 +99,11 @@ impl Ledger {
             ended("succeeded", 1),
             ended("failed", 2),
             ended("canceled", 3),
+            Figure::gauge(
+                "selextract_active_users",
+                "Owners who signed in or had a task accepted within the last 30 days.",
+                row.get(4),
+            ),
         ]
     }
 }

@@ -137,12 +137,14 @@ impl Ledger {
                  DELETE FROM owner_counter_deltas WHERE id IN (SELECT id FROM owner_counter_deltas ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)
                  RETURNING *
              ), folded AS (
-                 INSERT INTO owner_counters AS c (user_id, total, succeeded, failed, canceled, records, pages, compute_units)
-                 SELECT user_id, sum(total), sum(succeeded), sum(failed), sum(canceled), sum(records), sum(pages), sum(compute_units)
+                 INSERT INTO owner_counters AS c (user_id, total, succeeded, failed, canceled, records, pages, compute_units, active_at)
+                 SELECT user_id, sum(total), sum(succeeded), sum(failed), sum(canceled), sum(records), sum(pages), sum(compute_units),
+                     CASE WHEN bool_or(signed_in OR total > 0) THEN now() END
                  FROM taken GROUP BY user_id
                  ON CONFLICT (user_id) DO UPDATE SET total = c.total + excluded.total, succeeded = c.succeeded + excluded.succeeded,
                      failed = c.failed + excluded.failed, canceled = c.canceled + excluded.canceled, records = c.records + excluded.records,
-                     pages = c.pages + excluded.pages, compute_units = c.compute_units + excluded.compute_units
+                     pages = c.pages + excluded.pages, compute_units = c.compute_units + excluded.compute_units,
+                     active_at = coalesce(excluded.active_at, c.active_at)
              ), days AS (
                  INSERT INTO owner_days AS d (user_id, day, pages)
                  SELECT user_id, (now() AT TIME ZONE 'UTC')::date, sum(pages) FROM taken GROUP BY user_id HAVING sum(pages) <> 0

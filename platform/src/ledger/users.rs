@@ -263,7 +263,8 @@ impl Ledger {
     /// Stores the first refresh token of a new family.
     pub async fn start_session(&self, user: UserId, hash: &[u8; 32], lives: Duration) -> Result<(), LedgerError> {
         sqlx::query(
-            "INSERT INTO refresh_tokens (hash, family, user_id, expires_at) VALUES ($1, $2, $3, now() + make_interval(secs => $4))",
+            "WITH signed_in AS (INSERT INTO owner_counter_deltas (user_id, signed_in) VALUES ($3, true))
+             INSERT INTO refresh_tokens (hash, family, user_id, expires_at) VALUES ($1, $2, $3, now() + make_interval(secs => $4))",
         )
         .bind(hash.as_slice())
         .bind(Uuid::now_v7())

@@ -1,6 +1,6 @@
 //! Figures: owners' counters, the backlog, analytics.
 
-use selextract_platform::ledger::{UserId, claims::Ending, stats::OwnerStats};
+use selextract_platform::ledger::{UserId, claims::Ending, stats::OwnerStats, users::Role};
 
 use crate::support::{LEASE, Room, error, page};
 
@@ -37,6 +37,33 @@ async fn folded_counters_say_what_unfolded_ones_said() {
     assert_eq!(room.ledger.owner_stats(owner).await.unwrap().canceled, 2);
     room.keeper.fold_counters().await.unwrap();
     assert_eq!(room.ledger.owner_stats(owner).await.unwrap().open, 1);
+}
+
+#[tokio::test]
+async fn who_signed_in_or_had_a_task_accepted_is_active_for_thirty_days() {
+    let room = Room::new().await;
+    let user = async |name| room.ledger.create_user(name, Role::Member, "a-hash").await.unwrap();
+    let (visitor, client) = (user("visitor").await, user("client").await);
+    room.ledger.start_session(visitor, &[1; 32], LEASE).await.unwrap();
+    let id = room.accept(client).await;
+    room.keeper.fold_counters().await.unwrap();
+    assert_eq!(active(&room).await, 2.0);
+    // Nothing but time takes an owner out again; the end of a task is nobody's visit.
+    room.sql("UPDATE owner_counters SET active_at = now() - interval '31 days'")
+        .await;
+    let lease = room.claim(id).await.unwrap().lease();
+    room.ledger.finish(lease, &Ending::Succeeded, 1).await.unwrap().unwrap();
+    room.keeper.fold_counters().await.unwrap();
+    assert_eq!(active(&room).await, 0.0);
+    room.ledger.start_session(client, &[2; 32], LEASE).await.unwrap();
+    room.keeper.fold_counters().await.unwrap();
+    assert_eq!(active(&room).await, 1.0);
+}
+
+async fn active(room: &Room) -> f64 {
+    let figures = room.keeper.figures().await;
+    let found = figures.iter().find(|figure| figure.name() == "selextract_active_users");
+    found.unwrap().value()
 }
 
 #[tokio::test]

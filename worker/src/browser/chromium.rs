@@ -38,6 +38,7 @@ pub(super) struct Chromium {
     retires_at: Instant,
     too_large: AtomicBool,
     max_memory: u64,
+    metrics: Metrics,
 }
 
 impl Chromium {
@@ -82,6 +83,7 @@ impl Chromium {
             retires_at: Instant::now() + settings.max_age,
             too_large: AtomicBool::new(false),
             max_memory: settings.max_memory,
+            metrics: metrics.clone(),
         });
         let _ = ready.send(Arc::downgrade(&chromium));
         metrics.browser_started();
@@ -102,6 +104,11 @@ impl Chromium {
         let _ = self
             .pages_left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    }
+
+    /// A page had loaded so long after its navigation began.
+    pub(super) fn page_loaded(&self, after: Duration) {
+        self.metrics.browser_page_loaded(after);
     }
 
     /// Pages that it may still load.

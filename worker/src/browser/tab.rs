@@ -119,6 +119,11 @@ impl Tab {
         self.context.chromium.count_page();
     }
 
+    /// A page had loaded so long after its navigation began.
+    pub(crate) fn page_loaded(&self, after: Duration) {
+        self.context.chromium.page_loaded(after);
+    }
+
     /// Has its renderer asked for a sign of life when it is dropped.
     pub(crate) fn suspect(&mut self) {
         self.context.suspect = Some(self.page.clone());

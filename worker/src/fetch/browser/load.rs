@@ -119,6 +119,7 @@ impl<'t> Load<'t> {
         answers: &mut EventStream<EventResponseReceived>,
     ) -> Result<Infallible, FetchError> {
         // It ends when the page and all of its frames have loaded, so the page is looked at while it is under way.
+        let began = Instant::now();
         let navigation = self.tab.page.execute(NavigateParams::new(url.as_str()));
         tokio::pin!(navigation);
         loop {
@@ -129,6 +130,7 @@ impl<'t> Load<'t> {
                     if let Err(error) = check_navigation(ended) {
                         return Err(self.explained(url, answers, error).await);
                     }
+                    self.tab.page_loaded(began.elapsed());
                     self.progress.send_modify(|progress| progress.loaded = true);
                 }
             }
