@@ -143,6 +143,15 @@ async fn a_backlog_adds_workers_a_slow_site_does_not_and_calm_takes_them_away() 
         "nothing went but for calm: {worker}"
     );
 
+    // Before some went, each was told what it is worth by its tasks.
+    let workers = platform
+        .world
+        .kubectl(&["get", "pods", "-l", "app.kubernetes.io/component=worker", "-o", "json"])?;
+    assert!(
+        workers.contains("controller.kubernetes.io/pod-deletion-cost"),
+        "{workers}"
+    );
+
     let slow: Vec<Value> = (0..60).map(|_| politely(&platform, "20s")).collect::<Result<_>>()?;
     let (status, answer) = api
         .send(Method::POST, "tasks:batch", Some(&json!({ "tasks": slow })))
@@ -213,5 +222,18 @@ async fn a_slow_api_grows_one_by_one_and_a_re_applied_manifest_takes_nothing_bac
             .all(|(from, to, why)| to > from || ["Calm", "Idle"].contains(&why.as_str())),
         "{calm}"
     );
+
+    // Workers may sleep, and the first task wakes one.
+    let sleeping = manifest().replace(
+        "{minReplicas: 1, maxReplicas: 3, stabilizationWindow: 20s, cooldown: 5s, triggers: {queue",
+        "{minReplicas: 0, maxReplicas: 3, stabilizationWindow: 20s, cooldown: 5s, triggers: {queue",
+    );
+    assert_ne!(sleeping, manifest());
+    platform.world.apply(&sleeping)?;
+    scale(&platform, "worker", "no worker", CALM, |worker| worker["desired"] == 0).await?;
+    let api = platform.api().await?;
+    let id = api.create_task(&platform.parameters_task()?).await?;
+    let task = api.wait_for_end(&id, SOON * 2).await?;
+    assert_eq!(task["status"], "succeeded", "{task}");
     Ok(())
 }

@@ -8,6 +8,7 @@ mod conclude;
 mod dereference;
 mod drift;
 mod external;
+mod idlest;
 mod migration;
 mod monitoring;
 mod objects;

@@ -14,7 +14,7 @@ use super::{
     bucket,
     conclude::{conclude, unreadable},
     dereference::{self, Observed, ReadError, SandboxNodes},
-    external, migration, monitoring,
+    external, idlest, migration, monitoring,
     objects::{self, Key, Live},
     scaler::Overruled,
     secrets,
@@ -232,7 +232,14 @@ async fn pursue(
         Err(fault) => (None, Some(fault)),
     };
     let due = account::follow(cluster, validated, endpoint.clone(), (&observed.live, tools));
-    let sizes = sizing::decide(cluster, validated, endpoint, &mut children, (&observed.live, tools));
+    let sizes = sizing::decide(
+        cluster,
+        validated,
+        endpoint.clone(),
+        &mut children,
+        (&observed.live, tools),
+    );
+    idlest::tell(&sizes.decisions, endpoint.as_ref(), validated, tools).await;
     let mut pursued = apply(cluster, validated, (children, sizes), &mut observed.live, tools).await?;
     pursued.due = due;
     pursued.monitoring = MonitoringFound {
