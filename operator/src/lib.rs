@@ -14,6 +14,7 @@ pub mod cost;
 mod leader;
 mod measure;
 mod merge_patch;
+mod moment;
 pub mod monitoring;
 mod queue;
 pub mod replay;

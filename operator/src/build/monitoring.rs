@@ -63,7 +63,7 @@ fn rule(inputs: Inputs<'_>) -> Option<Child> {
     let alerts = monitoring.alerts.as_ref()?;
     let wanted = monitoring.rules && inputs.facts.served.rules;
     wanted.then(|| {
-        let groups = alerts::groups(alerts, scope(inputs.cluster));
+        let groups = alerts::groups(alerts, &inputs.cluster.slo, scope(inputs.cluster));
         foreign(inputs, "PrometheusRule", "alerts", &json!({ "groups": groups }))
     })
 }

@@ -29,7 +29,7 @@ const SAMPLES: u32 = 5000;
 pub fn files(inputs: Inputs<'_>) -> Value {
     let mut files = json!({ "prometheus.yml": pretty(&configuration(inputs)) });
     if let Some(alerts) = &inputs.cluster.monitoring.alerts {
-        let groups = json!({ "groups": alerts::groups(alerts, scope(inputs.cluster)) });
+        let groups = json!({ "groups": alerts::groups(alerts, &inputs.cluster.slo, scope(inputs.cluster)) });
         files["alerts.yml"] = json!(pretty(&groups));
     }
     files

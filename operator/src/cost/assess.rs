@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use selextract_crds::{ComponentCostStatus, CostStatus, EfficiencyStatus};
 
 use super::{Money, Part, Prices, part::whole, sizing};
-use crate::{monitoring::live::Live, validated::Cost};
+use crate::{moment::second, monitoring::live::Live, validated::Cost};
 
 /// Seconds of a month of 730 hours.
 const MONTH: f64 = 730.0 * 3600.0;
@@ -84,7 +84,7 @@ pub fn assess(cost: &Cost, inputs: &Inputs, now: Timestamp) -> CostStatus {
     let full: Money = bills(&cost.prices).iter().map(Bill::total).sum();
     let networks: Vec<Money> = paid.iter().filter_map(|bill| bill.network).collect();
     CostStatus {
-        time: now.round(jiff::Unit::Second).unwrap_or(now).to_string(),
+        time: second(now),
         currency: cost.currency.clone(),
         monthly: total.to_string(),
         cpu: sum(|bill| bill.cpu).to_string(),

@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 
 use self::texts::Text;
 use super::queries::{Query, Scope, api, range, resources, stores, targets, work};
-use crate::validated::{Alerts, Levels};
+use crate::{
+    slo::Burn,
+    validated::{Alerts, Levels, Slo},
+};
 
 /// Who is told, and when (guide: "Alerting Strategy").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,24 +49,34 @@ impl Severity {
 }
 
 /// The groups of rules of one cluster, as in a rule file's `groups`.
-pub fn groups(alerts: &Alerts, scope: Scope<'_>) -> Value {
-    let of = |name: &str, fill: fn(&mut Group<'_>)| {
+pub fn groups(alerts: &Alerts, slo: &Slo, scope: Scope<'_>) -> Value {
+    let of = |name: &str, every: Option<Duration>, fill: fn(&mut Group<'_>)| {
         let mut group = Group {
             alerts,
+            slo,
             scope,
             rules: Vec::new(),
         };
         fill(&mut group);
-        json!({ "name": format!("selextract-{name}"), "rules": group.rules })
+        let mut told = json!({ "name": format!("selextract-{name}"), "rules": group.rules });
+        if let Some(every) = every {
+            told["interval"] = json!(range(every));
+        }
+        (!group.rules.is_empty()).then_some(told)
     };
-    json!([
-        of("api", api_alerts),
-        of("budgets", budget_alerts),
-        of("presence", presence_alerts),
-        of("stores", store_alerts),
-        of("resources", resource_alerts),
-        of("trends", trend_alerts),
-    ])
+    // What looks over hours and days is dear, and does not change in seconds.
+    let (minute, minutes) = (Some(Duration::from_mins(1)), Some(Duration::from_mins(5)));
+    let all = [
+        of("api", None, api_alerts),
+        of("budgets", None, budget_alerts),
+        of("fast-burn", minute, fast_burn_alert),
+        of("slow-burn", minutes, slow_burn_alert),
+        of("presence", None, presence_alerts),
+        of("stores", None, store_alerts),
+        of("resources", None, resource_alerts),
+        of("trends", None, trend_alerts),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 /// The name of every alert, once.
@@ -74,6 +87,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// Rules in the making.
 struct Group<'a> {
     alerts: &'a Alerts,
+    slo: &'a Slo,
     scope: Scope<'a>,
     rules: Vec<Value>,
 }
@@ -167,6 +181,19 @@ fn budget_alerts(group: &mut Group<'_>) {
     ] {
         let expression = above(&group.query(query), budget);
         group.add(&texts::ROUND_TRIP, Severity::Info, &expression);
+    }
+}
+
+fn fast_burn_alert(group: &mut Group<'_>) {
+    if let Some(expression) = Burn::Fast.expression(group.slo, &group.scope) {
+        group.add(&texts::FAST_BURN, Severity::Critical, &expression);
+    }
+}
+
+fn slow_burn_alert(group: &mut Group<'_>) {
+    if let Some(expression) = Burn::Slow.expression(group.slo, &group.scope) {
+        let patience = Duration::from_mins(15);
+        group.add_after(&texts::SLOW_BURN, Severity::Warning, patience, &expression);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::queries::{Query, Unit, api, resources, stores, targets, work};
+use super::queries::{Query, Unit, api, resources, scaling, stores, targets, work};
 
 /// A dashboard: panels in rows.
 pub struct Dashboard {
@@ -233,7 +233,7 @@ const SCALING: Dashboard = Dashboard {
         Row {
             title: "What holds",
             panels: &[
-                Panel("Stores that answer", Lines, &[stores::DEPENDENCIES]),
+                Panel("Stores that answer", Lines, &[scaling::DEPENDENCIES]),
                 Panel("Database connections", Lines, &[stores::CONNECTION_RATIO]),
                 Panel("Clients that wait at the pooler", Lines, &[stores::POOLER_WAITING]),
             ],

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use selextract_crds::{ConstraintStatus, DecisionStatus, ScaleChange, ScaleStatus, SignalStatus};
 
 use super::{Decision, Reading, Signal};
+use crate::moment::second;
 
 /// The most changes that are remembered.
 const CHANGES: usize = 20;
@@ -76,10 +77,6 @@ fn signal(signal: &Signal) -> SignalStatus {
         exceeded: signal.reading.is_above(signal.limit),
         since: signal.since.map(second),
     }
-}
-
-fn second(at: Timestamp) -> String {
-    at.round(jiff::Unit::Second).unwrap_or(at).to_string()
 }
 
 fn number(pods: u32) -> i32 {

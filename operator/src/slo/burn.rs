@@ -1,4 +1,4 @@
-//! How fast the error budget is spent, and the alerts about it: several windows at once, as is usual. Pure.
+//! How fast the error budget is spent, and when that is too fast: several windows at once, as is usual. Pure.
 //!
 //! A pace of 1 spends the whole budget in 30 days. A short window beside the long one ends an alert soon after the trouble.
 
@@ -62,6 +62,8 @@ impl BurnWindow {
     }
 }
 
+const HOUR: Duration = Duration::from_hours(1);
+
 /// What failed within a window: the answers of `slo::BAD_REQUEST_RATIO` and of [`BurnWindow::downtime`] over it.
 pub type Failed = (Option<f64>, Option<f64>);
 
@@ -84,40 +86,13 @@ pub fn rates(slo: &Slo, failed: impl Fn(BurnWindow) -> Failed) -> Vec<BurnRateSt
     BurnWindow::ALL.into_iter().filter_map(of).collect()
 }
 
-/// Whom an alert tells.
+/// How fast is too fast: what the alerts about the budget are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
-    /// A page, at once: `critical`.
-    Page,
-    /// A ticket, in business hours: `warning`.
-    Ticket,
-}
-
-impl Severity {
-    /// As in the label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Page => "critical",
-            Self::Ticket => "warning",
-        }
-    }
-}
-
-/// An alert, for a rule file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BurnAlert {
-    /// Its name.
-    pub name: &'static str,
-    /// Whom it tells.
-    pub severity: Severity,
-    /// `PromQL` that answers while it fires.
-    pub expression: String,
-    /// How long that must hold.
-    pub patience: Duration,
-    /// What was measured.
-    pub summary: &'static str,
-    /// What it means.
-    pub description: &'static str,
+pub enum Burn {
+    /// The budget is gone in days or hours.
+    Fast,
+    /// It is gone before the month is over.
+    Slow,
 }
 
 /// A pair of windows in which the pace must both be above a figure.
@@ -148,49 +123,43 @@ const SLOW: [Pair; 1] = [Pair {
     pace: 1.0,
 }];
 
-/// The alerts of a cluster: a fast burn pages, a slow burn is a ticket, by either share. None where nothing is promised.
-pub fn alerts(slo: &Slo, scope: &Scope<'_>) -> Vec<BurnAlert> {
-    let Some(target) = slo.availability else {
-        return Vec::new();
-    };
-    let fast = BurnAlert {
-        name: "ErrorBudgetFastBurn",
-        severity: Severity::Page,
-        expression: any(&FAST, target, scope),
-        patience: Duration::from_mins(2),
-        summary: "{{ $labels.namespace }}/{{ $labels.cluster }} fails at a pace that spends its error budget in days or hours.",
-        description: "2 % of the month's error budget went within an hour, or 5 % within six, and it goes on.",
-    };
-    let slow = BurnAlert {
-        name: "ErrorBudgetSlowBurn",
-        severity: Severity::Ticket,
-        expression: any(&SLOW, target, scope),
-        patience: Duration::from_mins(15),
-        summary: "{{ $labels.namespace }}/{{ $labels.cluster }} fails at a pace that spends its error budget before the month is over.",
-        description: "10 % of the month's error budget went within three days, and it goes on.",
-    };
-    vec![fast, slow]
+impl Burn {
+    const fn pairs(self) -> &'static [Pair] {
+        match self {
+            Self::Fast => &FAST,
+            Self::Slow => &SLOW,
+        }
+    }
+
+    /// `PromQL` that answers while a cluster burns so, by either share; `None` where nothing is promised.
+    pub fn expression(self, slo: &Slo, scope: &Scope<'_>) -> Option<String> {
+        let target = slo.availability?;
+        // More than everything cannot fail: with a promise that small, nearly everything must.
+        let most = |pair: &Pair| trimmed((pair.pace * (1.0 - target)).min(0.99));
+        let pairs = self.pairs();
+        let requests = pairs.iter().map(|pair| {
+            let above = |window| above(queries::BAD_REQUEST_RATIO, window, &most(pair), scope);
+            format!("({} and {})", above(pair.long), above(pair.short))
+        });
+        let time = pairs.iter().map(|pair| {
+            let above = |window: BurnWindow| above(window.downtime(), window, &most(pair), scope);
+            let known = known_for(pair, scope);
+            format!("({} and {} and {known})", above(pair.long), above(pair.short))
+        });
+        Some(requests.chain(time).collect::<Vec<_>>().join(" or "))
+    }
 }
 
-/// Any of the pairs, by either share.
-fn any(pairs: &[Pair], target: f64, scope: &Scope<'_>) -> String {
-    let above = |query: Query, window: BurnWindow, pace: f64| {
-        // More than everything cannot fail: with a promise that small, nearly everything must.
-        let most = (pace * (1.0 - target)).min(0.99);
-        let expression = query.render(scope, Some(window.duration()));
-        format!("({expression}) > {}", trimmed(most))
-    };
-    let both = |query: fn(BurnWindow) -> Query, pair: &Pair| {
-        let [long, short] = [pair.long, pair.short].map(|window| above(query(window), window, pair.pace));
-        format!("(({long}) and ({short}))")
-    };
-    let shares: [fn(BurnWindow) -> Query; 2] = [|_| queries::BAD_REQUEST_RATIO, BurnWindow::downtime];
-    let all = shares
-        .into_iter()
-        .flat_map(|query| pairs.iter().map(move |pair| (query, pair)));
-    all.map(|(query, pair)| both(query, pair))
-        .collect::<Vec<_>>()
-        .join(" or ")
+fn above(query: Query, window: BurnWindow, most: &str, scope: &Scope<'_>) -> String {
+    format!("({}) > {most}", query.render(scope, Some(window.duration())))
+}
+
+/// A platform that is being made does not answer, and that is most of what is known of it: it is measured for longer than the short
+/// window first. Hours are counted by their beginnings, so the first one may have been short.
+fn known_for(pair: &Pair, scope: &Scope<'_>) -> String {
+    let hours = pair.short.duration().as_secs().div_ceil(3600) + 1;
+    let measured = queries::MEASURED_HOURS.render(scope, Some(pair.long.duration().max(2 * HOUR)));
+    format!("({measured}) >= {hours}")
 }
 
 /// Without what floating point leaves behind the ninth decimal.
@@ -228,42 +197,49 @@ mod tests {
         assert_eq!(rates(&development(), known), []);
     }
 
+    const SHOP: Scope<'static> = Scope::Cluster {
+        namespace: "web",
+        name: "shop",
+    };
+
     #[test]
-    fn a_fast_burn_pages_and_a_slow_one_is_a_ticket_by_either_share() {
-        let scope = Scope::Cluster {
-            namespace: "web",
-            name: "shop",
-        };
-        let alerts = alerts(&production(), &scope);
-        let told: Vec<_> = alerts
-            .iter()
-            .map(|alert| (alert.name, alert.severity.as_str()))
-            .collect();
-        assert_eq!(
-            told,
-            [("ErrorBudgetFastBurn", "critical"), ("ErrorBudgetSlowBurn", "warning"),]
-        );
-        let fast = &alerts[0].expression;
+    fn both_windows_of_a_pair_must_burn_by_either_share() {
+        let fast = Burn::Fast.expression(&production(), &SHOP).unwrap();
         for part in [
-            "[1h]", "[5m]", "[6h]", "[30m]", "> 0.0144", "> 0.006", "[1h:1m]", ") or ((",
+            "[1h]", "[5m]", "[6h]", "[30m]", "> 0.0144", "> 0.006", "[1h:1m]", ") or (",
         ] {
             assert!(fast.contains(part), "{part} in {fast}");
         }
-        assert!(alerts[1].expression.contains("[3d]") && alerts[1].expression.ends_with("> 0.001))"));
-        assert!(alerts[1].expression.contains("[3d:5m]"), "{}", alerts[1].expression);
-        for alert in &alerts {
-            assert_eq!(
-                alert.expression.matches('(').count(),
-                alert.expression.matches(')').count()
-            );
+        let slow = Burn::Slow.expression(&production(), &SHOP).unwrap();
+        for part in ["[3d]", "[6h]", "[3d:5m]", "[6h:1m]", "> 0.001"] {
+            assert!(slow.contains(part), "{part} in {slow}");
         }
+    }
+
+    #[test]
+    fn the_windows_of_the_alerts_are_those_of_the_status() {
+        let told: Vec<_> = rates(&production(), |_| (Some(0.0), None));
+        let told: Vec<_> = told.iter().map(|one| one.window.as_str()).collect();
+        let pairs = [Burn::Fast, Burn::Slow].into_iter().flat_map(Burn::pairs);
+        for window in pairs.flat_map(|pair| [pair.long, pair.short]) {
+            assert!(told.contains(&window.text().as_str()), "{window:?}");
+        }
+    }
+
+    #[test]
+    fn a_young_platform_is_measured_for_longer_than_the_short_window_first() {
+        let known = |pair: &Pair| known_for(pair, &SHOP);
+        assert!(known(&FAST[0]).contains("[2h:1h]") && known(&FAST[0]).ends_with(">= 2"));
+        assert!(known(&FAST[1]).contains("[6h:1h]") && known(&FAST[1]).ends_with(">= 2"));
+        assert!(known(&SLOW[0]).contains("[3d:1h]") && known(&SLOW[0]).ends_with(">= 7"));
     }
 
     #[test]
     fn a_small_promise_can_still_be_broken_and_none_cannot() {
         let mut half = staging();
         half.availability = Some(0.5);
-        assert!(alerts(&half, &Scope::All)[0].expression.contains("> 0.99"));
-        assert_eq!(alerts(&development(), &Scope::All), []);
+        let fast = Burn::Fast.expression(&half, &Scope::All).unwrap();
+        assert!(fast.contains("> 0.99"));
+        assert_eq!(Burn::Fast.expression(&development(), &Scope::All), None);
     }
 }

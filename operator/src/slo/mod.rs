@@ -10,7 +10,7 @@ mod outage;
 mod text;
 
 pub use budget::{Availability, MONTH};
-pub use burn::{BurnAlert, BurnWindow, Failed, Severity, alerts};
+pub use burn::{Burn, BurnWindow, Failed};
 pub use objective::{Level, Objective};
 pub use observe::{Inputs, live, observe, should_write};
 pub use outage::Health;

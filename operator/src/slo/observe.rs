@@ -11,7 +11,7 @@ use super::{
     objective::{Level, Objective},
     outage::{self, Health},
 };
-use crate::{monitoring::live::Live, validated::Slo};
+use crate::{moment::second, monitoring::live::Live, validated::Slo};
 
 /// The status is written anew after so long.
 const EVERY: SignedDuration = SignedDuration::from_hours(1);
@@ -39,7 +39,7 @@ pub fn observe(slo: &Slo, inputs: &Inputs, old: Option<&SloStatus>, now: Timesta
     let failed = |window| inputs.failed.get(&window).copied().unwrap_or_default();
     let objectives = Objective::ALL.into_iter();
     SloStatus {
-        time: outage::second(now),
+        time: second(now),
         up_since,
         availability: Some(inputs.availability.status(slo)),
         burn_rates: burn::rates(slo, failed),

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use selextract_crds::{OutageStatus, SloStatus};
 
-use crate::validated::Slo;
+use crate::{moment::second, validated::Slo};
 
 /// The most outages that are remembered.
 const MOST: usize = 10;
@@ -87,11 +87,6 @@ fn end(slo: &Slo, outage: &mut OutageStatus, now: Timestamp) {
     outage.end = Some(second(now));
     outage.duration = Some(selextract_task::Duration::from_secs(took).to_string());
     outage.within_target = Some(took <= slo.recovery_time.get().as_secs());
-}
-
-/// A moment to the second.
-pub fn second(at: Timestamp) -> String {
-    at.round(jiff::Unit::Second).unwrap_or(at).to_string()
 }
 
 #[cfg(test)]

@@ -7,11 +7,13 @@ use selextract_test_services::promtool;
 use serde_json::{Value, json};
 
 use super::{
-    files,
+    files, files_of,
     series::{Series, growing, healthy, histogram, name, route, steady},
 };
 
 const ALL: [&str; 3] = ["info", "warning", "critical"];
+const FAST_BURN: (&str, &[&str]) = ("ErrorBudgetFastBurn", &["critical"]);
+const SLOW_BURN: (&str, &[&str]) = ("ErrorBudgetSlowBurn", &["warning"]);
 
 /// Something that goes wrong: what differs from a healthy platform (nothing is a series that is gone), and which alerts fire.
 struct Case {
@@ -458,8 +460,17 @@ fn test_of(case: &Case) -> Value {
     played("30s", &series, "100m", &case.fires)
 }
 
+/// Where nothing is promised: what the budget burns is played by itself, over hours.
 fn judge(every: &str, tests: &[Value]) {
-    let (_, rules) = files(&json!({}));
+    judge_of(
+        &json!({ "profile": "Small", "slo": { "profile": "Development" } }),
+        every,
+        tests,
+    );
+}
+
+fn judge_of(spec: &Value, every: &str, tests: &[Value]) {
+    let (_, rules) = files_of(spec);
     let suite = json!({ "rule_files": ["alerts.yml"], "evaluation_interval": every, "tests": tests }).to_string();
     promtool(
         &[("alerts.yml", &rules), ("suite.yml", &suite)],
@@ -529,6 +540,56 @@ fn what_grew_since_last_week_is_told_and_what_did_not_is_not() {
     judge("10m", &tests);
 }
 
+/// Ten hours of an API alone, minute by minute: no pod of it is up between two of the minutes, and so many requests of 10,000 fail.
+fn ten_hours(down: Option<(u32, u32)>, failed: u32) -> Series {
+    let values = match down {
+        None => "1x600".to_owned(),
+        Some((0, to)) => format!("0x{} 1x{}", to - 1, 600 - to),
+        Some((from, to)) => format!("1x{} 0x{} 1x{}", from - 1, to - from - 1, 600 - to),
+    };
+    let growing = |step: u32| format!("0+{step}x600");
+    let requests = |code: &str| name("http_requests_total", &format!("component=\"api\",code=\"{code}\""));
+    [
+        (name("up", "component=\"api\",pod=\"shop-api-0\""), values),
+        (
+            name("up", "component=\"prometheus\",pod=\"shop-prometheus-0\""),
+            "1x600".to_owned(),
+        ),
+        (requests("2xx"), growing(10_000 - failed)),
+        (requests("5xx"), growing(failed)),
+    ]
+    .into()
+}
+
+#[test]
+fn a_budget_that_burns_fast_pages_and_one_that_burns_slowly_warns() {
+    type Fires<'a> = (&'a str, &'a [&'a str]);
+    let critical: &[&str] = &["critical"];
+    // Only the API is there, so that the others are missing is told, too.
+    let missing = ["KeeperDown", "NoActiveKeeper", "EgressDown", "ExporterSilent"].map(|alert| (alert, critical));
+    let play = |down: Option<(u32, u32)>, failed: u32, at: &str, fires: &[Fires<'static>]| {
+        let fires: Vec<_> = missing.iter().chain(fires).copied().collect();
+        played("1m", &ten_hours(down, failed), at, &fires)
+    };
+    let (info, warned) = (("ApiErrorRate", &ALL[..1]), ("ApiErrorRate", &ALL[..2]));
+    let tests = [
+        play(None, 0, "10h", &[]),
+        play(None, 9, "10h", &[]),
+        play(None, 50, "10h", &[info, SLOW_BURN]),
+        play(None, 200, "10h", &[warned, FAST_BURN, SLOW_BURN]),
+        // Of half an hour and of six hours, six minutes are 20 % and 1.7 %, and two minutes 6.7 % and 0.6 %.
+        play(Some((570, 576)), 0, "590m", &[FAST_BURN, SLOW_BURN]),
+        play(Some((570, 572)), 0, "590m", &[SLOW_BURN]),
+        play(Some((480, 486)), 0, "590m", &[SLOW_BURN]),
+        // A platform that is being made, soon after and later.
+        play(Some((0, 10)), 0, "30m", &[]),
+        play(Some((0, 10)), 0, "9h", &[]),
+    ];
+    judge_of(&json!({ "profile": "Small" }), "5m", &tests);
+    let unpromised = [play(Some((570, 576)), 200, "590m", &[warned])];
+    judge("5m", &unpromised);
+}
+
 #[test]
 fn every_alert_is_played() {
     let played: BTreeSet<&str> = cases()
@@ -539,8 +600,13 @@ fn every_alert_is_played() {
     let missing: Vec<_> = known.difference(&played).collect();
     assert_eq!(
         missing,
-        [&"ResourceUsageTrend", &"ResponseTimeTrend"],
-        "those are played over a week"
+        [
+            &"ErrorBudgetFastBurn",
+            &"ErrorBudgetSlowBurn",
+            &"ResourceUsageTrend",
+            &"ResponseTimeTrend",
+        ],
+        "those are played over hours or a week"
     );
 }
 

@@ -14,11 +14,11 @@ use selextract_operator::{
 };
 use serde_json::{Value, json};
 
-fn cluster(monitoring: &Value) -> ValidatedCluster {
+fn cluster(spec: &Value) -> ValidatedCluster {
     let cluster = serde_json::from_value(json!({
         "apiVersion": "selextract.io/v1alpha1", "kind": "SelextractCluster",
         "metadata": { "name": "shop", "namespace": "web", "uid": "0b0e7f7c-0000-4000-8000-000000000001" },
-        "spec": { "profile": "Small", "monitoring": monitoring },
+        "spec": spec,
     }));
     let defaults = Defaults {
         registry: String::new(),
@@ -31,7 +31,11 @@ fn cluster(monitoring: &Value) -> ValidatedCluster {
 
 /// The files of the managed Prometheus: `prometheus.yml` and `alerts.yml`.
 fn files(monitoring: &Value) -> (String, String) {
-    let (cluster, facts) = (cluster(monitoring), Facts::default());
+    files_of(&json!({ "profile": "Small", "monitoring": monitoring }))
+}
+
+fn files_of(spec: &Value) -> (String, String) {
+    let (cluster, facts) = (cluster(spec), Facts::default());
     let children = desired(Inputs {
         cluster: &cluster,
         facts: &facts,

@@ -70,6 +70,8 @@ impl Outcome<'_> {
         let old = old.cloned().unwrap_or_default();
         Some(match decision {
             Some(decision) => scaling::next_status(&old, decision, current),
+            // Nothing is decided before the programs are reached, such as while the database is down: what was decided last holds.
+            None if self.reached < Stage::Programs && old.decision.is_some() => ScaleStatus { current, ..old },
             None => ScaleStatus {
                 desired: child.replicas.unwrap_or_default(),
                 current,

@@ -338,6 +338,24 @@ fn the_servers_version_is_told_and_outlives_the_pod_that_told_it() {
 }
 
 #[test]
+fn the_last_decision_outlives_an_outage_of_the_data_and_ends_with_the_sizing() {
+    let worker = json!({"desired": 4, "current": 4, "decision": {
+        "time": "2026-11-23T00:00:00Z", "from": 3, "to": 4, "wanted": 4, "reason": "QueueLong", "message": "", "signals": [], "constraints": [],
+    }, "history": []});
+    let old: SelextractClusterStatus = serde_json::from_value(json!({"scaling": {"worker": worker}})).unwrap();
+    let told = |reached| {
+        let status = Case {
+            reached,
+            ..Case::good()
+        };
+        let worker = status.after(&old, 1).scaling.unwrap().worker.unwrap();
+        (worker.desired, worker.decision.map(|decision| decision.reason))
+    };
+    assert_eq!(told(Stage::Data), (4, Some("QueueLong".to_owned())));
+    assert_eq!(told(Stage::Programs), (1, None), "the number is the spec's again");
+}
+
+#[test]
 fn messages_hold_no_pod_names() {
     let mut case = Case::good();
     let key = Key {

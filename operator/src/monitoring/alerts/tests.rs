@@ -3,16 +3,19 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use super::*;
-use crate::build::fixture;
+use crate::{build::fixture, validated::ValidatedCluster};
 
 fn rules() -> Vec<Value> {
-    let cluster = fixture::minimal();
-    let alerts = cluster.monitoring.alerts.unwrap();
+    rules_of(&fixture::minimal())
+}
+
+fn rules_of(cluster: &ValidatedCluster) -> Vec<Value> {
+    let alerts = cluster.monitoring.alerts.as_ref().unwrap();
     let scope = Scope::Cluster {
         namespace: "web",
         name: "shop",
     };
-    let groups = groups(&alerts, scope);
+    let groups = groups(alerts, &cluster.slo, scope);
     let rules = groups
         .as_array()
         .unwrap()
@@ -94,4 +97,25 @@ fn the_guides_alerts_have_the_guides_figures() {
     ] {
         assert!(has(name, severity, end), "{name} {severity} {end}");
     }
+}
+
+#[test]
+fn who_promises_nothing_has_no_alert_about_it_and_no_empty_group() {
+    let mut cluster = fixture::minimal();
+    let burns = |cluster: &ValidatedCluster| {
+        let rules = rules_of(cluster);
+        let names = rules.iter().filter_map(|rule| rule["alert"].as_str());
+        names.filter(|name| name.starts_with("ErrorBudget")).count()
+    };
+    assert_eq!(burns(&cluster), 2);
+    cluster.slo.availability = None;
+    assert_eq!(burns(&cluster), 0);
+    let groups = groups(cluster.monitoring.alerts.as_ref().unwrap(), &cluster.slo, Scope::All);
+    assert!(
+        groups
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|group| group["rules"][0].is_object())
+    );
 }

@@ -24,6 +24,8 @@ impl Text {
         REDIS_SLOW,
         QUEUE_WAIT,
         ROUND_TRIP,
+        FAST_BURN,
+        SLOW_BURN,
         NOT_MEASURED,
         API_DOWN,
         KEEPER_DOWN,
@@ -118,6 +120,18 @@ pub(super) const ROUND_TRIP: Text = Text {
     name: "RoundTripSlow",
     summary: "A round trip within {{ $labels.namespace }}/{{ $labels.cluster }} takes up to {{ $value | humanizeDuration }}.",
     description: "The way between two parts is longer than its budget: the network, or the CPU of either end.",
+};
+
+pub(super) const FAST_BURN: Text = Text {
+    name: "ErrorBudgetFastBurn",
+    summary: "{{ $labels.namespace }}/{{ $labels.cluster }} fails at a pace that spends its error budget in days or hours.",
+    description: "2 % of the month's error budget went within an hour, or 5 % within six, and it goes on.",
+};
+
+pub(super) const SLOW_BURN: Text = Text {
+    name: "ErrorBudgetSlowBurn",
+    summary: "{{ $labels.namespace }}/{{ $labels.cluster }} fails at a pace that spends its error budget before the month is over.",
+    description: "10 % of the month's error budget went within three days, and it goes on.",
 };
 
 pub(super) const NOT_MEASURED: Text = Text {

@@ -7,12 +7,38 @@ use super::{Query, Unit, api, work};
 /// The range of rates: long enough for scrapes every 15 seconds, short enough to see a peak begin.
 pub const WINDOW: Duration = Duration::from_mins(1);
 
-/// API pods that answered just now: a scrape that is lost thrice makes a pod silent.
+/// Pods of a component that answered just now: a scrape that is lost thrice makes a pod silent.
+macro_rules! pods {
+    ($component:literal) => {
+        concat!(
+            "count by (namespace, cluster) (up{component=\"",
+            $component,
+            "\",$scope} == 1 and (time() - timestamp(up{component=\"",
+            $component,
+            "\",$scope})) < 20)"
+        )
+    };
+}
+
+/// CPU of a component's pods over their capacity.
+macro_rules! cpu {
+    ($component:literal) => {
+        concat!(
+            "avg by (namespace, cluster) (rate(selextract_container_cpu_seconds_total{component=\"",
+            $component,
+            "\",$scope}[$window]) / selextract_container_cpu_capacity_cores{component=\"",
+            $component,
+            "\",$scope})"
+        )
+    };
+}
+
+/// API pods that answered just now.
 pub const API_PODS: Query = Query {
     name: "api_pods",
     help: "API pods that answered in the last 20 seconds.",
     unit: Unit::Count,
-    template: "count by (namespace, cluster) (up{component=\"api\",$scope} == 1 and (time() - timestamp(up{component=\"api\",$scope})) < 20)",
+    template: pods!("api"),
 };
 
 /// Worker pods that answered just now.
@@ -20,7 +46,7 @@ pub const WORKER_PODS: Query = Query {
     name: "worker_pods",
     help: "Worker pods that answered in the last 20 seconds.",
     unit: Unit::Count,
-    template: "count by (namespace, cluster) (up{component=\"worker\",$scope} == 1 and (time() - timestamp(up{component=\"worker\",$scope})) < 20)",
+    template: pods!("worker"),
 };
 
 /// Keepers that answered just now.
@@ -28,7 +54,7 @@ pub const KEEPER_PODS: Query = Query {
     name: "keeper_pods",
     help: "Keepers that answered in the last 20 seconds.",
     unit: Unit::Count,
-    template: "count by (namespace, cluster) (up{component=\"keeper\",$scope} == 1 and (time() - timestamp(up{component=\"keeper\",$scope})) < 20)",
+    template: pods!("keeper"),
 };
 
 /// The API's CPU over its capacity.
@@ -36,8 +62,7 @@ pub const API_CPU: Query = Query {
     name: "api_cpu_ratio",
     help: "CPU of the API pods over what they may use, mean over the pods.",
     unit: Unit::Ratio,
-    template: "avg by (namespace, cluster) (rate(selextract_container_cpu_seconds_total{component=\"api\",$scope}[$window]) \
-               / selextract_container_cpu_capacity_cores{component=\"api\",$scope})",
+    template: cpu!("api"),
 };
 
 /// The workers' CPU over their capacity, browsers included.
@@ -45,8 +70,7 @@ pub const WORKER_CPU: Query = Query {
     name: "worker_cpu_ratio",
     help: "CPU of the worker pods with their browsers over what they may use, mean over the pods.",
     unit: Unit::Ratio,
-    template: "avg by (namespace, cluster) (rate(selextract_container_cpu_seconds_total{component=\"worker\",$scope}[$window]) \
-               / selextract_container_cpu_capacity_cores{component=\"worker\",$scope})",
+    template: cpu!("worker"),
 };
 
 /// Tasks that the workers are busy with.
@@ -65,10 +89,11 @@ pub const LIMITED: Query = Query {
     template: "sum by (namespace, cluster) (selextract_queue_held_tasks{component=\"keeper\",reason=~\"DomainLimited|HostUnavailable\",$scope})",
 };
 
-/// Which of what the platform stands on answers.
+/// Which of what the platform stands on answers. One keeper that reaches it is enough: another one that is cut off must not hold every
+/// number, but is told by [`super::stores::DEPENDENCIES`].
 pub const DEPENDENCIES: Query = Query {
     name: "scaling_dependencies",
-    help: "1 for each dependency that answers the keeper.",
+    help: "Whether each store answers any keeper; one that does not holds every number.",
     unit: Unit::Flag,
     template: "max by (namespace, cluster, dependency) (selextract_dependency_up{component=\"keeper\",$scope})",
 };

@@ -2,10 +2,10 @@
 
 use super::{Query, Unit};
 
-/// Whether each store answers the keeper.
+/// Whether each store answers every keeper.
 pub const DEPENDENCIES: Query = Query {
     name: "dependency_reachable",
-    help: "Whether each store answers the keeper.",
+    help: "Whether each store answers every keeper.",
     unit: Unit::Flag,
     template: "min by (namespace, cluster, dependency) (selextract_dependency_up{component=\"keeper\",$scope})",
 };
