@@ -30,7 +30,7 @@ use selextract_platform::{
     cache::Cache,
     frontier::Frontier,
     ledger::{Ledger, PoolSettings, Secret, TaskId, crawl::CrawlCursor, maintenance::Epoch},
-    telemetry::{self, Container},
+    telemetry::{self, Container, Timings},
 };
 pub use settings::{KeeperSettings, MigrateSettings};
 use stores::{Stores, Volumes};
@@ -99,8 +99,8 @@ struct Health {
     ready: AtomicBool,
 }
 
-/// Runs until `end` is canceled.
-pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()> {
+/// Runs until `end` is canceled; `timings` are those that the logs were started with.
+pub async fn run(settings: KeeperSettings, timings: Timings, end: CancellationToken) -> Result<()> {
     let registry = Registry::new();
     let health = Arc::new(Health {
         registry: registry.clone(),
@@ -121,16 +121,23 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
         max_lifetime: Duration::from_hours(1),
         application_name: "selextract-keeper",
     })?
-    .with_artifacts(settings.artifacts.home()?);
+    .with_artifacts(settings.artifacts.home()?)
+    .timed(&timings, "direct");
+    timings.register(&registry).context("registering the stores' timings")?;
     Container::register(&registry).context("registering the container's metrics")?;
-    let frontier = Frontier::connect_lazy(&Secret(settings.redis_queue_url.clone()))?;
-    let dependencies = dependencies(&settings, &registry, &ledger, &frontier)?;
+    let frontier = Frontier::connect_lazy(&Secret(settings.redis_queue_url.clone()))?.timed(&timings);
+    let cache = cache(&settings, &timings)?;
+    let dependencies = dependencies(
+        &settings,
+        &registry,
+        (&ledger, &timings),
+        (frontier.clone(), cache.clone()),
+    )?;
     tokio::spawn(dependencies.follow(end.clone()));
     let stores = Stores::register(&registry).context("registering the stores' metrics")?;
     let volumes = Volumes {
         postgres: settings.postgres_storage,
     };
-    let cache = cache(&settings)?;
     tokio::spawn(
         stores
             .clone()
@@ -370,17 +377,17 @@ async fn remove_artifacts(ledger: &Ledger) -> Result<()> {
     }
 }
 
-fn cache(settings: &KeeperSettings) -> Result<Option<Cache>> {
+fn cache(settings: &KeeperSettings, timings: &Timings) -> Result<Option<Cache>> {
     let url = settings.redis_cache_url.as_ref();
     let cache = url.map(|url| Cache::connect_lazy(&Secret(url.clone())));
-    Ok(cache.transpose()?)
+    Ok(cache.transpose()?.map(|cache| cache.timed(timings)))
 }
 
 fn dependencies(
     settings: &KeeperSettings,
     registry: &Registry,
-    direct: &Ledger,
-    queue: &Frontier,
+    (direct, timings): (&Ledger, &Timings),
+    redis: (Frontier, Option<Cache>),
 ) -> Result<queue::Dependencies> {
     let pooled = settings.database_url.as_ref().map(|url| {
         Ledger::connect_lazy(&PoolSettings {
@@ -392,12 +399,9 @@ fn dependencies(
             application_name: "selextract-keeper-probe",
         })
     });
-    queue::Dependencies::register(
-        registry,
-        (pooled.transpose()?, direct.clone()),
-        (queue.clone(), cache(settings)?),
-    )
-    .context("registering the dependencies' metrics")
+    let pooled = pooled.transpose()?.map(|pooled| pooled.timed(timings, "pooler"));
+    queue::Dependencies::register(registry, (pooled, direct.clone()), redis)
+        .context("registering the dependencies' metrics")
 }
 
 fn deliveries(settings: &KeeperSettings) -> Result<Option<Arc<Deliveries>>> {

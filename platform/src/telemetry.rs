@@ -1,31 +1,46 @@
 //! Logs and metrics as every program of the platform writes them.
 
 mod container;
+mod statements;
+mod timings;
 
-pub use container::Container;
 use std::collections::HashMap;
 
+pub use container::Container;
 use prometheus::{Encoder, Registry, TextEncoder, core::Desc};
-use tracing_subscriber::EnvFilter;
+use statements::Statements;
+pub(crate) use timings::RedisTimings;
+pub use timings::Timings;
+use tracing_subscriber::{EnvFilter, Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Edges of histograms in seconds: the guide's every threshold (.2 .3 .5 .6 .8 1 1.5 2 3 5), finer ones below, coarser ones above.
 pub const SECONDS: [f64; 20] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0,
 ];
 
-/// Writes logs as JSON lines to standard output; `filter` is an `EnvFilter`, such as `info` or `info,sqlx=warn`.
+/// Writes logs as JSON lines to standard output; `filter` is an `EnvFilter`, such as `info` or `info,sqlx=warn`. Statements are timed
+/// whatever it lets through.
 ///
 /// # Errors
 /// A sentence that says what is wrong with the filter.
-pub fn start_logs(filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter)
+pub fn start_logs(filter: &str, timings: &Timings) -> Result<(), String> {
+    let printed = EnvFilter::try_new(filter)
         .map_err(|error| format!("SELEXTRACT_LOG = {filter:?}: {error}; write for example info"))?;
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
+    let most = printed
+        .max_level_hint()
+        .and_then(|level| level.to_string().parse().ok());
+    let lines = fmt::layer().json().flatten_event(true).with_filter(printed);
+    let times = Statements::new(timings).with_filter(Statements::filter());
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(times)
         .try_init()
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string())?;
+    // Statements are heard of at DEBUG. The parser of HTML, which writes to `log` for each token, is not to format for nobody.
+    if let Some(most) = most {
+        log::set_max_level(most);
+    }
+    Ok(())
 }
 
 /// What a collector says of itself whose families are made at each scrape: one of its names, so that no other takes it.

@@ -5,6 +5,7 @@ use selextract_api_server::{
     program,
     settings::{Secrets, Settings},
 };
+use selextract_platform::telemetry::{Timings, start_logs};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -12,6 +13,7 @@ async fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = Settings::parse();
     let secrets = Secrets::read(|name| std::env::var(name).ok())?;
-    selextract_platform::telemetry::start_logs(&settings.log).map_err(anyhow::Error::msg)?;
-    program::run(settings, secrets).await
+    let timings = Timings::new()?;
+    start_logs(&settings.log, &timings).map_err(anyhow::Error::msg)?;
+    program::run(settings, secrets, timings).await
 }

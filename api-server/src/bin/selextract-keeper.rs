@@ -4,7 +4,7 @@ use std::{env::args_os, process::ExitCode};
 
 use clap::{Args, Parser};
 use selextract_api_server::keeper::{self, KeeperSettings, MigrateSettings};
-use selextract_platform::telemetry;
+use selextract_platform::telemetry::{Timings, start_logs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -42,10 +42,11 @@ struct Logs {
 async fn main() -> anyhow::Result<ExitCode> {
     // Nothing of rustls works before it; a second provider cannot have been there.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let timings = Timings::new()?;
     // Two parsers and no subcommand of clap's: both read some of the same variables, and clap would ask for the others of the keeper.
     if args_os().nth(1).is_some_and(|argument| argument == "migrate") {
         let program = Migrate::parse_from(args_os().skip(1));
-        telemetry::start_logs(&program.logs.log).map_err(anyhow::Error::msg)?;
+        start_logs(&program.logs.log, &timings).map_err(anyhow::Error::msg)?;
         // One line, since it becomes the message of a condition; an error of the ledger tells its causes itself.
         return match keeper::migrate(program.settings).await {
             Ok(()) => Ok(ExitCode::SUCCESS),
@@ -56,7 +57,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         };
     }
     let program = Keep::parse();
-    telemetry::start_logs(&program.logs.log).map_err(anyhow::Error::msg)?;
+    start_logs(&program.logs.log, &timings).map_err(anyhow::Error::msg)?;
     let end = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let ended = end.clone();
@@ -64,6 +65,6 @@ async fn main() -> anyhow::Result<ExitCode> {
         terminate.recv().await;
         ended.cancel();
     });
-    keeper::run(program.settings, end).await?;
+    keeper::run(program.settings, timings, end).await?;
     Ok(ExitCode::SUCCESS)
 }
