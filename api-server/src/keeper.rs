@@ -31,6 +31,7 @@ use selextract_platform::{
     cache::Cache,
     frontier::Frontier,
     ledger::{Ledger, PoolSettings, Secret, TaskId, crawl::CrawlCursor, maintenance::Epoch},
+    timings::Timings,
 };
 use selextract_telemetry::{Container, render};
 pub use settings::{KeeperSettings, MigrateSettings};
@@ -100,8 +101,8 @@ struct Health {
     ready: AtomicBool,
 }
 
-/// Runs until `end` is canceled.
-pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()> {
+/// Runs until `end` is canceled; `timings` are those that the logs were started with.
+pub async fn run(settings: KeeperSettings, timings: Timings, end: CancellationToken) -> Result<()> {
     let registry = Registry::new();
     let health = Arc::new(Health {
         registry: registry.clone(),
@@ -122,14 +123,17 @@ pub async fn run(settings: KeeperSettings, end: CancellationToken) -> Result<()>
         max_lifetime: Duration::from_hours(1),
         application_name: "selextract-keeper",
     })?
-    .with_artifacts(settings.artifacts.home()?);
+    .with_artifacts(settings.artifacts.home()?)
+    .timed(&timings, "direct");
+    timings.register(&registry).context("registering the stores' timings")?;
     Container::register(&registry).context("registering the container's metrics")?;
-    let frontier = Frontier::connect_lazy(&Secret(settings.redis_queue_url.clone()))?;
+    let frontier = Frontier::connect_lazy(&Secret(settings.redis_queue_url.clone()))?.timed(&timings);
     let url = settings.redis_cache_url.as_ref();
     let cache = url.map(|url| Cache::connect_lazy(&Secret(url.clone()))).transpose()?;
+    let cache = cache.map(|cache| cache.timed(&timings));
     let dependencies = Dependencies::register(
         &registry,
-        (pooled(&settings)?, ledger.clone()),
+        (pooled(&settings, &timings)?, ledger.clone()),
         (frontier.clone(), cache.clone()),
     )
     .context("registering the dependencies' metrics")?;
@@ -378,7 +382,7 @@ async fn remove_artifacts(ledger: &Ledger) -> Result<()> {
 }
 
 /// The way to the ledger that API and workers take.
-fn pooled(settings: &KeeperSettings) -> Result<Option<Ledger>> {
+fn pooled(settings: &KeeperSettings, timings: &Timings) -> Result<Option<Ledger>> {
     let ledger = settings.database_url.as_ref().map(|url| {
         Ledger::connect_lazy(&PoolSettings {
             url: Secret(url.clone()),
@@ -389,7 +393,7 @@ fn pooled(settings: &KeeperSettings) -> Result<Option<Ledger>> {
             application_name: "selextract-keeper-probe",
         })
     });
-    Ok(ledger.transpose()?)
+    Ok(ledger.transpose()?.map(|ledger| ledger.timed(timings, "pooler")))
 }
 
 fn deliveries(settings: &KeeperSettings) -> Result<Option<Arc<Deliveries>>> {

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus::Registry;
+use selextract_platform::timings::Timings;
 use selextract_telemetry::Container;
 use tokio::{
     net::TcpListener,
@@ -24,15 +25,16 @@ use crate::{
 
 const TELEMETRY_DRAIN: Duration = Duration::from_secs(1);
 
-/// Runs the API until SIGTERM or SIGINT.
-pub async fn run(settings: Settings, secrets: Secrets) -> anyhow::Result<()> {
+/// Runs the API until SIGTERM or SIGINT; `timings` are those that the logs were started with.
+pub async fn run(settings: Settings, secrets: Secrets, timings: Timings) -> anyhow::Result<()> {
     let end = CancellationToken::new();
-    let state = AppState::connect(&settings, &secrets, end.clone())?;
+    let state = AppState::connect(&settings, &secrets, &timings, end.clone())?;
     let internal = settings.internal.on()?;
     let document = router::document().context("writing the OpenAPI document")?;
     let routes = openapi::operations(&document);
     let registry = Registry::new();
     Container::register(&registry).context("registering the container's metrics")?;
+    timings.register(&registry).context("registering the stores' timings")?;
     let metrics =
         HttpMetrics::register(&registry, Listener::Public, &routes).context("registering the request metrics")?;
     state
@@ -69,8 +71,7 @@ pub async fn run(settings: Settings, secrets: Secrets) -> anyhow::Result<()> {
         drain: TELEMETRY_DRAIN,
     };
     let telemetry = tokio::spawn(telemetry.run(stop.clone()));
-    let ledger = state.ledger.clone();
-    tokio::spawn(readiness.clone().follow(async move || ledger.ping().await, end.clone()));
+    tokio::spawn(readiness.clone().follow(async move || state.ping().await, end.clone()));
     tracing::info!(address = %settings.public_addr, "The API listens.");
 
     wait_for_signal().await?;

@@ -6,10 +6,11 @@ use anyhow::Context;
 use selextract_platform::{
     cache::Cache,
     frontier::{Entry, Frontier},
-    ledger::{Ledger, PoolSettings, Secret},
+    ledger::{Ledger, LedgerError, PoolSettings, Secret},
     previews::Previews,
+    timings::Timings,
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,6 +35,8 @@ const ANALYTICS_LIFETIME: Duration = Duration::from_hours(1);
 const PREVIEWS: usize = 32;
 /// Batches that are read and accepted at a time.
 const BATCHES: usize = 4;
+/// How long queue and cache are probed. Shorter than what readiness is patient for: they may be away, and the API still answers.
+const PROBE: Duration = Duration::from_secs(1);
 /// Event streams at a time; each reads its task once a second.
 const STREAMS: usize = 256;
 
@@ -49,6 +52,7 @@ pub struct Shared {
     pub replica: Ledger,
     /// Where accepted tasks are offered.
     pub frontier: Frontier,
+    cache: Cache,
     offers: Offers,
     /// Whether an owner may have more tasks.
     pub quotas: Quotas,
@@ -147,17 +151,33 @@ impl AppState {
             lockouts: Lockouts::new(cache.clone()),
             logins: Logins::new()?,
             stats: Layered::new(cache.clone(), STATS_ENTRIES, STATS_LIFETIME),
-            analytics: Layered::new(cache, ANALYTICS_ENTRIES, ANALYTICS_LIFETIME),
+            analytics: Layered::new(cache.clone(), ANALYTICS_ENTRIES, ANALYTICS_LIFETIME),
+            cache,
             ending,
         })))
     }
 
+    /// Whether the database answers, without which nothing works. Queue and cache are asked beside it for the time that it takes.
+    pub async fn ping(&self) -> Result<(), LedgerError> {
+        let (database, _, _) = tokio::join!(
+            self.ledger.ping(),
+            timeout(PROBE, self.frontier.ping()),
+            timeout(PROBE, self.cache.ping()),
+        );
+        database
+    }
+
     /// Connects as the settings say. Nothing is waited for: what does not answer yet is not ready yet.
-    pub fn connect(settings: &Settings, secrets: &Secrets, ending: CancellationToken) -> anyhow::Result<Self> {
+    pub fn connect(
+        settings: &Settings,
+        secrets: &Secrets,
+        timings: &Timings,
+        ending: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let tokens = TokenKeys::parse(&secrets.token_keys)?;
         let seal = secrets.data_key.as_deref().map(Seal::parse).transpose()?;
         Self::new(
-            Connections::open(settings, secrets)?,
+            Connections::open(settings, secrets, timings)?,
             (tokens, seal),
             &settings.limits,
             ending,
@@ -166,7 +186,7 @@ impl AppState {
 }
 
 impl Connections {
-    fn open(settings: &Settings, secrets: &Secrets) -> anyhow::Result<Self> {
+    fn open(settings: &Settings, secrets: &Secrets, timings: &Timings) -> anyhow::Result<Self> {
         let pool = |url: &str| PoolSettings {
             url: Secret(url.to_owned()),
             max_connections: settings.pool_size + settings.pool_overflow,
@@ -175,12 +195,15 @@ impl Connections {
             max_lifetime: settings.pool_max_lifetime.get(),
             application_name: "selextract-api",
         };
+        let primary = Ledger::connect_lazy(&pool(&secrets.database_url))?.with_artifacts(settings.artifacts.home()?);
+        let queue = Secret(secrets.redis_queue_url.clone());
+        let cache = Cache::connect_lazy(&Secret(secrets.redis_cache_url.clone())).context("the cache's URL")?;
         Ok(Self {
-            ledger: Ledger::connect_lazy(&pool(&secrets.database_url))?.with_artifacts(settings.artifacts.home()?),
-            replica: Ledger::connect_lazy(&pool(&secrets.database_read_url))?,
-            frontier: Frontier::connect_lazy(&Secret(secrets.redis_queue_url.clone()))?,
-            previews: Previews::connect_lazy(&Secret(secrets.redis_queue_url.clone()))?,
-            cache: Cache::connect_lazy(&Secret(secrets.redis_cache_url.clone())).context("the cache's URL")?,
+            ledger: primary.timed(timings, "primary"),
+            replica: Ledger::connect_lazy(&pool(&secrets.database_read_url))?.timed(timings, "replica"),
+            frontier: Frontier::connect_lazy(&queue)?.timed(timings),
+            previews: Previews::connect_lazy(&queue)?.timed(timings),
+            cache: cache.timed(timings),
         })
     }
 }

@@ -32,6 +32,7 @@ use selextract_platform::{
         scrape_tasks::CheckedUpsert,
         tasks::NewTask,
     },
+    timings::Timings,
 };
 use selextract_task::{
     TaskSpec,
@@ -116,7 +117,7 @@ impl Platform {
         let end = CancellationToken::new();
         Keeper {
             metrics: format!("http://127.0.0.1:{port}"),
-            run: tokio::spawn(keeper::run(settings, end.clone())),
+            run: tokio::spawn(keeper::run(settings, Timings::new().unwrap(), end.clone())),
             end,
         }
     }

@@ -4,14 +4,17 @@ mod tokens;
 
 use std::time::Duration;
 
-use redis::{AsyncCommands, aio::ConnectionManager};
+use redis::AsyncCommands;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::OnceCell;
 use tracing::warn;
 
 pub use tokens::{Grant, Limit, ParseLimitError};
 
-use crate::{ledger::Secret, redis_connection};
+use crate::{
+    ledger::Secret,
+    redis_store::{RedisStore, Timed},
+    timings::Timings,
+};
 
 /// How long a command may take before it counts as a miss.
 const TIMEOUT: Duration = Duration::from_millis(100);
@@ -21,24 +24,24 @@ const MAX_BYTES: u64 = 16 << 20;
 
 /// The cache. Cheap to clone.
 #[derive(Clone)]
-pub struct Cache {
-    client: redis::Client,
-    connection: std::sync::Arc<OnceCell<ConnectionManager>>,
-}
+pub struct Cache(RedisStore);
 
 impl Cache {
     /// A cache whose connection is made when it is needed. Fails only on a URL that is none.
     pub fn connect_lazy(url: &Secret) -> Result<Self, redis::RedisError> {
-        Ok(Self {
-            client: redis::Client::open(url.0.as_str())?,
-            connection: std::sync::Arc::default(),
-        })
+        RedisStore::connect_lazy(url, TIMEOUT).map(Self)
+    }
+
+    /// The same cache, measured.
+    #[must_use]
+    pub fn timed(self, timings: &Timings) -> Self {
+        Self(self.0.timed(timings.cache()))
     }
 
     /// The value of a key, if there is one that can be read.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         let bytes: Option<Vec<u8>> = self
-            .within("reading", async { self.connection().await?.get(key).await })
+            .within("reading", async { self.connection("get").await?.get(key).await })
             .await?;
         serde_json::from_slice(&unpack(&bytes?)?).ok()
     }
@@ -51,7 +54,7 @@ impl Cache {
         let seconds = lives.as_secs().max(1);
         let _: Option<()> = self
             .within("writing", async {
-                self.connection().await?.set_ex(key, bytes, seconds).await
+                self.connection("set").await?.set_ex(key, bytes, seconds).await
             })
             .await;
     }
@@ -60,7 +63,7 @@ impl Cache {
     pub async fn increment(&self, key: &str, lives: Duration) -> Option<u64> {
         let seconds = i64::try_from(lives.as_secs().max(1)).unwrap_or(i64::MAX);
         self.within("counting", async {
-            let mut connection = self.connection().await?;
+            let mut connection = self.connection("increment").await?;
             let (count,): (u64,) = redis::pipe()
                 .atomic()
                 .incr(key, 1)
@@ -81,7 +84,7 @@ impl Cache {
     /// # Errors
     /// When it does not answer.
     pub async fn info(&self) -> Result<String, redis::RedisError> {
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection("info").await?;
         redis::cmd("INFO").query_async(&mut connection).await
     }
 
@@ -90,22 +93,18 @@ impl Cache {
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<(), redis::RedisError> {
-        let mut connection = self.connection().await?;
-        redis::cmd("PING").query_async(&mut connection).await
+        self.0.ping().await
     }
 
     /// Forgets a key.
     pub async fn remove(&self, key: &str) {
         let _: Option<()> = self
-            .within("removing", async { self.connection().await?.del(key).await })
+            .within("removing", async { self.connection("remove").await?.del(key).await })
             .await;
     }
 
-    async fn connection(&self) -> Result<ConnectionManager, redis::RedisError> {
-        self.connection
-            .get_or_try_init(|| redis_connection(&self.client, TIMEOUT))
-            .await
-            .cloned()
+    async fn connection(&self, operation: &'static str) -> Result<Timed, redis::RedisError> {
+        self.0.connection(operation).await
     }
 
     async fn within<T>(&self, doing: &str, action: impl Future<Output = Result<T, redis::RedisError>>) -> Option<T> {

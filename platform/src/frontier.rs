@@ -11,14 +11,15 @@ mod robots;
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use redis::{Script, aio::ConnectionManager};
+use redis::Script;
 use snafu::{ResultExt, Snafu};
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::{
     ledger::{Secret, TaskId, UserId},
-    redis_connection,
+    redis_store::{RedisStore, Timed},
+    timings::Timings,
 };
 
 /// The most entries for one owner and host.
@@ -94,8 +95,7 @@ pub struct FrontierError {
 /// The frontier. Cheap to clone.
 #[derive(Clone)]
 pub struct Frontier {
-    client: redis::Client,
-    connection: Arc<OnceCell<ConnectionManager>>,
+    redis: RedisStore,
     scripts: Arc<Scripts>,
 }
 
@@ -119,8 +119,7 @@ impl Frontier {
     /// A frontier whose connection is made when it is needed. Fails only on a URL that is none.
     pub fn connect_lazy(url: &Secret) -> Result<Self, FrontierError> {
         Ok(Self {
-            client: redis::Client::open(url.0.as_str()).context(FrontierSnafu { doing: "opening" })?,
-            connection: Arc::default(),
+            redis: RedisStore::connect_lazy(url, TIMEOUT).context(FrontierSnafu { doing: "opening" })?,
             scripts: Arc::new(Scripts {
                 offer: script!("frontier/offer.lua"),
                 take: script!("frontier/take.lua"),
@@ -130,6 +129,15 @@ impl Frontier {
                 release: script!("frontier/release.lua"),
             }),
         })
+    }
+
+    /// The same frontier, measured.
+    #[must_use]
+    pub fn timed(self, timings: &Timings) -> Self {
+        Self {
+            redis: self.redis.timed(timings.queue()),
+            ..self
+        }
     }
 
     /// Puts entries in and wakes workers that found nothing. An entry that is there already stays; returns how many were taken in.
@@ -145,7 +153,7 @@ impl Frontier {
                     .arg(entry.priority)
                     .arg(entry.due_milliseconds);
             }
-            let mut connection = self.connection().await?;
+            let mut connection = self.connection("offer").await?;
             let count: u64 = call
                 .invoke_async(&mut connection)
                 .await
@@ -157,7 +165,7 @@ impl Frontier {
 
     /// Takes up to `count` entries that may run now. They are gone from here: what is not claimed comes back by the refill.
     pub async fn take(&self, count: usize) -> Result<Taken, FrontierError> {
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection("take").await?;
         let answer: Vec<String> = self
             .scripts
             .take
@@ -183,7 +191,7 @@ impl Frontier {
                     .arg(entry.id.to_string())
                     .arg(entry.owner.to_string());
             }
-            let mut connection = self.connection().await?;
+            let mut connection = self.connection("release").await?;
             call.invoke_async::<()>(&mut connection).await.context(FrontierSnafu {
                 doing: "giving places back to",
             })?;
@@ -193,7 +201,7 @@ impl Frontier {
 
     /// What it holds now.
     pub async fn size(&self) -> Result<Size, FrontierError> {
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection("size").await?;
         let (runnable, limited, later, waited, longest) = self
             .scripts
             .size
@@ -212,7 +220,7 @@ impl Frontier {
 
     /// How many workers listen to its word.
     pub async fn workers(&self) -> Result<u64, FrontierError> {
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection("workers").await?;
         let (_, listening): (String, u64) = redis::cmd("PUBSUB")
             .arg("NUMSUB")
             .arg(WAKE)
@@ -224,19 +232,14 @@ impl Frontier {
 
     /// What Redis says about itself.
     pub async fn info(&self) -> Result<String, FrontierError> {
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection("info").await?;
         let info = redis::cmd("INFO").query_async(&mut connection).await;
         info.context(FrontierSnafu { doing: "asking" })
     }
 
     /// Whether it answers.
     pub async fn ping(&self) -> Result<(), FrontierError> {
-        let mut connection = self.connection().await?;
-        redis::cmd("PING")
-            .query_async::<String>(&mut connection)
-            .await
-            .context(FrontierSnafu { doing: "reaching" })?;
-        Ok(())
+        self.redis.ping().await.context(FrontierSnafu { doing: "reaching" })
     }
 
     /// Notifies `wake` when something is offered after a worker took nothing, for as long as the future is polled. It connects again by itself; a worker polls besides.
@@ -250,7 +253,7 @@ impl Frontier {
     }
 
     async fn listen_once(&self, wake: &Notify) -> Result<(), redis::RedisError> {
-        let mut channel = tokio::time::timeout(TIMEOUT, self.client.get_async_pubsub())
+        let mut channel = tokio::time::timeout(TIMEOUT, self.redis.client.get_async_pubsub())
             .await
             .map_err(timed_out)??;
         tokio::time::timeout(TIMEOUT, channel.subscribe(WAKE))
@@ -263,12 +266,9 @@ impl Frontier {
         Ok(())
     }
 
-    async fn connection(&self) -> Result<ConnectionManager, FrontierError> {
-        self.connection
-            .get_or_try_init(|| redis_connection(&self.client, TIMEOUT))
-            .await
-            .cloned()
-            .context(FrontierSnafu { doing: "reaching" })
+    async fn connection(&self, operation: &'static str) -> Result<Timed, FrontierError> {
+        let connection = self.redis.connection(operation).await;
+        connection.context(FrontierSnafu { doing: "reaching" })
     }
 }
 

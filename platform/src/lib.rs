@@ -12,20 +12,8 @@ mod gather;
 pub mod ledger;
 pub mod objects;
 pub mod previews;
+mod redis_store;
 pub mod sealed;
 pub mod stores;
+pub mod timings;
 pub mod waiting;
-
-use std::time::Duration;
-
-/// A connection that comes back by itself, whose commands end within `timeout`.
-async fn redis_connection(
-    client: &redis::Client,
-    timeout: Duration,
-) -> Result<redis::aio::ConnectionManager, redis::RedisError> {
-    let config = redis::aio::ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(timeout))
-        .set_response_timeout(Some(timeout))
-        .set_number_of_retries(1);
-    client.get_connection_manager_with_config(config).await
-}

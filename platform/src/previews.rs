@@ -5,19 +5,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use redis::{
-    AsyncCommands, AsyncConnectionConfig, Script,
-    aio::{ConnectionManager, MultiplexedConnection},
-};
+use redis::{AsyncCommands, AsyncConnectionConfig, Script, aio::MultiplexedConnection};
 use selextract_task::{TaskSpec, feed::RunError};
 use serde::{Deserialize, Serialize};
 use snafu::{ResultExt, Snafu};
-use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::{
     ledger::{Secret, UserId, claims::Record},
-    redis_connection,
+    redis_store::{RedisStore, Timed},
+    timings::Timings,
 };
 
 /// How long a preview may take, from the request to the answer.
@@ -84,8 +81,7 @@ pub struct PreviewError {
 /// The way from the API to a worker and back. Cheap to clone.
 #[derive(Clone)]
 pub struct Previews {
-    client: redis::Client,
-    connection: Arc<OnceCell<ConnectionManager>>,
+    redis: RedisStore,
     ask: Arc<Script>,
 }
 
@@ -97,17 +93,25 @@ impl Previews {
     pub fn connect_lazy(url: &Secret) -> Result<Self, PreviewError> {
         let doing = "reading the queue's URL";
         Ok(Self {
-            client: redis::Client::open(url.0.as_str()).context(PreviewSnafu { doing })?,
-            connection: Arc::default(),
+            redis: RedisStore::connect_lazy(url, TIMEOUT).context(PreviewSnafu { doing })?,
             ask: Arc::new(Script::new(include_str!("previews/ask.lua"))),
         })
+    }
+
+    /// The same way, measured; the waits on it are not.
+    #[must_use]
+    pub fn timed(self, timings: &Timings) -> Self {
+        Self {
+            redis: self.redis.timed(timings.queue()),
+            ..self
+        }
     }
 
     /// Asks for a page and waits for the answer, at most so long.
     pub async fn ask(&self, request: &Request, wait: Duration) -> Result<Asked, PreviewError> {
         let doing = "asking for a preview";
         let text = serde_json::to_string(request).unwrap_or_default();
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection("ask_preview").await?;
         let mut call = self.ask.prepare_invoke();
         call.key(REQUESTS).arg(MOST).arg(text).arg(KEPT);
         let taken: u8 = call
@@ -134,7 +138,7 @@ impl Previews {
     /// Leaves an answer for whoever asked.
     pub async fn answer(&self, id: Uuid, answer: &Answer) -> Result<(), PreviewError> {
         let text = serde_json::to_string(answer).unwrap_or_default();
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection("answer_preview").await?;
         let key = answer_key(id);
         redis::pipe()
             .atomic()
@@ -149,14 +153,11 @@ impl Previews {
             })
     }
 
-    async fn connection(&self) -> Result<ConnectionManager, PreviewError> {
-        self.connection
-            .get_or_try_init(|| redis_connection(&self.client, TIMEOUT))
-            .await
-            .cloned()
-            .context(PreviewSnafu {
-                doing: "reaching the queue",
-            })
+    async fn connection(&self, operation: &'static str) -> Result<Timed, PreviewError> {
+        let connection = self.redis.connection(operation).await;
+        connection.context(PreviewSnafu {
+            doing: "reaching the queue",
+        })
     }
 
     /// A connection on which one command may take `wait`.
@@ -164,7 +165,11 @@ impl Previews {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(TIMEOUT))
             .set_response_timeout(Some(wait + TIMEOUT));
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let connection = self
+            .redis
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await;
         connection.context(PreviewSnafu {
             doing: "reaching the queue",
         })

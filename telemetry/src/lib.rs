@@ -3,12 +3,16 @@
 mod container;
 mod figure;
 
-pub use container::Container;
-pub use figure::{Figure, families};
 use std::collections::HashMap;
 
+pub use container::Container;
+pub use figure::{Figure, families};
 use prometheus::{Encoder, Registry, TextEncoder, core::Desc};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer, fmt,
+    layer::{Identity, SubscriberExt},
+    util::SubscriberInitExt,
+};
 
 /// Edges of histograms in seconds: the guide's every threshold (.2 .3 .5 .6 .8 1 1.5 2 3 5), finer ones below, coarser ones above.
 pub const SECONDS: [f64; 20] = [
@@ -20,14 +24,40 @@ pub const SECONDS: [f64; 20] = [
 /// # Errors
 /// A sentence that says what is wrong with the filter.
 pub fn start_logs(filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter)
+    start(filter, None::<Identity>)
+}
+
+/// The same with something beside the logs that hears what its own filter lets through.
+///
+/// # Errors
+/// As [`start_logs`].
+pub fn start_logs_beside<L>(filter: &str, beside: L) -> Result<(), String>
+where
+    L: Layer<tracing_subscriber::Registry> + Send + Sync,
+{
+    start(filter, Some(beside))
+}
+
+fn start<L>(filter: &str, beside: Option<L>) -> Result<(), String>
+where
+    L: Layer<tracing_subscriber::Registry> + Send + Sync,
+{
+    let printed = EnvFilter::try_new(filter)
         .map_err(|error| format!("SELEXTRACT_LOG = {filter:?}: {error}; write for example info"))?;
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
+    let most = printed
+        .max_level_hint()
+        .and_then(|level| level.to_string().parse().ok());
+    let lines = fmt::layer().json().flatten_event(true).with_filter(printed);
+    tracing_subscriber::registry()
+        .with(beside)
+        .with(lines)
         .try_init()
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string())?;
+    // What is beside the logs may hear more than they. The parser of HTML, which writes to `log` for each token, is not to format for nobody.
+    if let Some(most) = most {
+        log::set_max_level(most);
+    }
+    Ok(())
 }
 
 /// What a collector says of itself whose families are made at each scrape: one of its names, so that no other takes it.

@@ -5,6 +5,8 @@ use selextract_api_server::{
     program,
     settings::{Secrets, Settings},
 };
+use selextract_platform::timings::Timings;
+use selextract_telemetry::start_logs_beside;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -12,6 +14,7 @@ async fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = Settings::parse();
     let secrets = Secrets::read(|name| std::env::var(name).ok())?;
-    selextract_telemetry::start_logs(&settings.log).map_err(anyhow::Error::msg)?;
-    program::run(settings, secrets).await
+    let timings = Timings::new()?;
+    start_logs_beside(&settings.log, timings.statements_layer()).map_err(anyhow::Error::msg)?;
+    program::run(settings, secrets, timings).await
 }

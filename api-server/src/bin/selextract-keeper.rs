@@ -4,7 +4,8 @@ use std::{env::args_os, process::ExitCode};
 
 use clap::{Args, Parser};
 use selextract_api_server::keeper::{self, KeeperSettings, MigrateSettings};
-use selextract_telemetry as telemetry;
+use selextract_platform::timings::Timings;
+use selextract_telemetry::{start_logs, start_logs_beside};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +46,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     // Two parsers and no subcommand of clap's: both read some of the same variables, and clap would ask for the others of the keeper.
     if args_os().nth(1).is_some_and(|argument| argument == "migrate") {
         let program = Migrate::parse_from(args_os().skip(1));
-        telemetry::start_logs(&program.logs.log).map_err(anyhow::Error::msg)?;
+        start_logs(&program.logs.log).map_err(anyhow::Error::msg)?;
         // One line, since it becomes the message of a condition; an error of the ledger tells its causes itself.
         return match keeper::migrate(program.settings).await {
             Ok(()) => Ok(ExitCode::SUCCESS),
@@ -56,7 +57,8 @@ async fn main() -> anyhow::Result<ExitCode> {
         };
     }
     let program = Keep::parse();
-    telemetry::start_logs(&program.logs.log).map_err(anyhow::Error::msg)?;
+    let timings = Timings::new()?;
+    start_logs_beside(&program.logs.log, timings.statements_layer()).map_err(anyhow::Error::msg)?;
     let end = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let ended = end.clone();
@@ -64,6 +66,6 @@ async fn main() -> anyhow::Result<ExitCode> {
         terminate.recv().await;
         ended.cancel();
     });
-    keeper::run(program.settings, end).await?;
+    keeper::run(program.settings, timings, end).await?;
     Ok(ExitCode::SUCCESS)
 }

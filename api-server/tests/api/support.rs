@@ -19,6 +19,7 @@ use selextract_platform::{
         Secret,
         claims::{Ending, NewPage},
     },
+    timings::Timings,
 };
 use selextract_task::feed::RunError;
 use selextract_test_services::{Database, start};
@@ -129,7 +130,8 @@ impl Api {
     }
 
     fn over(database: Database, settings: Settings, secrets: Secrets) -> Self {
-        let state = AppState::connect(&settings, &secrets, CancellationToken::new()).unwrap();
+        let timings = Timings::new().unwrap();
+        let state = AppState::connect(&settings, &secrets, &timings, CancellationToken::new()).unwrap();
         let metrics = HttpMetrics::register(&prometheus::Registry::new(), Listener::Public, &[]).unwrap();
         let router = router::public(
             state.clone(),

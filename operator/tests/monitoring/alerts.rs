@@ -126,8 +126,8 @@ fn budget_cases() -> Vec<Case> {
         case(histogram(metric, labels, seconds), &[(alert, severities)])
     };
     let (query, redis) = (
-        "component=\"api\",operation=\"get_task\"",
-        "component=\"api\",redis=\"queue\"",
+        "component=\"api\",operation=\"select\"",
+        "component=\"api\",redis=\"queue\",operation=\"offer\"",
     );
     let wait = |seconds: f64| {
         (

@@ -108,21 +108,21 @@ impl Writer {
         for to in ["postgres", "redis-queue", "redis-cache"] {
             self.histogram("selextract_round_trip_seconds", &format!("to=\"{to}\""));
         }
-        self.histogram("selextract_database_query_duration_seconds", "operation=\"get_task\"");
+        self.histogram("selextract_database_query_duration_seconds", "operation=\"select\"");
         for redis in ["queue", "cache"] {
             self.histogram(
                 "selextract_redis_operation_duration_seconds",
-                &format!("redis=\"{redis}\""),
+                &format!("redis=\"{redis}\",operation=\"take\""),
             );
         }
         for state in ["idle", "used"] {
             self.gauge(
                 "selextract_database_pool_connections",
-                &format!("state=\"{state}\""),
+                &format!("pool=\"primary\",state=\"{state}\""),
                 2.0,
             );
         }
-        self.gauge("selextract_database_pool_limit", "", 20.0);
+        self.gauge("selextract_database_pool_limit", "pool=\"primary\"", 20.0);
     }
 
     fn api(&mut self) {

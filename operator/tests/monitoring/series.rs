@@ -134,12 +134,12 @@ pub fn healthy() -> Series {
         ("selextract_task_duration_seconds", "component=\"worker\"", 10.0),
         (
             "selextract_database_query_duration_seconds",
-            "component=\"api\",operation=\"get_task\"",
+            "component=\"api\",operation=\"select\"",
             0.005,
         ),
         (
             "selextract_redis_operation_duration_seconds",
-            "component=\"api\",redis=\"queue\"",
+            "component=\"api\",redis=\"queue\",operation=\"offer\"",
             0.001,
         ),
         (

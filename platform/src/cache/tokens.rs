@@ -65,7 +65,7 @@ impl Cache {
         let period = u64::try_from(limit.period.as_millis()).unwrap_or(u64::MAX);
         let (given, left, wait): (u32, u32, u64) = self
             .within("taking tokens from", async {
-                let mut connection = self.connection().await?;
+                let mut connection = self.connection("take_tokens").await?;
                 TAKE.key(key)
                     .arg(limit.burst.get())
                     .arg(period)

@@ -103,7 +103,7 @@ impl Frontier {
                 GivesWay::AtTheHost => 1,
                 GivesWay::Everywhere => 2,
             });
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection("begin").await?;
         let (word, wait): (String, u64) = call.invoke_async(&mut connection).await.context(FrontierSnafu {
             doing: "beginning a page with",
         })?;
@@ -124,7 +124,7 @@ impl Frontier {
         for word in words(Some(outcome)) {
             call.arg(word);
         }
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection("end").await?;
         let _: (String, u64) = call.invoke_async(&mut connection).await.context(FrontierSnafu {
             doing: "ending a page with",
         })?;
@@ -136,7 +136,7 @@ impl Frontier {
         if hosts.is_empty() {
             return Ok(Vec::new());
         }
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection("host_states").await?;
         let answers: Vec<(String, u64)> = self
             .scripts
             .states

@@ -66,7 +66,7 @@ static BELIEVE: LazyLock<Script> = LazyLock::new(|| {
 impl Frontier {
     /// What is known of a host; each call counts as one of its pages.
     pub async fn rendering(&self, host: &str) -> Result<Remembered, FrontierError> {
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection("rendering").await?;
         let answer: u32 = ASK
             .key(key(host))
             .arg(MOST)
@@ -84,7 +84,7 @@ impl Frontier {
 
     /// Remembers what was found about a host.
     pub async fn found_rendering(&self, host: &str, finding: Finding) -> Result<(), FrontierError> {
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection("found_rendering").await?;
         let told: Result<u32, _> = match finding {
             Finding::Suspected => {
                 SUSPECT

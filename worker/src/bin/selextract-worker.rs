@@ -10,8 +10,9 @@ use selextract_platform::{
     ledger::{Ledger, PoolSettings, Secret},
     previews::Previews,
     sealed::Seal,
+    timings::Timings,
 };
-use selextract_telemetry::{Container, start_logs};
+use selextract_telemetry::{Container, start_logs_beside};
 use selextract_worker::{
     access::Vault,
     browser::{Browsers, remove_leftovers},
@@ -38,22 +39,26 @@ fn main() -> Result<ExitCode> {
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
     let settings = Settings::parse();
     // Below that level it writes what it sends to the browser, passwords among it.
-    start_logs(&format!("{},chromiumoxide=info", settings.log)).map_err(anyhow::Error::msg)?;
+    let timings = Timings::new()?;
+    let filter = format!("{},chromiumoxide=info", settings.log);
+    start_logs_beside(&filter, timings.statements_layer()).map_err(anyhow::Error::msg)?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?
-        .block_on(work(settings))
+        .block_on(work(settings, timings))
 }
 
-async fn work(settings: Settings) -> Result<ExitCode> {
+async fn work(settings: Settings, timings: Timings) -> Result<ExitCode> {
     remove_leftovers();
     let registry = Registry::new();
     Container::register(&registry).context("registering the container's metrics")?;
+    timings.register(&registry).context("registering the stores' timings")?;
     let metrics = Metrics::new(&registry, settings.concurrency).context("registering metrics")?;
     let frontier = Frontier::connect_lazy(&Secret(settings.redis_queue_url.expose().to_owned()))
-        .context("reading the frontier's URL")?;
-    let ledger = ledger(&settings)?;
+        .context("reading the frontier's URL")?
+        .timed(&timings);
+    let ledger = ledger(&settings)?.timed(&timings, "primary");
     let vault = vault(&settings, ledger.clone())?;
     let claims = Arc::new(Claims::new(
         ledger,
@@ -86,7 +91,8 @@ async fn work(settings: Settings) -> Result<ExitCode> {
         async move { claims.listen().await }
     });
     let previews = Previews::connect_lazy(&Secret(settings.redis_queue_url.expose().to_owned()))
-        .context("reading the queue's URL")?;
+        .context("reading the queue's URL")?
+        .timed(&timings);
     tokio::spawn(preview::serve(engines.clone(), previews, stop.clone()));
     tracing::info!(worker = settings.worker_name, "The worker is up.");
     let ended = run::run(engines, claims, settings.pace(), stop).await;

@@ -163,12 +163,12 @@ pub const ROUND_TRIP_P95: Query = Query {
     template: "histogram_quantile(0.95, sum by (namespace, cluster, component, to, le) (rate(selextract_round_trip_seconds_bucket{$scope}[$window])))",
 };
 
-/// The share of the programs' pools that is in use.
+/// The share of each of the programs' pools that is in use.
 pub const POOL_RATIO: Query = Query {
     name: "database_pool_ratio",
-    help: "The share of the programs' database pools that is in use.",
+    help: "The share of each of the programs' database pools that is in use.",
     unit: Unit::Ratio,
-    template: "sum by (namespace, cluster, component) (selextract_database_pool_connections{state=\"used\",$scope}) / sum by (namespace, cluster, component) (selextract_database_pool_limit{$scope})",
+    template: "sum by (namespace, cluster, component, pool) (selextract_database_pool_connections{state=\"used\",$scope}) / sum by (namespace, cluster, component, pool) (selextract_database_pool_limit{$scope})",
 };
 
 /// Whether queue and cache answer their exporter.
