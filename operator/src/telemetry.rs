@@ -79,18 +79,18 @@ impl Telemetry {
             )?,
             desired: IntGaugeVec::new(
                 Opts::new("selextract_replicas_desired", "Replicas that a component should have."),
-                &["namespace", "name", "component"],
+                &["namespace", "cluster", "component"],
             )?,
             ready: IntGaugeVec::new(
                 Opts::new("selextract_replicas_ready", "Replicas of a component that are ready."),
-                &["namespace", "name", "component"],
+                &["namespace", "cluster", "component"],
             )?,
             cluster_ready: IntGaugeVec::new(
                 Opts::new(
                     "selextract_cluster_ready",
                     "1 while the condition Ready of a cluster is True.",
                 ),
-                &["namespace", "name"],
+                &["namespace", "cluster"],
             )?,
             tasks: IntGaugeVec::new(
                 Opts::new("selextract_scrape_tasks", "ScrapeTasks by the state of their last run."),
@@ -349,7 +349,7 @@ mod tests {
         telemetry.replicas("demo", "shop", "api", 2, 1);
         telemetry.cluster("demo", "shop", true);
         let before = get_path(&telemetry, "/metrics").await.1;
-        assert!(before.contains(r#"selextract_replicas_desired{component="api",name="shop",namespace="demo"} 2"#));
+        assert!(before.contains(r#"selextract_replicas_desired{cluster="shop",component="api",namespace="demo"} 2"#));
         telemetry.forget_cluster("demo", "shop", &["api"]);
         assert!(!get_path(&telemetry, "/metrics").await.1.contains("shop"));
     }

@@ -209,24 +209,38 @@ const SCALING: Dashboard = Dashboard {
         Row {
             title: "Pods",
             panels: &[
-                Panel("API pods", Lines, &[targets::API_TARGETS]),
-                Panel("Workers", Lines, &[targets::WORKER_TARGETS]),
+                Panel("API pods", Lines, &[targets::API_TARGETS, scaling::API_DECIDED]),
+                Panel("Workers", Lines, &[targets::WORKER_TARGETS, scaling::WORKER_DECIDED]),
+                Panel("Changes by reason", Lines, &[scaling::DECISIONS]),
             ],
         },
         Row {
             title: "What the API is scaled by",
             panels: &[
-                Panel("CPU", Lines, &[resources::CPU_RATIO]),
-                Panel("Response time P95", Lines, &[api::RESPONSE_P95]),
-                Panel("Error rate", Lines, &[api::ERROR_RATIO]),
+                Panel("CPU", Lines, &[scaling::API_CPU, scaling::API_CPU_LIMIT]),
+                Panel(
+                    "Response time P95",
+                    Lines,
+                    &[api::RESPONSE_P95, scaling::API_LATENCY_LIMIT],
+                ),
+                Panel("Error rate", Lines, &[api::ERROR_RATIO, scaling::API_ERRORS_LIMIT]),
             ],
         },
         Row {
             title: "What the workers are scaled by",
             panels: &[
-                Panel("Tasks that could begin", Lines, &[work::BACKLOG]),
+                Panel(
+                    "Tasks that could begin",
+                    Lines,
+                    &[work::BACKLOG, scaling::WORKER_QUEUE_LIMIT],
+                ),
                 Panel("Tasks that something else holds", Lines, &[work::BACKLOG_HELD]),
-                Panel("Wait", Lines, &[work::BACKLOG_WAIT, work::BACKLOG_OLDEST]),
+                Panel(
+                    "Wait",
+                    Lines,
+                    &[work::BACKLOG_WAIT, work::BACKLOG_OLDEST, scaling::WORKER_WAIT_LIMIT],
+                ),
+                Panel("CPU", Lines, &[scaling::WORKER_CPU, scaling::WORKER_CPU_LIMIT]),
                 Panel("Places that are taken", Lines, &[work::WORKERS_BUSY]),
             ],
         },

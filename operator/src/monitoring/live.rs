@@ -5,7 +5,7 @@
 pub struct Live {
     /// The metric's name.
     pub name: &'static str,
-    /// Its labels besides `namespace` and `name` of the cluster.
+    /// Its labels besides `namespace` and `cluster`.
     pub labels: Vec<(&'static str, String)>,
     /// The value.
     pub value: f64,

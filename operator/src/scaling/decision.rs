@@ -84,6 +84,21 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Those for which a number changes; the others hold or bound one.
+    pub const OF_CHANGES: [Self; 11] = [
+        Self::CpuHigh,
+        Self::LatencyHigh,
+        Self::ErrorsHigh,
+        Self::QueueLong,
+        Self::WaitLong,
+        Self::Woken,
+        Self::Calm,
+        Self::Idle,
+        Self::Scheduled,
+        Self::BelowMinimum,
+        Self::AboveMaximum,
+    ];
+
     /// Every one.
     pub const ALL: [Self; 25] = [
         Self::CpuHigh,

@@ -51,7 +51,7 @@ impl Accounts {
             for live in all {
                 let mut opts = Opts::new(live.name, "What docs/slo-and-cost.md says of it.")
                     .const_label("namespace", namespace)
-                    .const_label("name", name);
+                    .const_label("cluster", name);
                 for (label, value) in &live.labels {
                     opts = opts.const_label(*label, value);
                 }
@@ -101,7 +101,7 @@ mod tests {
             accounts.set("web", name, &[live]);
         }
         assert_eq!(text().matches("# TYPE").count(), 1, "{}", text());
-        assert!(text().contains("selextract_slo_burn_rate{name=\"news\",namespace=\"web\",window=\"5m\"} 2"));
+        assert!(text().contains("selextract_slo_burn_rate{cluster=\"news\",namespace=\"web\",window=\"5m\"} 2"));
         accounts.set("web", "news", &[]);
         assert!(!text().contains("news"));
     }

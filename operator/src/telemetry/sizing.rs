@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
-use crate::scaling::{Decision, Target};
+use crate::scaling::{Decision, Reason, Target};
 
 /// The signals' names of both targets.
 const SIGNALS: [&str; 5] = ["cpu", "latencyP95", "errors", "queue", "wait"];
@@ -22,21 +22,21 @@ pub(super) struct Sizing {
 
 impl Sizing {
     pub(super) fn new() -> prometheus::Result<Self> {
-        let signal = ["namespace", "name", "target", "signal"];
+        let signal = ["namespace", "cluster", "target", "signal"];
         Ok(Self {
             desired: IntGaugeVec::new(
                 Opts::new(
                     "selextract_scaling_desired_replicas",
                     "Pods that the last decision asks for.",
                 ),
-                &["namespace", "name", "target"],
+                &["namespace", "cluster", "target"],
             )?,
             decisions: IntCounterVec::new(
                 Opts::new(
                     "selextract_scaling_decisions_total",
                     "Changes of a number of pods, by target and reason.",
                 ),
-                &["namespace", "name", "target", "reason"],
+                &["namespace", "cluster", "target", "reason"],
             )?,
             signal: GaugeVec::new(
                 Opts::new(
@@ -94,6 +94,11 @@ impl Sizing {
         self.desired
             .with_label_values(&[namespace, name, target])
             .set(decision.to.into());
+        // A counter that begins with its first change hides that one from `increase`.
+        for reason in Reason::OF_CHANGES {
+            self.decisions
+                .with_label_values(&[namespace, name, target, reason.as_str()]);
+        }
         if decision.to != decision.from {
             self.decisions
                 .with_label_values(&[namespace, name, target, decision.reason.as_str()])
@@ -109,10 +114,52 @@ impl Sizing {
                 let _ = self.signal.remove_label_values(&[namespace, name, target, signal]);
                 let _ = self.threshold.remove_label_values(&[namespace, name, target, signal]);
             }
-            for reason in crate::scaling::Reason::ALL {
+            for reason in Reason::ALL {
                 let labels = [namespace, name, target, reason.as_str()];
                 let _ = self.decisions.remove_label_values(&labels);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::{Encoder, TextEncoder};
+
+    use super::*;
+    use crate::scaling::properties::at;
+
+    #[test]
+    fn changes_are_counted_from_nothing_and_go_with_their_cluster() {
+        let (registry, sizing) = (Registry::new(), Sizing::new().unwrap());
+        sizing.register(&registry).unwrap();
+        let text = || {
+            let mut out = Vec::new();
+            TextEncoder::new().encode(&registry.gather(), &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let mut decision = Decision {
+            target: Target::Api,
+            at: at(0),
+            from: 2,
+            to: 2,
+            wanted: 2,
+            reason: Reason::Steady,
+            message: String::new(),
+            signals: Vec::new(),
+            constraints: Vec::new(),
+        };
+        let count = |reason: &str, times: u32| {
+            let labels = format!("cluster=\"shop\",namespace=\"web\",reason=\"{reason}\",target=\"api\"");
+            format!("selextract_scaling_decisions_total{{{labels}}} {times}")
+        };
+        sizing.decided("web", "shop", &decision);
+        assert!(text().contains(&count("CpuHigh", 0)), "{}", text());
+        assert!(!text().contains("Steady"));
+        (decision.to, decision.reason) = (3, Reason::CpuHigh);
+        sizing.decided("web", "shop", &decision);
+        assert!(text().contains(&count("CpuHigh", 1)));
+        sizing.forget("web", "shop");
+        assert!(!text().contains("shop"));
     }
 }

@@ -9,8 +9,8 @@ use axum::{Router, extract::Path, routing};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// The components that are measured.
-const COMPONENTS: [&str; 4] = ["api", "keeper", "worker", "egress"];
+/// What is measured: the components, and the operator, which tells of clusters by labels of its own.
+const COMPONENTS: [&str; 5] = ["api", "keeper", "worker", "egress", "operator"];
 
 const EDGES: [&str; 6] = ["0.001", "0.01", "0.1", "1", "10", "+Inf"];
 
@@ -32,11 +32,15 @@ pub async fn serve() -> u16 {
 /// A configuration that scrapes them once a second, with the labels that the managed Prometheus gives.
 pub fn configuration(port: u16) -> String {
     let scrapes = COMPONENTS.map(|component| {
-        let labels = json!({
-            "namespace": "web", "cluster": "shop", "component": component, "pod": format!("shop-{component}-0"),
-        });
+        let labels = match component {
+            "operator" => json!({ "namespace": "operators" }),
+            _ => json!({
+                "namespace": "web", "cluster": "shop", "component": component, "pod": format!("shop-{component}-0"),
+            }),
+        };
         json!({
             "job_name": component,
+            "honor_labels": component == "operator",
             "metrics_path": format!("/{component}"),
             "static_configs": [{ "targets": [format!("127.0.0.1:{port}")], "labels": labels }],
         })
@@ -52,11 +56,14 @@ fn text(component: &str) -> String {
         out: String::new(),
         count,
     };
-    out.own_resources();
+    if component != "operator" {
+        out.own_resources();
+    }
     match component {
         "api" => out.api(),
         "keeper" => out.keeper(),
         "worker" => out.worker(),
+        "operator" => out.operator(),
         _ => out.egress(),
     }
     out.out
@@ -209,6 +216,25 @@ impl Writer {
         self.counter("selextract_worker_tasks_total", "outcome=\"succeeded\"");
         self.counter("selextract_pages_total", "engine=\"http\",outcome=\"committed\"");
         self.counter("selextract_browser_ends_total", "reason=\"retired\"");
+    }
+
+    fn operator(&mut self) {
+        let cluster = "namespace=\"web\",cluster=\"shop\"";
+        for (target, signals) in [
+            ("api", ["cpu", "latencyP95", "errors"]),
+            ("worker", ["queue", "wait", "cpu"]),
+        ] {
+            let labels = format!("{cluster},target=\"{target}\"");
+            self.gauge("selextract_scaling_desired_replicas", &labels, 2.0);
+            self.counter(
+                "selextract_scaling_decisions_total",
+                &format!("{labels},reason=\"CpuHigh\""),
+            );
+            for signal in signals {
+                let labels = format!("{labels},signal=\"{signal}\"");
+                self.gauge("selextract_scaling_signal_threshold", &labels, 0.7);
+            }
+        }
     }
 
     fn egress(&mut self) {

@@ -41,9 +41,14 @@ fn number(sample: &Value) -> f64 {
     sample["value"][1].as_str().unwrap().parse().unwrap()
 }
 
-/// Waits until the slowest of them has two scrapes within its window.
+/// Waits until the slowest of them has two scrapes within its window. A server that listens may not be ready yet, and then answers nothing.
 async fn wait_for_scrapes(client: &reqwest::Client, server: &Prometheus) {
     let started = Instant::now();
+    let ready = format!("{}/-/ready", server.url());
+    while !client.get(&ready).send().await.unwrap().status().is_success() {
+        assert!(started.elapsed() < PATIENCE, "it is never ready: {}", server.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     loop {
         let rates = ask(client, server, "rate(process_open_fds[10s])").await;
         if rates.len() == 4 {
@@ -112,6 +117,7 @@ async fn a_dashboards_form_of_each_query_is_one_that_prometheus_reads() {
         .timeout(Duration::from_secs(10))
         .build()
         .unwrap();
+    wait_for_scrapes(&client, &server).await;
     for query in all() {
         // As Grafana fills the variables in for "All".
         let filled = query

@@ -106,6 +106,102 @@ pub const BUSY_BY_POD: Query = Query {
     template: "max by (namespace, cluster, pod) (selextract_worker_busy{component=\"worker\",$scope})",
 };
 
+/// Pods that the operator decided on.
+macro_rules! decided {
+    ($target:literal) => {
+        concat!(
+            "max by (namespace, cluster) (selextract_scaling_desired_replicas{target=\"",
+            $target,
+            "\",$scope})"
+        )
+    };
+}
+
+/// What a signal is held against.
+macro_rules! limit {
+    ($target:literal, $signal:literal) => {
+        concat!(
+            "max by (namespace, cluster) (selextract_scaling_signal_threshold{target=\"",
+            $target,
+            "\",signal=\"",
+            $signal,
+            "\",$scope})"
+        )
+    };
+}
+
+/// API pods that the operator decided on. This and what follows is told by the operator itself (ADR 35).
+pub const API_DECIDED: Query = Query {
+    name: "api_decided_pods",
+    help: "API pods that the operator decided on, where it sizes them and is measured itself.",
+    unit: Unit::Count,
+    template: decided!("api"),
+};
+
+/// Workers that the operator decided on.
+pub const WORKER_DECIDED: Query = Query {
+    name: "worker_decided_pods",
+    help: "Workers that the operator decided on, where it sizes them and is measured itself.",
+    unit: Unit::Count,
+    template: decided!("worker"),
+};
+
+/// Changes of numbers.
+pub const DECISIONS: Query = Query {
+    name: "scaling_decisions",
+    help: "Changes of a number of pods within the window, by target and reason, where the operator is measured itself.",
+    unit: Unit::Count,
+    template: "sum by (namespace, cluster, target, reason) (increase(selextract_scaling_decisions_total{$scope}[$window]))",
+};
+
+/// The API's CPU threshold.
+pub const API_CPU_LIMIT: Query = Query {
+    name: "api_cpu_limit",
+    help: "CPU above which the API grows.",
+    unit: Unit::Ratio,
+    template: limit!("api", "cpu"),
+};
+
+/// The API's response time threshold.
+pub const API_LATENCY_LIMIT: Query = Query {
+    name: "api_latency_limit",
+    help: "P95 above which the API grows.",
+    unit: Unit::Seconds,
+    template: limit!("api", "latencyP95"),
+};
+
+/// The API's error threshold.
+pub const API_ERRORS_LIMIT: Query = Query {
+    name: "api_errors_limit",
+    help: "The share of 5xx above which the API grows.",
+    unit: Unit::Ratio,
+    template: limit!("api", "errors"),
+};
+
+/// The workers' CPU threshold.
+pub const WORKER_CPU_LIMIT: Query = Query {
+    name: "worker_cpu_limit",
+    help: "CPU above which the workers grow.",
+    unit: Unit::Ratio,
+    template: limit!("worker", "cpu"),
+};
+
+/// The workers' threshold of tasks that could begin.
+pub const WORKER_QUEUE_LIMIT: Query = Query {
+    name: "worker_queue_limit",
+    help: "Tasks that could begin above which the workers grow.",
+    unit: Unit::Count,
+    template: limit!("worker", "queue"),
+};
+
+/// The workers' threshold of the mean wait.
+pub const WORKER_WAIT_LIMIT: Query = Query {
+    name: "worker_wait_limit",
+    help: "The mean wait above which the workers grow.",
+    unit: Unit::Seconds,
+    template: limit!("worker", "wait"),
+};
+
 pub(super) const ALL: &[Query] = &[
     API_PODS,
     WORKER_PODS,
@@ -116,6 +212,15 @@ pub(super) const ALL: &[Query] = &[
     LIMITED,
     DEPENDENCIES,
     BUSY_BY_POD,
+    API_DECIDED,
+    WORKER_DECIDED,
+    DECISIONS,
+    API_CPU_LIMIT,
+    API_LATENCY_LIMIT,
+    API_ERRORS_LIMIT,
+    WORKER_CPU_LIMIT,
+    WORKER_QUEUE_LIMIT,
+    WORKER_WAIT_LIMIT,
 ];
 
 /// Everything that one look at the platform asks.
