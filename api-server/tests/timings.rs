@@ -125,7 +125,7 @@ async fn a_request_leaves_its_statements_and_commands_in_the_histograms_and_none
     let metrics = api
         .counts(&[
             "selextract_database_query_duration_seconds_count{operation=\"select\"}",
-            "selextract_database_query_duration_seconds_count{operation=\"commit\"}",
+            "selextract_database_query_duration_seconds_count{operation=\"with\"}",
             "selextract_database_acquire_duration_seconds_count",
             "selextract_redis_operation_duration_seconds_count{operation=\"offer\",redis=\"queue\"}",
             "selextract_redis_operation_duration_seconds_count{operation=\"take_tokens\",redis=\"cache\"}",
@@ -133,7 +133,6 @@ async fn a_request_leaves_its_statements_and_commands_in_the_histograms_and_none
             "selextract_database_pool_limit{pool=\"replica\"}",
         ])
         .await;
-    println!("{metrics}");
     assert_eq!(
         value(&metrics, "selextract_database_pool_limit{pool=\"primary\"}"),
         Some(50.0)
