@@ -81,6 +81,8 @@ impl Accounts {
     /// Follows a cluster of which this is stored, and says what of its status is due.
     pub fn follow(&self, uid: &str, followed: Followed, stored: Due, now: Timestamp) -> Due {
         let mut all = self.all();
+        // Whoever was in its place before is gone.
+        all.retain(|other, account| other == uid || account.followed.place != followed.place);
         let account = all.entry(uid.to_owned()).or_insert_with(|| Account {
             followed: followed.clone(),
             inputs: slo::Inputs::default(),

@@ -66,6 +66,15 @@ impl Decisions {
     pub fn iter(&self) -> impl Iterator<Item = &Decision> {
         self.api.iter().chain(&self.worker)
     }
+
+    /// Those that leave their number as it is.
+    pub fn held(&self) -> Self {
+        let held = |decision: &Option<Decision>| decision.clone().filter(|decision| decision.to == decision.from);
+        Self {
+            api: held(&self.api),
+            worker: held(&self.worker),
+        }
+    }
 }
 
 struct Entry {
@@ -91,9 +100,10 @@ impl Measures {
         Some((followed.api.clone(), followed.worker.clone()))
     }
 
-    /// Follows a cluster, with what its reconcile found, and decides.
+    /// Follows a cluster, with what its reconcile found, and decides. Whoever was in its place before is gone.
     pub fn follow(&self, uid: &str, followed: Followed, now: Timestamp) -> Decisions {
         let mut entries = self.entries();
+        entries.retain(|other, entry| other == uid || entry.followed.place != followed.place);
         let entry = entries.entry(uid.to_owned()).or_insert_with(|| Entry {
             followed: followed.clone(),
             window: Window::default(),
@@ -389,6 +399,7 @@ mod tests {
         assert!(news);
         let decision = decisions.worker.clone().unwrap();
         assert_eq!((decision.to, decision.reason), (3, Reason::QueueLong));
+        assert!(decisions.held().worker.is_none());
         measures.set("u", &decisions);
         let states = measures.states("u").unwrap();
         assert_eq!((states.1.current, states.1.changed), (3, Some(at(5))));
@@ -399,6 +410,22 @@ mod tests {
             news,
             [false, false, false, false, false, false, true],
             "30 s of another reason"
+        );
+        let (decisions, _) = measures.take("u", &answers(0.0), at(45)).unwrap();
+        measures.set("u", &decisions.held());
+        assert!(!measures.take("u", &answers(0.0), at(50)).unwrap().1, "told");
+    }
+
+    #[test]
+    fn a_cluster_that_is_made_again_takes_the_place_of_the_one_before() {
+        let measures = Measures::default();
+        for uid in ["before", "now"] {
+            measures.follow(uid, followed("shop"), at(0));
+        }
+        let servers = measures.servers();
+        assert_eq!(
+            servers[0].clusters,
+            [("now".to_owned(), ("web".to_owned(), "shop".to_owned()))]
         );
     }
 

@@ -97,7 +97,15 @@ pub async fn run(context: Arc<Context>, scopes: Vec<(Scope, Writer<GuardedCluste
 
 async fn look((namespace, name): Place, tools: Arc<Tools>) -> Next {
     match tools.context.clusters.get(&namespace, &name) {
-        Some(cluster) => reconcile::reconcile(&cluster, &tools).await,
+        Some(cluster) => {
+            let next = reconcile::reconcile(&cluster, &tools).await;
+            // It may have gone meanwhile, and what was forgotten then may have been followed since.
+            let now = tools.context.clusters.get(&namespace, &name);
+            if now.is_none_or(|now| now.uid() != cluster.uid()) {
+                forget(&tools.context, &cluster);
+            }
+            next
+        }
         // It is gone, or a child of it was seen before it was itself.
         None => Next::OnNews,
     }

@@ -124,10 +124,12 @@ pub async fn settle(
     reached: Stage,
     tools: &Tools,
 ) -> Decisions {
+    let decisions = sizes.decisions;
     if reached < Stage::Programs {
+        // A decision that needs no write is no news again in five seconds.
+        tools.context.measures.set(&validated.uid, &decisions.held());
         return Decisions::default();
     }
-    let decisions = sizes.decisions;
     tools.context.measures.set(&validated.uid, &decisions);
     for decision in decisions.iter() {
         tools
