@@ -27,6 +27,11 @@ const WATCH_SECONDS: u32 = 290;
 /// How often each of so many new tasks' status was written until its run had ended.
 pub async fn count_status_writes(world: &World, runs: usize) -> Result<Vec<usize>> {
     let tasks = objects(world, "ScrapeTask");
+    // Until the operator has reached a new cluster's API a task says so, which is a write more: of the cluster's start and not of a run.
+    apply(&tasks, "first", run_of(world)).await?;
+    world
+        .wait_for_condition("scrapetask/first", "Succeeded", "True", RUNS_PATIENCE)
+        .await?;
     let from = tasks.list_metadata(&ListParams::default().limit(1)).await?;
     let from = from.metadata.resource_version.context("a list without version")?;
     let watch = WatchParams::default().timeout(WATCH_SECONDS);
