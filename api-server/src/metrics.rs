@@ -108,17 +108,9 @@ pub async fn measure(State(metrics): State<HttpMetrics>, request: Request, next:
 
 #[cfg(test)]
 mod tests {
-    use prometheus::Encoder;
+    use selextract_telemetry::render;
 
     use super::*;
-
-    fn text(registry: &Registry) -> String {
-        let mut out = Vec::new();
-        prometheus::TextEncoder::new()
-            .encode(&registry.gather(), &mut out)
-            .unwrap();
-        String::from_utf8(out).unwrap()
-    }
 
     #[test]
     fn every_class_stands_at_zero_before_the_first_request() {
@@ -127,10 +119,10 @@ mod tests {
         let metrics = HttpMetrics::register(&registry, Listener::Public, &routes).unwrap();
         for class in CLASSES {
             let line = format!("http_requests_total{{code=\"{class}\",method=\"GET\",route=\"/api/v1/health\"}} 0");
-            assert!(text(&registry).contains(&line), "{line}");
+            assert!(render(&registry).contains(&line), "{line}");
         }
         metrics.record("GET", "/api/v1/health", 503, 0.1);
-        assert!(text(&registry).contains("code=\"5xx\",method=\"GET\",route=\"/api/v1/health\"} 1"));
+        assert!(render(&registry).contains("code=\"5xx\",method=\"GET\",route=\"/api/v1/health\"} 1"));
     }
 
     #[test]

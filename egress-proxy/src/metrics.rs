@@ -1,7 +1,6 @@
 //! What the proxy counts. Every label value exists at 0 from the start, so that a rate over nothing is 0 and not absent.
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
-
 use selextract_telemetry::{Container, render};
 
 use crate::answer::Failure;

@@ -9,7 +9,10 @@ use redis::{
 };
 use tokio::sync::OnceCell;
 
-use crate::{ledger::Secret, timings::RedisTimings};
+use crate::{
+    ledger::Secret,
+    timings::{RedisTimings, timed},
+};
 
 /// A Redis with one connection that comes back by itself. Cheap to clone.
 #[derive(Clone)]
@@ -78,7 +81,11 @@ impl RedisStore {
 
 impl ConnectionLike for Timed {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        Box::pin(timed(self.time.clone(), self.manager.send_packed_command(command)))
+        Box::pin(timed(
+            self.time.clone(),
+            RedisError::is_timeout,
+            self.manager.send_packed_command(command),
+        ))
     }
 
     fn req_packed_commands<'a>(
@@ -89,6 +96,7 @@ impl ConnectionLike for Timed {
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(timed(
             self.time.clone(),
+            RedisError::is_timeout,
             self.manager.send_packed_commands(pipeline, offset, count),
         ))
     }
@@ -96,19 +104,6 @@ impl ConnectionLike for Timed {
     fn get_db(&self) -> i64 {
         self.manager.get_db()
     }
-}
-
-/// Counts what is answered, and what nobody waits for any more; what fails at once says nothing of the time.
-async fn timed<T>(time: Option<Histogram>, answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-    // It counts when it is dropped, here or with the future.
-    let timer = time.map(|time| time.start_timer());
-    let answer = answer.await;
-    if answer.as_ref().is_err_and(|error: &RedisError| !error.is_timeout())
-        && let Some(timer) = timer
-    {
-        timer.stop_and_discard();
-    }
-    answer
 }
 
 #[cfg(test)]
@@ -121,7 +116,7 @@ mod tests {
 
     async fn counted(answer: impl Future<Output = RedisResult<()>>) -> u64 {
         let histogram = Histogram::with_opts(HistogramOpts::new("time", "A test's.")).unwrap();
-        let waiting = timed(Some(histogram.clone()), answer);
+        let waiting = timed(Some(histogram.clone()), RedisError::is_timeout, answer);
         let _ = tokio::time::timeout(Duration::from_millis(10), waiting).await;
         histogram.get_sample_count()
     }

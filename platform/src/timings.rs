@@ -123,6 +123,24 @@ impl Timings {
     }
 }
 
+/// Awaits an answer and counts its time, also when nobody waits for it any more. What fails at once says nothing of the time; what failed by
+/// taking too long, as `late` tells, does.
+pub(crate) async fn timed<T, E>(
+    time: Option<Histogram>,
+    late: impl Fn(&E) -> bool,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    // It counts when it is dropped, here or with the future.
+    let timer = time.map(|time| time.start_timer());
+    let answer = answer.await;
+    if answer.as_ref().is_err_and(|error| !late(error))
+        && let Some(timer) = timer
+    {
+        timer.stop_and_discard();
+    }
+    answer
+}
+
 fn seconds(name: &str, help: &str) -> HistogramOpts {
     HistogramOpts::new(name, help).buckets(EDGES.to_vec())
 }

@@ -84,21 +84,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Those for which a number changes; the others hold or bound one.
-    pub const OF_CHANGES: [Self; 11] = [
-        Self::CpuHigh,
-        Self::LatencyHigh,
-        Self::ErrorsHigh,
-        Self::QueueLong,
-        Self::WaitLong,
-        Self::Woken,
-        Self::Calm,
-        Self::Idle,
-        Self::Scheduled,
-        Self::BelowMinimum,
-        Self::AboveMaximum,
-    ];
-
     /// Every one.
     pub const ALL: [Self; 25] = [
         Self::CpuHigh,
@@ -127,6 +112,24 @@ impl Reason {
         Self::Paused,
         Self::DryRun,
     ];
+
+    /// Whether a number changes for it; the others hold or bound one.
+    pub const fn changes(self) -> bool {
+        matches!(
+            self,
+            Self::CpuHigh
+                | Self::LatencyHigh
+                | Self::ErrorsHigh
+                | Self::QueueLong
+                | Self::WaitLong
+                | Self::Woken
+                | Self::Calm
+                | Self::Idle
+                | Self::Scheduled
+                | Self::BelowMinimum
+                | Self::AboveMaximum
+        )
+    }
 
     /// As in status, events and labels.
     pub const fn as_str(self) -> &'static str {

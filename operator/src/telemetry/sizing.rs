@@ -95,7 +95,7 @@ impl Sizing {
             .with_label_values(&[namespace, name, target])
             .set(decision.to.into());
         // A counter that begins with its first change hides that one from `increase`.
-        for reason in Reason::OF_CHANGES {
+        for reason in Reason::ALL.into_iter().filter(|reason| reason.changes()) {
             self.decisions
                 .with_label_values(&[namespace, name, target, reason.as_str()]);
         }

@@ -1,10 +1,9 @@
 //! What the database says about itself, under the names of its usual exporter. Needs a direct connection.
 
+use selextract_telemetry::Figure;
 use sqlx::Row;
 
 use super::Ledger;
-use selextract_telemetry::Figure;
-
 use crate::stores::HELP;
 
 impl Ledger {

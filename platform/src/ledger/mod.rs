@@ -56,7 +56,10 @@ use error::{DatabaseSnafu, UrlSnafu};
 pub use id::{TaskId, UserId};
 use leased::Writes;
 
-use crate::{artifacts::ArtifactHome, timings::Timings};
+use crate::{
+    artifacts::ArtifactHome,
+    timings::{Timings, timed},
+};
 
 /// How to reach a database, and with how many connections.
 #[derive(Clone, Debug)]
@@ -152,14 +155,7 @@ impl Ledger {
     pub async fn ping(&self) -> Result<(), LedgerError> {
         let doing = "reaching the database";
         let mut connection = self.pool.acquire().await.context(DatabaseSnafu { doing })?;
-        // It counts when it is dropped, also by whoever waits no longer.
-        let timer = self.round_trip.as_ref().map(Histogram::start_timer);
-        let answer = connection.ping().await;
-        if answer.is_err()
-            && let Some(timer) = timer
-        {
-            timer.stop_and_discard();
-        }
+        let answer = timed(self.round_trip.clone(), |_| false, connection.ping()).await;
         answer.context(DatabaseSnafu { doing })
     }
 

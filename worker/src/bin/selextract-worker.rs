@@ -38,8 +38,8 @@ fn main() -> Result<ExitCode> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
     let settings = Settings::parse();
-    // Below that level it writes what it sends to the browser, passwords among it.
     let timings = Timings::new()?;
+    // Below that level it writes what it sends to the browser, passwords among it.
     let filter = format!("{},chromiumoxide=info", settings.log);
     start_logs_beside(&filter, timings.statements_layer()).map_err(anyhow::Error::msg)?;
     tokio::runtime::Builder::new_multi_thread()
