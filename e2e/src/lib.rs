@@ -1,5 +1,6 @@
 //! The local cluster, the demo and what the journeys stand on. Nothing of the product needs this crate.
 
+mod alerts;
 pub mod api;
 pub mod bench;
 mod cluster;

@@ -12,6 +12,7 @@ pub use tokens::{Grant, Limit, ParseLimitError};
 
 use crate::{
     ledger::Secret,
+    packing,
     redis_store::{RedisStore, Timed},
     timings::Timings,
 };
@@ -125,7 +126,7 @@ impl Cache {
 /// The first byte says whether the rest is compressed.
 pub(crate) fn pack(json: Vec<u8>) -> Option<Vec<u8>> {
     let (mark, body) = if json.len() > COMPRESS_ABOVE {
-        (1, zstd::bulk::compress(&json, 1).ok()?)
+        (1, packing::pack(&json, packing::PASSING).ok()?)
     } else {
         (0, json)
     };
@@ -136,18 +137,11 @@ pub(crate) fn pack(json: Vec<u8>) -> Option<Vec<u8>> {
 }
 
 pub(crate) fn unpack(bytes: &[u8]) -> Option<Vec<u8>> {
-    use std::io::Read;
     let (mark, body) = bytes.split_first()?;
     if *mark == 0 {
         return Some(body.to_vec());
     }
-    let mut json = Vec::new();
-    zstd::Decoder::new(body)
-        .ok()?
-        .take(MAX_BYTES)
-        .read_to_end(&mut json)
-        .ok()?;
-    Some(json)
+    packing::unpack(body, MAX_BYTES).ok()
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! From a page's text and a plan to records and the next page. Pure and synchronous: callers run it off the async runtime.
+//! From a page's text and a plan to records and the next page. Pure and synchronous: callers run it off the async runtime, but for a small
+//! page that streams ([`extract_at_once`]).
 //!
 //! The input is hostile: bytes are capped before it comes here, and nodes, depth, output and time are capped here.
 
@@ -31,6 +32,10 @@ use url::Url;
 use crate::content::Content;
 use budget::Budget;
 use select::{Found, Scope};
+
+/// The largest page that is read where it arrived: for one that streams a tenth of a millisecond, and handing it to another thread and back
+/// costs as much.
+const SMALL: usize = 32 << 10;
 
 /// One extracted row: the fields of the plan in its order.
 pub type Record = Map<String, Value>;
@@ -168,6 +173,28 @@ pub fn extract(plan: &Plan, document: Document<'_>, deadline: Instant) -> Result
         return Ok(extracted);
     }
     extract_by_tree(plan, document, deadline)
+}
+
+/// Whether [`extract_at_once`] may be asked: the page is small, and the plan costs no more than its bytes do.
+pub fn is_quick(plan: &Plan, document: Document<'_>) -> bool {
+    document.content == Content::Html
+        && document.text.len() <= SMALL
+        && plan
+            .fields
+            .iter()
+            .all(|field| field.regex.is_none() && field.changes.is_empty())
+}
+
+/// Reads a page that streams, and takes so little time that the async runtime does not notice; `None` when it takes a tree.
+///
+/// # Errors
+/// As those of [`extract`].
+pub fn extract_at_once(
+    plan: &Plan,
+    document: Document<'_>,
+    deadline: Instant,
+) -> Result<Option<Extracted>, ExtractError> {
+    stream::extract(plan, document, Budget::new(deadline))
 }
 
 /// The same by the page's tree, whatever the plan: slower, and what [`extract`] is held against.
@@ -907,6 +934,21 @@ mod tests {
             { "type": "Replace", "pattern": "x", "with": "y".repeat(1000) }, { "type": "Replace", "pattern": "y", "with": "z".repeat(1000) },
         ]}]});
         assert!(matches!(read(&spec, &html), Err(ExtractError::TooMuchOutput { .. })));
+    }
+
+    #[test]
+    fn a_small_page_is_read_where_it_arrived_unless_its_text_is_searched_or_changed() {
+        let quick = |field: Value, html: &str| {
+            let plan = plan(&json!({ "url": "https://a.test/", "fields": [field] }));
+            is_quick(&plan, html_of(&plan, html))
+        };
+        let title = || json!({ "name": "title", "selector": "h1" });
+        assert!(quick(title(), "<h1>x</h1>"));
+        assert!(!quick(title(), &"x".repeat(SMALL + 1)));
+        assert!(!quick(
+            json!({ "name": "title", "selector": "h1", "regex": "x+" }),
+            "<h1>x</h1>"
+        ));
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::{
     conclusion, conditional,
     cpu::{Meter, Share},
     crawl,
-    extract::{Document, ExtractError, Extracted, extract},
+    extract::{Document, ExtractError, Extracted, extract, extract_at_once, extract_by_tree, is_quick},
     failure::{Blame, Failure, backoff},
     fetch::{
         Capture, Freshness, Page, Request,
@@ -61,7 +61,7 @@ pub struct Engines {
     pub metrics: Metrics,
 }
 
-/// Extracts off the runtime; the page comes back without its text.
+/// Extracts, off the runtime where that may take a while; the page comes back without its text.
 pub(crate) async fn read_page(plan: Arc<Plan>, page: Page, deadline: Instant) -> Result<(Page, Extracted), Failure> {
     let (page, extracted) = look_at_page(plan, page, deadline).await?;
     Ok((page, extracted?))
@@ -70,25 +70,34 @@ pub(crate) async fn read_page(plan: Arc<Plan>, page: Page, deadline: Instant) ->
 /// The same, for who judges by what is missing.
 pub(crate) async fn look_at_page(
     plan: Arc<Plan>,
-    page: Page,
+    mut page: Page,
     deadline: Instant,
 ) -> Result<(Page, Result<Extracted, ExtractError>), Failure> {
-    let (url, content, text) = (page.url.clone(), page.content, page.text);
+    let (url, content, text) = (page.url.clone(), page.content, std::mem::take(&mut page.text));
+    let document = Document {
+        url: &url,
+        content,
+        text: &text,
+    };
+    let is_quick = is_quick(&plan, document);
+    if is_quick && let Some(read) = extract_at_once(&plan, document, deadline).transpose() {
+        return Ok((page, read));
+    }
     let extraction = tokio::task::spawn_blocking(move || {
         let document = Document {
             url: &url,
             content,
             text: &text,
         };
-        extract(&plan, document, deadline)
+        if is_quick {
+            extract_by_tree(&plan, document, deadline)
+        } else {
+            extract(&plan, document, deadline)
+        }
     });
     let extracted = extraction
         .await
         .map_err(|_| Failure::permanent("Extraction", "the page cannot be read"))?;
-    let page = Page {
-        text: String::new(),
-        ..page
-    };
     Ok((page, extracted))
 }
 

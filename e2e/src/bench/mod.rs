@@ -17,8 +17,11 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::played::PlayedNode;
-pub use self::{clusters::WHOLE, report::Report};
-use crate::{ground, images::Profile, soak, world::World};
+pub use self::{
+    clusters::{PATIENCE, WHOLE},
+    report::Report,
+};
+use crate::{alerts, ground, images::Profile, soak, world::World};
 
 /// Measures the platform on the local cluster.
 #[derive(Parser)]
@@ -36,6 +39,8 @@ enum Command {
     Extract(extract::Options),
     /// Load for minutes while parts are killed in turn; nothing may be lost or doubled.
     Soak(soak::Options),
+    /// Each alert, fired by what it is about.
+    Alerts(alerts::Options),
     /// Our programs beside their peers on this machine, without a cluster.
     Compare(compare::Options),
     /// A part in a comparison, played in a process of its own.
@@ -118,6 +123,7 @@ fn run(command: Command) -> Result<()> {
             Command::Bench(options) => measure(&options.sized()).await,
             Command::Extract(options) => extract::run(&options),
             Command::Soak(options) => soak::run(&options).await,
+            Command::Alerts(options) => alerts::run(&options).await,
             Command::Compare(options) => compare::run(options).await,
             Command::Part { part } => part.play().await,
         }

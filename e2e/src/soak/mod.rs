@@ -1,8 +1,9 @@
-//! `selextract-bench soak`: tasks without a pause while a part is killed every minute; afterwards every accepted task has ended, and every
-//! record is there exactly once.
+//! `selextract-bench soak`: tasks without a pause while a part is killed every minute, or while workers come and go; afterwards every accepted
+//! task has ended, and every record is there exactly once.
 
 mod client;
 mod killer;
+mod scaler;
 mod sites;
 mod tally;
 
@@ -37,6 +38,9 @@ pub struct Options {
     /// How many browser tasks are under way at once.
     #[arg(long, default_value_t = 2)]
     browser: usize,
+    /// So many times three workers become one, instead of anything being killed; then no page may be fetched twice either.
+    #[arg(long, default_value_t = 0)]
+    scale_downs: usize,
 }
 
 impl Options {
@@ -75,13 +79,21 @@ pub async fn run(options: &Options) -> Result<()> {
     let (soaked, kills) = soak(options, &world, &client, &sites).await?;
     tally.join(soaked);
     let end = worker_memory(&world)?;
-    report.add("tasks posted for", format!("{} s", options.duration().as_secs()), "");
+    let fetched = (options.scale_downs > 0)
+        .then(|| count_fetches(&world, &mut report))
+        .transpose()?;
+    if fetched.is_none() {
+        report.add("tasks posted for", format!("{} s", options.duration().as_secs()), "");
+    }
     report.add("killed", kills.join(", "), "");
     tally.tell(&mut report);
     let memory = format!("{} MiB → {} MiB", begin / 1024, end / 1024);
     report.add("memory of workers with their browsers, shared pages once", memory, "");
     println!("\n{}", report.markdown()?);
     tally.ensure_sound()?;
+    if let Some((visits, pages)) = fetched {
+        ensure!(visits == pages, "{visits} pages were fetched for {pages} in the ledger");
+    }
     world.kubectl(&["delete", "namespace", &world.namespace, "--wait=true"])?;
     Ok(())
 }
@@ -97,7 +109,11 @@ async fn soak(options: &Options, world: &World, client: &Client, sites: &Arc<Sit
             tokio::spawn(async move { post(&client, &sites, kind, number, &stop).await })
         })
         .collect();
-    let killed = Killer::new(world, options.pause()).work(options.duration()).await;
+    let killed = if options.scale_downs > 0 {
+        scaler::work(world, options.scale_downs).await
+    } else {
+        Killer::new(world, options.pause()).work(options.duration()).await
+    };
     stop.store(true, Ordering::Relaxed);
     let mut tally = Tally::default();
     for poster in posters {
@@ -118,6 +134,17 @@ async fn post(client: &Client, sites: &Sites, kind: sites::Kind, number: usize, 
         tally.add(&client.run_one(sites, kind, &format!("soak-{number}-{round}")).await?);
     }
     Ok(tally)
+}
+
+/// What the site served, and what the ledger has of it.
+fn count_fetches(world: &World, report: &mut Report) -> Result<(usize, usize)> {
+    let (visits, pages) = (scaler::visits(world)?, scaler::pages(world)?);
+    report.add(
+        "pages fetched, and pages in the ledger",
+        format!("{visits}, {pages}"),
+        "the same",
+    );
+    Ok((visits, pages))
 }
 
 /// The memory of all workers with their browsers, in KiB.

@@ -7,6 +7,7 @@ mod engine;
 mod external;
 mod ground;
 mod guarantees;
+mod monitoring;
 mod operator;
 mod platform;
 mod refusals;

@@ -1,15 +1,13 @@
 //! Reading and storing pages with their records.
 
-use std::io::Read;
-
 use snafu::ResultExt;
 use sqlx::FromRow;
 
 use super::{Ledger, LedgerError, TaskId, claims::Record, error::DatabaseSnafu, error::StoredSnafu};
+use crate::packing;
 
 /// Records above this many bytes of JSON are stored compressed (the guide: "Use compression for large values").
 const COMPRESS_ABOVE: usize = 2048;
-const LEVEL: i32 = 3;
 /// The most bytes that a stored page may unpack to.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -120,7 +118,7 @@ pub(crate) fn encode(records: &[Record]) -> Result<Encoded, LedgerError> {
             bytes: json,
         });
     }
-    let bytes = zstd::bulk::compress(&json, LEVEL).map_err(|e| unreadable(e.to_string()))?;
+    let bytes = packing::pack(&json, packing::STORED).map_err(|e| unreadable(e.to_string()))?;
     Ok(Encoded {
         compressed: true,
         bytes,
@@ -136,11 +134,7 @@ pub(crate) fn decode(compressed: bool, bytes: Vec<u8>) -> Result<Vec<Record>, Le
         .build()
     };
     let json = if compressed {
-        let mut json = Vec::new();
-        zstd::Decoder::new(bytes.as_slice())
-            .and_then(|decoder| decoder.take(MAX_BYTES).read_to_end(&mut json))
-            .map_err(|e| unreadable(e.to_string()))?;
-        json
+        packing::unpack(&bytes, MAX_BYTES).map_err(|e| unreadable(e.to_string()))?
     } else {
         bytes
     };

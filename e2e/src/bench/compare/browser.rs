@@ -168,7 +168,7 @@ impl Room {
         Ok(Self {
             api: stage.api().await?,
             keeper: stage.keeper().await?,
-            worker: stage.worker(&egress, CONCURRENCY).await?,
+            worker: stage.worker("worker", &egress, CONCURRENCY).await?,
             egress,
             token: Stage::token(owner)?,
             peers: Peers::provide_of("browser-requirements.txt")?,

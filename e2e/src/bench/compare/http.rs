@@ -22,13 +22,17 @@ use super::{
 };
 
 /// Each is an address of loopback, and so a host of its own.
-const HOSTS: usize = 200;
+const HOSTS: usize = WORKERS.len() * SLOTS;
 /// In how many parts a long run is looked at.
 const PARTS: usize = 10;
 const PAGES_OF_A_HOST: usize = 15;
 const PAGES: usize = HOSTS * PAGES_OF_A_HOST;
-/// Pages that a contestant fetches at a time.
+/// Pages that a peer fetches at a time.
 const CONCURRENCY: usize = 32;
+/// Ours wait a quarter of a second between two pages of a host, so all hosts are worked on at a time to keep the machine as busy.
+const WORKERS: [&str; 3] = ["worker-1", "worker-2", "worker-3"];
+/// The most that a worker takes.
+const SLOTS: usize = 64;
 
 /// Our processes, the site and the peers.
 struct Room {
@@ -37,7 +41,7 @@ struct Room {
     api: Program,
     keeper: Program,
     egress: Program,
-    worker: Program,
+    workers: Vec<Program>,
     token: String,
     peers: Peers,
     peer_database: String,
@@ -92,6 +96,10 @@ impl Room {
         let (stage, site) = (Stage::start(programs).await?, Site::start().await?);
         let owner = stage.users(1).await?[0];
         let egress = stage.egress(site.port).await?;
+        let mut workers = Vec::new();
+        for name in WORKERS {
+            workers.push(stage.worker(name, &egress, SLOTS).await?);
+        }
         let peer = stage.database_for_peer()?;
         stage.sql(
             &peer.name,
@@ -100,7 +108,7 @@ impl Room {
         Ok(Self {
             api: stage.api().await?,
             keeper: stage.keeper().await?,
-            worker: stage.worker(&egress, CONCURRENCY).await?,
+            workers,
             egress,
             token: Stage::token(owner)?,
             peers: Peers::provide()?,
@@ -127,7 +135,7 @@ impl Room {
             Ok(backlog.pending + backlog.running == 0)
         })
         .await
-        .with_context(|| self.stage.output("worker"))?;
+        .with_context(|| self.told())?;
         let sample = watch.end(u32::try_from(PAGES)?);
         let records = self.stage.number(database, stored)? - before;
         ensure!(
@@ -138,12 +146,19 @@ impl Room {
     }
 
     fn cast(&self) -> Cast {
-        self.stage
+        let cast = self
+            .stage
             .cast()
             .with("api", self.api.id())
             .with("keeper", self.keeper.id())
-            .with("egress", self.egress.id())
-            .with("worker", self.worker.id())
+            .with("egress", self.egress.id());
+        let workers = self.workers.iter();
+        workers.fold(cast, |cast, worker| cast.with("worker", worker.id()))
+    }
+
+    /// What the workers wrote.
+    fn told(&self) -> String {
+        WORKERS.map(|name| self.stage.output(name)).concat()
     }
 
     async fn accept(&self, pages_of_a_host: usize) -> Result<()> {
@@ -158,7 +173,11 @@ impl Room {
     async fn endure(&self, pages: usize) -> Result<String> {
         let (database, read) = (&self.stage.database.name, "SELECT coalesce(sum(pages), 0) FROM tasks");
         let (cast, before) = (self.cast(), self.stage.number(database, read)?);
-        let worker = [PathBuf::from(format!("/proc/{}", self.worker.id()))];
+        let workers: Vec<PathBuf> = self
+            .workers
+            .iter()
+            .map(|worker| format!("/proc/{}", worker.id()).into())
+            .collect();
         let all = pages / HOSTS * HOSTS;
         self.accept(pages / HOSTS).await?;
         let (mut parts, mut done) = (Vec::new(), 0);
@@ -171,11 +190,11 @@ impl Room {
                 Ok(done >= next)
             })
             .await
-            .with_context(|| self.stage.output("worker"))?;
+            .with_context(|| self.told())?;
             let sample = watch.end(u32::try_from(done - started)?);
-            let (resident, _) = processes::resident(&worker);
+            let (resident, _) = processes::resident(&workers);
             println!(
-                "      {done} pages: {:.0} µs CPU each, {:.0}/s, the worker holds {} MiB",
+                "      {done} pages: {:.0} µs CPU each, {:.0}/s, the workers hold {} MiB",
                 sample.micros(&[]),
                 sample.rate(),
                 resident / 1024
@@ -188,7 +207,7 @@ impl Room {
             })
         };
         Ok(format!(
-            "{all} pages by ours alone, whole platform: CPU a page and the worker's memory in the first tenth {}, in the last {}",
+            "{all} pages by ours alone, whole platform: CPU a page and the workers' memory in the first tenth {}, in the last {}",
             told(parts.first()),
             told(parts.last())
         ))

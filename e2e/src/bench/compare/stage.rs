@@ -243,13 +243,13 @@ impl Stage {
         self.play("egress", &command, address).await
     }
 
-    /// A worker behind that proxy.
-    pub async fn worker(&self, egress: &Program, concurrency: usize) -> Result<Program> {
+    /// A worker of this name behind that proxy.
+    pub async fn worker(&self, name: &str, egress: &Program, concurrency: usize) -> Result<Program> {
         let address = free_address()?;
         let mut command = self.program("selextract-worker");
         command
             .env("SELEXTRACT_EGRESS_PROXY", format!("http://{}", egress.address))
-            .env("SELEXTRACT_WORKER_NAME", "a-worker")
+            .env("SELEXTRACT_WORKER_NAME", name)
             .env("SELEXTRACT_CONCURRENCY", concurrency.to_string())
             .env("SELEXTRACT_MAX_TASKS", "100000000")
             .env("SELEXTRACT_BROWSER", super::browser::CHROMIUM)
@@ -262,7 +262,7 @@ impl Stage {
                 },
             )
             .env("SELEXTRACT_TELEMETRY_ADDR", address.to_string());
-        self.play("worker", &command, address).await
+        self.play(name, &command, address).await
     }
 
     /// This program in another role, with the URLs of ledger and frontier in its environment.

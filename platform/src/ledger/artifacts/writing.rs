@@ -18,9 +18,8 @@ use crate::{
         error::{DatabaseSnafu, StoredSnafu},
         leased::{self, PageRow},
     },
+    packing,
 };
-
-const LEVEL: i32 = 3;
 
 /// The page that artifacts are written for, and the lease under which they are.
 #[derive(Clone, Debug)]
@@ -341,7 +340,7 @@ async fn prepare(bytes: Vec<u8>, whole: bool, compress: bool) -> Result<Content,
             (true, _) => Vec::new(),
             (false, true) => bytes
                 .chunks(CHUNK)
-                .map(|chunk| zstd::bulk::compress(chunk, LEVEL))
+                .map(|chunk| packing::pack(chunk, packing::STORED))
                 .collect::<Result<_, _>>()?,
             (false, false) => bytes.chunks(CHUNK).map(<[u8]>::to_vec).collect(),
         };

@@ -1,0 +1,267 @@
+//! `selextract-bench alerts`: each alert that minutes can bring about is fired by a real platform, whose parts are stopped, filled or held against
+//! thresholds that nothing meets. By hand; the table is committed.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::{
+    api::Api,
+    bench::{self, Report, Subject},
+    documentation,
+    world::World,
+};
+
+/// The cluster's name.
+const NAME: &str = "watched";
+/// From its cause to an alert that fires: two minutes that it must hold (critical), five (warning), and the windows of what is measured.
+const PATIENCE: Duration = Duration::from_mins(8);
+
+/// What the alerts are told.
+#[derive(Args)]
+pub struct Options {
+    #[command(flatten)]
+    subject: Subject,
+}
+
+/// Something that is done to the platform, and what must fire for it.
+struct Cause {
+    what: &'static str,
+    /// Workloads that have no pod meanwhile.
+    stopped: &'static [&'static str],
+    fires: &'static [&'static str],
+}
+
+/// One after the other; between them everything comes back. Who tells of the stores has to be there while they are not.
+const CAUSES: [Cause; 4] = [
+    Cause {
+        what: "load, and thresholds that nothing meets",
+        stopped: &[],
+        fires: &[
+            "ApiResponseTime",
+            "LoginSlow",
+            "DashboardSlow",
+            "TaskCreationSlow",
+            "TaskResultsSlow",
+            "TaskProcessingSlow",
+            "DatabaseQueriesSlow",
+            "RedisSlow",
+            "CpuUsage",
+            "MemoryUsage",
+            "QueueMemory",
+            "DiskUsage",
+            "NetworkBandwidth",
+            "DatabaseConnections",
+        ],
+    },
+    Cause {
+        what: "database, queue and cache stopped",
+        stopped: &[
+            "statefulset/watched-postgres",
+            "statefulset/watched-redis-queue",
+            "deployment/watched-redis-cache",
+        ],
+        fires: &[
+            "DatabaseDown",
+            "QueueDown",
+            "CacheDown",
+            "ApiErrorRate",
+            "ErrorBudgetFastBurn",
+        ],
+    },
+    Cause {
+        what: "API, workers and egress proxy stopped, with tasks waiting",
+        stopped: &[
+            "deployment/watched-worker",
+            "deployment/watched-egress",
+            "deployment/watched-api",
+        ],
+        fires: &["ApiDown", "EgressDown", "WorkersDown", "QueueWait"],
+    },
+    Cause {
+        what: "keeper stopped",
+        stopped: &["deployment/watched-keeper"],
+        fires: &["KeeperDown", "NoActiveKeeper", "ExporterSilent"],
+    },
+];
+
+/// Fires them, and prints how long each took.
+pub async fn run(options: &Options) -> Result<()> {
+    let mut report = Report::about(bench::prepare(options.subject)?);
+    let world = World::enter("bench-alerts").await?;
+    world.serve_sites()?;
+    world.apply(&cluster(&world).to_string())?;
+    let ready = bench::PATIENCE;
+    let object = format!("selextractcluster/{NAME}");
+    for condition in ["Ready", "MonitoringReady"] {
+        world.wait_for_condition(&object, condition, "True", ready).await?;
+    }
+    let server = Server::of(&world)?;
+    let load = Load::start(&world)?;
+    // It would put back what is stopped.
+    world.set_operator_replicas(0)?;
+    let mut missing = Vec::new();
+    for cause in &CAUSES {
+        missing.extend(fire(cause, &world, &server, &mut report).await?);
+    }
+    world.set_operator_replicas(1)?;
+    load.end().await;
+    println!("\n{}", report.markdown()?);
+    world.leave()?;
+    ensure!(missing.is_empty(), "these did not fire: {missing:?}");
+    Ok(())
+}
+
+/// Does one thing to the platform and undoes it; what did not fire.
+async fn fire(cause: &Cause, world: &World, server: &Server, report: &mut Report) -> Result<Vec<&'static str>> {
+    let mut replicas = Vec::new();
+    for workload in cause.stopped {
+        let now = world.get(workload)?["spec"]["replicas"].as_i64().unwrap_or(1);
+        replicas.push((workload, now));
+        world.kubectl(&["scale", workload, "--replicas=0"])?;
+    }
+    println!("      {}", cause.what);
+    let begun = Instant::now();
+    let mut fired: BTreeMap<&str, Duration> = BTreeMap::new();
+    while fired.len() < cause.fires.len() && begun.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let firing = server.firing().await?;
+        for name in cause.fires {
+            if firing.iter().any(|alert| alert == name) && !fired.contains_key(name) {
+                fired.insert(name, begun.elapsed());
+                let told = format!("after {} s: {}", begun.elapsed().as_secs(), cause.what);
+                report.add(*name, told, "fires");
+            }
+        }
+    }
+    for (workload, before) in replicas {
+        world.kubectl(&["scale", workload, &format!("--replicas={before}")])?;
+    }
+    for workload in cause.stopped {
+        world.kubectl(&["rollout", "status", workload, "--timeout=180s"])?;
+    }
+    Ok(cause
+        .fires
+        .iter()
+        .filter(|name| !fired.contains_key(*name))
+        .copied()
+        .collect())
+}
+
+/// A small platform whose critical thresholds lie below what anything takes.
+fn cluster(world: &World) -> Value {
+    let same = |level: &str| json!({ "target": level, "warning": level, "critical": level });
+    let mut thresholds = serde_json::Map::new();
+    for field in [
+        "responseTime",
+        "login",
+        "dashboard",
+        "taskCreation",
+        "taskResults",
+        "taskProcessing",
+        "databaseQuery",
+        "redis",
+    ] {
+        thresholds.insert(field.to_owned(), same("1ms"));
+    }
+    for field in ["cpu", "memory", "disk", "network", "databaseConnections"] {
+        thresholds.insert(field.to_owned(), same("0.0001%"));
+    }
+    thresholds.insert("queueWait".to_owned(), same("10s"));
+    json!({
+        "apiVersion": "selextract.io/v1alpha1", "kind": "SelextractCluster",
+        "metadata": { "name": NAME, "namespace": world.namespace },
+        "spec": {
+            "profile": "Small",
+            "worker": { "lease": "5s" },
+            "egress": { "allow": [{ "host": format!("sites.{}.svc.cluster.local", world.namespace) }] },
+            "slo": { "profile": "Production" },
+            "monitoring": { "alerts": { "thresholds": thresholds } },
+        },
+    })
+}
+
+/// Somebody who signs in, looks, creates tasks and reads results all the time, and takes every answer.
+struct Load {
+    stop: Arc<AtomicBool>,
+    working: JoinHandle<()>,
+}
+
+impl Load {
+    fn start(world: &World) -> Result<Self> {
+        let service = format!("{NAME}-api");
+        let (address, password) = (
+            world.service_address(&service)?,
+            world.secret(&service, "admin-password")?,
+        );
+        let task = documentation::task(&format!("sites.{}.svc.cluster.local", world.namespace))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let working = tokio::spawn(async move {
+            while !stopped.load(Ordering::Relaxed) {
+                // What fails is what the alerts are about.
+                let _ = visit(&address, &password, &task).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        Ok(Self { stop, working })
+    }
+
+    async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // It ends after what it is at, whatever that comes to.
+        let _ = self.working.await;
+    }
+}
+
+async fn visit(address: &str, password: &str, task: &Value) -> Result<()> {
+    let api = Api::login(address, "admin", password).await?;
+    let id = api.create_task(task).await?;
+    for _ in 0..20 {
+        api.send(Method::GET, "dashboard/stats", None).await?;
+        api.send(Method::GET, &format!("tasks/{id}/results"), None).await?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// The cluster's Prometheus.
+struct Server {
+    url: String,
+    client: reqwest::Client,
+}
+
+impl Server {
+    fn of(world: &World) -> Result<Self> {
+        let address = world.service_address(&format!("{NAME}-prometheus"))?;
+        Ok(Self {
+            url: format!("http://{address}/api/v1/alerts"),
+            client: reqwest::Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(10))
+                .build()?,
+        })
+    }
+
+    /// The names of the alerts that fire.
+    async fn firing(&self) -> Result<Vec<String>> {
+        let answer: Value = self.client.get(&self.url).send().await?.json().await?;
+        let alerts = answer["data"]["alerts"].as_array().context("no alerts are told")?;
+        Ok(alerts
+            .iter()
+            .filter(|alert| alert["state"] == "firing")
+            .filter_map(|alert| alert["labels"]["alertname"].as_str().map(str::to_owned))
+            .collect())
+    }
+}

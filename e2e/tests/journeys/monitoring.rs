@@ -1,0 +1,132 @@
+//! What is asked of Prometheus, asked of one that has measured a real platform: no query looks for a series that nobody tells.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use reqwest::{Method, StatusCode};
+use selextract_operator::monitoring::queries::{Query, Scope, all};
+use serde_json::Value;
+
+use crate::platform::{DONE, Platform, READY, start};
+
+/// Long enough for some scrapes of each program, short enough to be waited for.
+const WINDOW: Duration = Duration::from_mins(1);
+const MINUTE: Duration = Duration::from_mins(1);
+
+const SCOPE: Scope<'_> = Scope::Cluster {
+    namespace: "journey-monitoring",
+    name: "shop",
+};
+
+/// What this platform cannot have: read replicas, the kubelets' own figures, a week or a day behind it, a process that was killed.
+const NOT_HERE: [&str; 0] = [];
+
+#[tokio::test]
+async fn every_query_has_its_series_at_rest_and_a_value_after_a_request_a_failure_and_a_task() -> Result<()> {
+    let platform = start("journey-monitoring").await?;
+    platform
+        .world
+        .wait_for_condition("selextractcluster/shop", "MonitoringReady", "True", READY)
+        .await?;
+    let server = Server::of(&platform)?;
+
+    server
+        .wait_for("each selector has its series at rest", |query| selectors(query))
+        .await?;
+
+    let api = platform.api().await?;
+    let task = api
+        .wait_for_end(&api.create_task(&platform.parameters_task()?).await?, DONE)
+        .await?;
+    ensure!(task["status"] == "succeeded", "{task}");
+    api.get("dashboard/stats").await?;
+    for pod in platform.pods("pgbouncer-rw")? {
+        let force = ["delete", "pod", &pod, "--grace-period=0", "--force"];
+        platform.world.kubectl(&force)?;
+    }
+    let mut failed = false;
+    for _ in 0..50 {
+        let (status, _) = api.send(Method::GET, "tasks", None).await?;
+        failed |= status == StatusCode::SERVICE_UNAVAILABLE;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    ensure!(failed, "no request failed while the pooler was away");
+    platform.wait_until_ready().await?;
+
+    server
+        .wait_for("each query has a value", |query| {
+            vec![query.render(&SCOPE, Some(WINDOW))]
+        })
+        .await?;
+    platform.world.leave()
+}
+
+/// The cluster's Prometheus.
+struct Server {
+    url: String,
+    client: reqwest::Client,
+}
+
+impl Server {
+    fn of(platform: &Platform) -> Result<Self> {
+        Ok(Self {
+            url: format!(
+                "http://{}/api/v1/query",
+                platform.world.service_address("shop-prometheus")?
+            ),
+            client: reqwest::Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(10))
+                .build()?,
+        })
+    }
+
+    /// Waits until everything that is to be asked for a query is answered with numbers; tells what is not in the end.
+    async fn wait_for(&self, what: &str, questions: impl Fn(&Query) -> Vec<String>) -> Result<()> {
+        let queries = all().filter(|query| !query.tells_absence() && !NOT_HERE.contains(&query.name));
+        let mut open: Vec<(&str, String)> = queries
+            .flat_map(|query| questions(query).into_iter().map(|question| (query.name, question)))
+            .collect();
+        ensure!(open.len() > 50, "only {} questions", open.len());
+        let started = tokio::time::Instant::now();
+        loop {
+            let mut unanswered = Vec::new();
+            for (name, question) in open {
+                if !self.answers(&question).await? {
+                    unanswered.push((name, question));
+                }
+            }
+            open = unanswered;
+            if open.is_empty() {
+                return Ok(());
+            }
+            ensure!(started.elapsed() < 2 * MINUTE, "{what}, but not these: {open:#?}");
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    }
+
+    async fn answers(&self, question: &str) -> Result<bool> {
+        let answer = self.client.get(&self.url).query(&[("query", question)]).send().await?;
+        let answer: Value = answer.json().await?;
+        ensure!(answer["status"] == "success", "{question}: {answer}");
+        let samples = answer["data"]["result"].as_array().context("no result")?;
+        let is_number = |sample: &Value| {
+            let text = sample["value"][1].as_str().unwrap_or_default();
+            text.parse().is_ok_and(f64::is_finite)
+        };
+        Ok(!samples.is_empty() && samples.iter().all(is_number))
+    }
+}
+
+/// Each selector of a query: a name and its matchers.
+fn selectors(query: &Query) -> Vec<String> {
+    let text = query.render(&SCOPE, Some(WINDOW));
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
+    let mut found = Vec::new();
+    for (brace, _) in text.match_indices('{') {
+        let begin = text[..brace].rfind(|c| !is_name(c)).map_or(0, |at| at + 1);
+        let end = text[brace..].find('}').map_or(text.len(), |at| brace + at + 1);
+        found.push(text[begin..end].to_owned());
+    }
+    found
+}
