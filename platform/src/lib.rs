@@ -11,6 +11,7 @@ pub mod frontier;
 mod gather;
 pub mod ledger;
 pub mod objects;
+pub mod pooler;
 pub mod previews;
 mod redis_store;
 pub mod sealed;
