@@ -1,5 +1,11 @@
 //! What is news, who is asked together, and what is left of a window after a restart.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use axum::{Json, Router, extract::State as Shared, routing::post};
+use serde_json::{Value as JsonValue, json};
+use url::form_urlencoded;
+
 use super::*;
 use crate::{
     monitoring::{client::Value, queries::SIGNAL},
@@ -49,17 +55,7 @@ fn answered(backlog: f64, busy: f64) -> Answers {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into()
     };
-    let values = [
-        ("worker_pods", 2.0),
-        ("keeper_pods", 1.0),
-        ("worker_cpu_ratio", 0.01 + busy * 0.07),
-        ("worker_busy", busy),
-        ("task_processing_mean", 2.0),
-        ("backlog", backlog),
-        ("backlog_wait", 1.0),
-        ("backlog_limited", 0.0),
-    ];
-    let values = values.map(|(signal, value)| Value {
+    let values = signals(backlog, busy).map(|(signal, value)| Value {
         labels: labels(signal),
         at: 0.0,
         value,
@@ -68,6 +64,19 @@ fn answered(backlog: f64, busy: f64) -> Answers {
         .remove(&("web".to_owned(), "shop".to_owned()))
         .unwrap();
     moments.pop_first().unwrap().1
+}
+
+fn signals(backlog: f64, busy: f64) -> [(&'static str, f64); 8] {
+    [
+        ("worker_pods", 2.0),
+        ("keeper_pods", 1.0),
+        ("worker_cpu_ratio", 0.01 + busy * 0.07),
+        ("worker_busy", busy),
+        ("task_processing_mean", 2.0),
+        ("backlog", backlog),
+        ("backlog_wait", 1.0),
+        ("backlog_limited", 0.0),
+    ]
 }
 
 fn none() -> Moments {
@@ -163,5 +172,78 @@ fn after_a_restart_calm_goes_on_where_it_was() {
             at(0),
         );
         assert_eq!(decided(&measures, &past), (2, Reason::Stabilizing), "{why}");
+    }
+}
+
+/// How often it was asked for now, and for the past.
+type Asked = Arc<[AtomicU32; 2]>;
+
+/// A Prometheus that has measured a platform without work as long as anybody asks.
+async fn idle_prometheus() -> (PrometheusEndpoint, Asked) {
+    let asked = Asked::default();
+    let answer = |points: &dyn Fn(f64) -> (&'static str, JsonValue)| {
+        let series = signals(0.0, 0.0).map(|(signal, value)| {
+            let (key, points) = points(value);
+            json!({ "metric": { "namespace": "web", "cluster": "shop", SIGNAL: signal }, key: points })
+        });
+        Json(json!({ "data": { "result": series } }))
+    };
+    let now = async move |Shared(asked): Shared<Asked>| {
+        asked[0].fetch_add(1, Ordering::Relaxed);
+        let at = Timestamp::now().as_second();
+        answer(&|value| ("value", json!([at, value.to_string()])))
+    };
+    let past = async move |Shared(asked): Shared<Asked>, form: String| {
+        asked[1].fetch_add(1, Ordering::Relaxed);
+        let form: HashMap<_, _> = form_urlencoded::parse(form.as_bytes()).into_owned().collect();
+        let [start, end, step] = ["start", "end", "step"].map(|key| form[key].parse::<usize>().unwrap());
+        let moments = || (start..=end).step_by(step);
+        answer(&|value| ("values", moments().map(|at| json!([at, value.to_string()])).collect()))
+    };
+    let router = Router::new()
+        .route("/api/v1/query", post(now))
+        .route("/api/v1/query_range", post(past))
+        .with_state(asked.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(axum::serve(listener, router).into_future());
+    let endpoint = PrometheusEndpoint {
+        url,
+        ..followed("shop").endpoint
+    };
+    (endpoint, asked)
+}
+
+#[tokio::test]
+async fn the_past_is_asked_for_once_at_the_first_look_and_decides_with_it() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (endpoint, asked) = idle_prometheus().await;
+    let client = Arc::new(Prometheus::new(endpoint.clone()).unwrap());
+    let (measures, telemetry) = (Measures::default(), Telemetry::new().unwrap());
+    let now = Timestamp::now();
+    let made = None;
+    measures.follow(
+        "u",
+        Followed {
+            made,
+            endpoint,
+            ..followed("shop")
+        },
+        now,
+    );
+    let told = AtomicU32::new(0);
+    let counts = || asked.each_ref().map(|count| count.load(Ordering::Relaxed));
+    for looks in 1..=2 {
+        let server = measures.servers().remove(0);
+        look(&measures, &telemetry, server, client.clone(), &|_| {
+            told.fetch_add(1, Ordering::Relaxed);
+        })
+        .await;
+        assert_eq!(counts(), [looks, 1]);
+        assert_eq!(
+            told.load(Ordering::Relaxed),
+            looks,
+            "a worker less, before any window passed"
+        );
     }
 }
