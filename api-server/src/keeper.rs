@@ -6,6 +6,7 @@
 mod deliveries;
 mod gauges;
 mod migrate;
+mod poolers;
 mod queue;
 mod settings;
 mod stores;
@@ -25,6 +26,7 @@ use deliveries::Deliveries;
 use gauges::Gauges;
 use jiff::Timestamp;
 pub use migrate::run as migrate;
+use poolers::Poolers;
 use prometheus::Registry;
 use queue::{Dependencies, Queue};
 use selextract_platform::{
@@ -34,8 +36,8 @@ use selextract_platform::{
     timings::Timings,
 };
 use selextract_telemetry::{Container, render};
-pub use settings::{KeeperSettings, MigrateSettings};
-use stores::{Stores, Volumes};
+pub use settings::{KeeperSettings, MigrateSettings, PoolerPods};
+use stores::{Sources, Stores};
 use tokio::{
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
@@ -47,9 +49,9 @@ use crate::sealed::Seal;
 
 /// How long the lease lives without being renewed; it is renewed with each turn.
 const LEASE: Duration = Duration::from_secs(15);
-/// How often the keeper looks what is due.
 /// How often the queue is measured: sizes of workers follow it.
 const MEASURE: Duration = Duration::from_secs(2);
+/// How often the keeper looks what is due.
 const TURN: Duration = Duration::from_secs(1);
 /// How long one refill goes on.
 const REFILL: Duration = Duration::from_secs(1);
@@ -139,14 +141,17 @@ pub async fn run(settings: KeeperSettings, timings: Timings, end: CancellationTo
     .context("registering the dependencies' metrics")?;
     tokio::spawn(dependencies.follow(end.clone()));
     let stores = Stores::register(&registry).context("registering the stores' metrics")?;
-    let volumes = Volumes {
-        postgres: settings.postgres_storage,
+    let sources = Sources {
+        ledger: ledger.clone(),
+        queue: frontier.clone(),
+        cache,
+        poolers: settings
+            .database_url
+            .as_ref()
+            .map(|url| Poolers::new(url, &settings.poolers)),
+        postgres_storage: settings.postgres_storage,
     };
-    tokio::spawn(
-        stores
-            .clone()
-            .follow(ledger.clone(), (frontier.clone(), cache), volumes, end.clone()),
-    );
+    tokio::spawn(stores.clone().follow(sources, end.clone()));
     let now = Instant::now();
     let keeper = Keeper {
         stores,

@@ -1,7 +1,8 @@
 //! Looks at every sized cluster every five seconds: asks its Prometheus, keeps what it answered, and tells who should be reconciled.
 //!
 //! One request to each Prometheus asks everything about all of its clusters. The reconcile decides and writes; here the same decision is
-//! only looked at, to see whether there is anything to write. What is kept is bounded by the policies' windows and goes with its cluster.
+//! only looked at, to see whether there is anything to write. What is kept is bounded by the policies' windows and goes with its cluster; at
+//! the first look at a cluster, which is every cluster's after a restart, it is read back from Prometheus.
 
 use std::{
     collections::HashMap,
@@ -14,10 +15,12 @@ use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::monitoring::history::Place;
 use crate::{
     monitoring::{
-        client::{Prometheus, PrometheusError, Value},
-        queries::{self, SIGNAL, Scope, scaling},
+        client::{Prometheus, PrometheusError},
+        history::{self, Moments, fetch_past},
+        queries::{self, Scope, scaling},
     },
     scaling::{
         Decision, Policies, Sample, State, Window, decide_api, decide_worker,
@@ -32,14 +35,13 @@ pub const EVERY: Duration = Duration::from_secs(5);
 /// A decision to hold for another reason than the stored one is written when it lasted: reasons that flicker are not news.
 const LASTED: Duration = Duration::from_secs(30);
 
-/// Namespace and name of a cluster.
-pub type Place = (String, String);
-
 /// What the last reconcile of a cluster found, as looking at it needs it.
 #[derive(Clone, Debug)]
 pub struct Followed {
     /// Where it is.
     pub place: Place,
+    /// When it was made. What was measured before was another one of its name.
+    pub made: Option<Timestamp>,
     /// Who measures it.
     pub endpoint: PrometheusEndpoint,
     /// How it is sized.
@@ -143,7 +145,11 @@ impl Measures {
         let mut servers: Vec<Server> = Vec::new();
         for (uid, entry) in self.entries().iter() {
             let followed = &entry.followed;
-            let one = (uid.clone(), followed.place.clone());
+            let one = Looked {
+                uid: uid.clone(),
+                place: followed.place.clone(),
+                missing: entry.window.last().is_none().then(|| followed.policies.memory()),
+            };
             match servers.iter_mut().find(|server| server.endpoint == followed.endpoint) {
                 Some(server) => server.clusters.push(one),
                 None => servers.push(Server {
@@ -155,10 +161,11 @@ impl Measures {
         servers
     }
 
-    /// Keeps what was measured, and says whether the cluster should be reconciled.
-    fn take(&self, uid: &str, answers: &Answers, now: Timestamp) -> Option<(Decisions, bool)> {
+    /// Keeps what was measured before and now, and says whether the cluster should be reconciled. A past is believed once, at the first look.
+    fn take(&self, uid: &str, past: &Moments, answers: &Answers, now: Timestamp) -> Option<(Decisions, bool)> {
         let mut entries = self.entries();
         let entry = entries.get_mut(uid)?;
+        entry.recall(past, now);
         let sample = entry.sample(answers, now);
         let keep = entry.followed.policies.memory();
         entry.window.push(sample, keep);
@@ -169,6 +176,22 @@ impl Measures {
 }
 
 impl Entry {
+    /// Fills an empty window. How many pods were ready then nobody knows; as many as now must have answered, and fewer are not known.
+    fn recall(&mut self, past: &Moments, now: Timestamp) {
+        if self.window.last().is_some() {
+            return;
+        }
+        let keep = self.followed.policies.memory();
+        let made = self.followed.made;
+        let own = past
+            .iter()
+            .filter(|(at, _)| **at < now && made.is_none_or(|made| **at > made));
+        for (at, answers) in own {
+            let sample = self.sample(answers, *at);
+            self.window.push(sample, keep);
+        }
+    }
+
     fn sample(&self, answers: &Answers, now: Timestamp) -> Sample {
         let expected = Expected {
             api: self.followed.api.ready,
@@ -211,7 +234,29 @@ impl Entry {
 
 struct Server {
     endpoint: PrometheusEndpoint,
-    clusters: Vec<(String, Place)>,
+    clusters: Vec<Looked>,
+}
+
+/// A cluster that is looked at.
+#[derive(Debug, PartialEq)]
+struct Looked {
+    uid: String,
+    place: Place,
+    /// How much of the past nobody has, at the first look.
+    missing: Option<Duration>,
+}
+
+impl Server {
+    /// What is asked about so many of its clusters.
+    fn scope<'a>(clusters: &[&'a Looked]) -> Scope<'a> {
+        match clusters {
+            [Looked { place, .. }] => Scope::Cluster {
+                namespace: &place.0,
+                name: &place.1,
+            },
+            _ => Scope::All,
+        }
+    }
 }
 
 /// Looks until the operator stops; `tell` is told whom to reconcile.
@@ -285,9 +330,11 @@ async fn look(
         }
     };
     let now = Timestamp::now();
-    for (uid, place) in &server.clusters {
+    let mut past = recall(&server, &client, now).await;
+    for Looked { uid, place, .. } in &server.clusters {
         let found = answers.remove(place).unwrap_or_default();
-        let Some((decisions, news)) = measures.take(uid, &found, now) else {
+        let before = past.remove(place).unwrap_or_default();
+        let Some((decisions, news)) = measures.take(uid, &before, &found, now) else {
             continue;
         };
         for decision in decisions.iter() {
@@ -301,143 +348,35 @@ async fn look(
 
 /// One request for all clusters of a server.
 async fn fetch_answers(server: &Server, client: &Prometheus) -> Result<HashMap<Place, Answers>, PrometheusError> {
-    let scope = match server.clusters.as_slice() {
-        [(_, (namespace, name))] => Scope::Cluster { namespace, name },
-        _ => Scope::All,
-    };
-    let values = client
-        .query(&queries::together(&scaling::SIGNALS, &scope, scaling::WINDOW))
-        .await?;
-    Ok(sort(values))
+    let all: Vec<_> = server.clusters.iter().collect();
+    let query = queries::together(&scaling::SIGNALS, &Server::scope(&all), scaling::WINDOW);
+    let values = client.query(&query).await?;
+    // All of it is of one moment.
+    let newest = history::sort(values)
+        .into_iter()
+        .filter_map(|(place, moments)| Some((place, moments.into_values().next_back()?)));
+    Ok(newest.collect())
 }
 
-fn sort(values: Vec<Value>) -> HashMap<Place, Answers> {
-    let mut found: HashMap<Place, Answers> = HashMap::new();
-    for Value { mut labels, value, .. } in values {
-        let (Some(namespace), Some(cluster), Some(signal)) =
-            (labels.remove("namespace"), labels.remove("cluster"), labels.get(SIGNAL))
-        else {
-            continue;
-        };
-        let dependency = labels.get("dependency").map(String::as_str);
-        found
-            .entry((namespace, cluster))
-            .or_default()
-            .add(signal, dependency, value);
+/// What was measured before this process looked, of the clusters that it looks at for the first time; one request for all of them. It is
+/// asked for once: a Prometheus that does not know leaves windows to begin now.
+async fn recall(server: &Server, client: &Prometheus, now: Timestamp) -> HashMap<Place, Moments> {
+    let first: Vec<_> = server
+        .clusters
+        .iter()
+        .filter(|looked| looked.missing.is_some())
+        .collect();
+    let Some(memory) = first.iter().filter_map(|looked| looked.missing).max() else {
+        return HashMap::new();
+    };
+    match fetch_past(client, (&Server::scope(&first), first.len()), memory, now).await {
+        Ok(past) => past,
+        Err(error) => {
+            tracing::warn!(%error, url = %server.endpoint.url, clusters = first.len(), "What was measured before is not known: it is measured from now on.");
+            HashMap::new()
+        }
     }
-    found
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        scaling::{
-            Reason,
-            properties::{at, guide},
-        },
-        validated::Credentials,
-    };
-
-    fn followed(name: &str) -> Followed {
-        let (_, worker) = guide();
-        let state = State {
-            current: 2,
-            ready: 2,
-            ..State::default()
-        };
-        Followed {
-            place: ("web".into(), name.into()),
-            endpoint: PrometheusEndpoint {
-                url: "http://prometheus.example.org".parse().unwrap(),
-                credentials: Credentials::None,
-                authority: None,
-            },
-            policies: Policies {
-                api: None,
-                worker: Some(worker),
-            },
-            api: state.clone(),
-            worker: state,
-            told: (None, Some("Steady".into())),
-        }
-    }
-
-    fn answers(backlog: f64) -> Answers {
-        let labels = |signal: &str| {
-            [("namespace", "web"), ("cluster", "shop"), (SIGNAL, signal)]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into()
-        };
-        let values = [
-            ("worker_pods", 2.0),
-            ("keeper_pods", 1.0),
-            ("worker_cpu_ratio", 0.5),
-            ("worker_busy", 7.0),
-            ("task_processing_mean", 2.0),
-            ("backlog", backlog),
-            ("backlog_wait", 1.0),
-            ("backlog_limited", 0.0),
-        ];
-        let values = values.map(|(signal, value)| Value {
-            labels: labels(signal),
-            at: 0.0,
-            value,
-        });
-        sort(values.into())
-            .remove(&("web".to_owned(), "shop".to_owned()))
-            .unwrap()
-    }
-
-    #[test]
-    fn another_number_is_news_at_once_and_another_reason_when_it_lasted() {
-        let measures = Measures::default();
-        measures.follow("u", followed("shop"), at(0));
-        let (_, news) = measures.take("u", &answers(0.0), at(0)).unwrap();
-        assert!(!news, "as stored");
-        let (decisions, news) = measures.take("u", &answers(2000.0), at(5)).unwrap();
-        assert!(news);
-        let decision = decisions.worker.clone().unwrap();
-        assert_eq!((decision.to, decision.reason), (3, Reason::QueueLong));
-        assert!(decisions.held().worker.is_none());
-        measures.set("u", &decisions);
-        let states = measures.states("u").unwrap();
-        assert_eq!((states.1.current, states.1.changed), (3, Some(at(5))));
-        let news: Vec<_> = (2..=8)
-            .map(|look| measures.take("u", &answers(0.0), at(5 * look)).unwrap().1)
-            .collect();
-        assert_eq!(
-            news,
-            [false, false, false, false, false, false, true],
-            "30 s of another reason"
-        );
-        let (decisions, _) = measures.take("u", &answers(0.0), at(45)).unwrap();
-        measures.set("u", &decisions.held());
-        assert!(!measures.take("u", &answers(0.0), at(50)).unwrap().1, "told");
-    }
-
-    #[test]
-    fn a_cluster_that_is_made_again_takes_the_place_of_the_one_before() {
-        let measures = Measures::default();
-        for uid in ["before", "now"] {
-            measures.follow(uid, followed("shop"), at(0));
-        }
-        let servers = measures.servers();
-        assert_eq!(
-            servers[0].clusters,
-            [("now".to_owned(), ("web".to_owned(), "shop".to_owned()))]
-        );
-    }
-
-    #[test]
-    fn clusters_of_one_server_are_asked_together() {
-        let measures = Measures::default();
-        for number in 0..50 {
-            measures.follow(&format!("u{number}"), followed(&format!("shop-{number}")), at(0));
-        }
-        let servers = measures.servers();
-        assert_eq!((servers.len(), servers[0].clusters.len()), (1, 50));
-        measures.forget("u0");
-        assert_eq!(measures.servers()[0].clusters.len(), 49);
-    }
-}
+mod tests;

@@ -117,8 +117,7 @@ impl Record {
             let values = client.query_range(&query, (start, until), self.step).await?;
             let mut found: BTreeMap<Timestamp, Recorded> = BTreeMap::new();
             for value in values.into_iter().filter(|value| value.value.is_finite()) {
-                #[expect(clippy::cast_possible_truncation, reason = "milliseconds since 1970")]
-                let at = Timestamp::from_millisecond((value.at * 1000.0) as i64)?;
+                let at = value.moment().context("a value has no moment")?;
                 let moment = found.entry(at).or_insert_with(|| Recorded {
                     at,
                     ..Recorded::default()

@@ -41,7 +41,7 @@ pub async fn run() -> anyhow::Result<()> {
     let provider = rustls::crypto::ring::default_provider().install_default();
     anyhow::ensure!(provider.is_ok(), "another cryptography provider is installed already");
     let settings = Settings::parse();
-    telemetry::start_log(&settings.log)?;
+    selextract_telemetry::start_logs(&settings.log).map_err(anyhow::Error::msg)?;
     let telemetry = Telemetry::new()?;
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;

@@ -1,4 +1,4 @@
-//! What the operator says about itself: logs, `/healthz`, `/readyz`, `/metrics`. The only place that knows the metrics library.
+//! What the operator says about itself: `/healthz`, `/readyz`, `/metrics`. The only place that knows the metrics library.
 
 mod accounts;
 mod sizing;
@@ -11,12 +11,10 @@ use std::{
 
 use anyhow::Context as _;
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
-use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use selextract_telemetry::render;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use crate::{monitoring::live::Live, scaling::Decision};
 use accounts::Accounts;
@@ -24,19 +22,6 @@ use sizing::Sizing;
 
 /// Edges that hold every threshold of the guide.
 const EDGES: [f64; 12] = [0.01, 0.05, 0.2, 0.3, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0];
-
-/// Starts the JSON log on standard output.
-///
-/// # Errors
-/// When the filter cannot be read.
-pub fn start_log(filter: &str) -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(EnvFilter::try_new(filter)?)
-        .try_init()
-        .map_err(|error| anyhow::anyhow!("the log could not be started: {error}"))
-}
 
 /// The metrics and the readiness of this process.
 #[derive(Clone, Debug)]
@@ -233,12 +218,6 @@ impl Telemetry {
     fn missing(&self) -> Vec<String> {
         self.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-
-    fn text(&self) -> prometheus::Result<Vec<u8>> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
-    }
 }
 
 /// Opens the listening socket.
@@ -283,22 +262,16 @@ async fn readyz(State(telemetry): State<Telemetry>) -> impl IntoResponse {
 }
 
 async fn metrics(State(telemetry): State<Telemetry>) -> impl IntoResponse {
-    match telemetry.text() {
-        Ok(text) => (StatusCode::OK, [("content-type", "text/plain; version=0.0.4")], text),
-        Err(_) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            [("content-type", "text/plain")],
-            Vec::new(),
-        ),
-    }
+    (
+        [("content-type", "text/plain; version=0.0.4")],
+        render(&telemetry.registry),
+    )
 }
 
 /// What `/metrics` answers.
 #[cfg(test)]
-pub async fn text_of(telemetry: &Telemetry) -> String {
-    let body = metrics(State(telemetry.clone())).await.into_response().into_body();
-    let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
+pub fn text_of(telemetry: &Telemetry) -> String {
+    render(&telemetry.registry)
 }
 
 #[cfg(test)]

@@ -19,9 +19,9 @@ use kube::{
 use serde::de::DeserializeOwned;
 
 /// What a watch of main objects tells besides the objects.
-pub enum Told<'a, K> {
-    /// An object is gone.
-    Gone(&'a K),
+pub enum Told<'a, K: Lookup<DynamicType = ()>> {
+    /// An object is gone: the one with this uid, under whose name there may be another.
+    Gone(&'a ObjectRef<K>, &'a str),
     /// The store holds everything that there is.
     Listed,
 }
@@ -38,6 +38,7 @@ where
 {
     let mut seen = Seen {
         marks: HashMap::new(),
+        round: 0,
         listing: Vec::new(),
     };
     events
@@ -51,9 +52,17 @@ where
 
 /// What of each object was seen last.
 struct Seen<K: Lookup<DynamicType = ()>> {
-    marks: HashMap<ObjectRef<K>, u64>,
+    marks: HashMap<ObjectRef<K>, Mark>,
+    /// The number of the last list. What went while a watch was broken is told by nobody: a whole list lacks it.
+    round: u64,
     /// Objects of a list that is still coming: the store has them when it is complete.
     listing: Vec<ObjectRef<K>>,
+}
+
+struct Mark {
+    fingerprint: u64,
+    uid: String,
+    round: u64,
 }
 
 impl<K> Seen<K>
@@ -62,20 +71,28 @@ where
 {
     fn news(&mut self, event: &watcher::Event<K>, tell: &impl Fn(Told<'_, K>)) -> Vec<ObjectRef<K>> {
         match event {
-            watcher::Event::Init => self.listing.clear(),
+            watcher::Event::Init => {
+                self.round += 1;
+                self.listing.clear();
+            }
             watcher::Event::InitApply(object) => {
-                let new = self.is_new(object);
+                let new = self.is_new(object, tell);
                 self.listing.extend(new);
             }
             watcher::Event::InitDone => {
+                let mut news = std::mem::take(&mut self.listing);
+                for (key, mark) in self.marks.extract_if(|_, mark| mark.round != self.round) {
+                    tell(Told::Gone(&key, &mark.uid));
+                    news.push(key);
+                }
                 tell(Told::Listed);
-                return std::mem::take(&mut self.listing);
+                return news;
             }
-            watcher::Event::Apply(object) => return self.is_new(object).into_iter().collect(),
+            watcher::Event::Apply(object) => return self.is_new(object, tell).into_iter().collect(),
             watcher::Event::Delete(object) => {
                 let key = ObjectRef::from_obj(object);
                 self.marks.remove(&key);
-                tell(Told::Gone(object));
+                tell(Told::Gone(&key, uid(object)));
                 return vec![key];
             }
         }
@@ -83,15 +100,30 @@ where
     }
 
     /// The object's key if anything but status changed. Deletion, finalizers and annotations count: the generation alone misses them.
-    fn is_new(&mut self, object: &K) -> Option<ObjectRef<K>> {
+    fn is_new(&mut self, object: &K, tell: &impl Fn(Told<'_, K>)) -> Option<ObjectRef<K>> {
         let meta = object.meta();
-        let mark = fingerprint(&format!(
+        let fingerprint = fingerprint(&format!(
             "{:?} {:?} {:?} {:?} {:?} {:?}",
             meta.uid, meta.generation, meta.deletion_timestamp, meta.finalizers, meta.annotations, meta.labels
         ));
         let key = ObjectRef::from_obj(object);
-        (self.marks.insert(key.clone(), mark) != Some(mark)).then_some(key)
+        let mark = Mark {
+            fingerprint,
+            uid: uid(object).to_owned(),
+            round: self.round,
+        };
+        let Some(before) = self.marks.insert(key.clone(), mark) else {
+            return Some(key);
+        };
+        if before.uid != uid(object) {
+            tell(Told::Gone(&key, &before.uid));
+        }
+        (before.fingerprint != fingerprint).then_some(key)
     }
+}
+
+fn uid<K: Resource>(object: &K) -> &str {
+    object.meta().uid.as_deref().unwrap_or_default()
 }
 
 /// What belongs to main objects, seen by its metadata alone.
@@ -117,4 +149,76 @@ fn fingerprint(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(text.as_bytes());
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::runtime::reflector::store;
+    use watcher::Event;
+
+    use super::*;
+
+    fn object(name: &str, uid: &str) -> ConfigMap {
+        let mut object = ConfigMap::default();
+        object.metadata.namespace = Some("web".to_owned());
+        object.metadata.name = Some(name.to_owned());
+        object.metadata.uid = Some(uid.to_owned());
+        object
+    }
+
+    fn list(objects: &[(&str, &str)]) -> Vec<Event<ConfigMap>> {
+        let objects = objects.iter().map(|(name, uid)| Event::InitApply(object(name, uid)));
+        [Event::Init]
+            .into_iter()
+            .chain(objects)
+            .chain([Event::InitDone])
+            .collect()
+    }
+
+    /// Whom the events tell to reconcile, and what else they tell.
+    async fn outcome(events: Vec<Event<ConfigMap>>) -> (Vec<String>, Vec<String>) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let (_, writer) = store();
+        let listener = told.clone();
+        let tell = move |told: Told<'_, ConfigMap>| {
+            listener.lock().unwrap().push(match told {
+                Told::Gone(key, uid) => format!("{} {uid} is gone", key.name),
+                Told::Listed => "listed".to_owned(),
+            });
+        };
+        let events = stream::iter(events.into_iter().map(Ok));
+        let news = main_objects(events, writer, |_| (), tell)
+            .map(|key| key.name)
+            .collect()
+            .await;
+        let told = told.lock().unwrap().clone();
+        (news, told)
+    }
+
+    #[tokio::test]
+    async fn what_went_while_the_watch_was_broken_is_told_when_it_is_listed_again() {
+        let (first, again) = (list(&[("shop", "1"), ("market", "2")]), list(&[("market", "2")]));
+        let (news, told) = outcome([first, again].concat()).await;
+        assert_eq!(news, ["shop", "market", "shop"]);
+        assert_eq!(told, ["listed", "shop 1 is gone", "listed"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_made_again_while_the_watch_was_broken_is_another_one() {
+        let (news, told) = outcome([list(&[("shop", "1")]), list(&[("shop", "2")])].concat()).await;
+        assert_eq!(news, ["shop", "shop"]);
+        assert_eq!(told, ["listed", "shop 1 is gone", "listed"]);
+    }
+
+    #[tokio::test]
+    async fn a_list_that_holds_everything_tells_nothing_new() {
+        let all = list(&[("shop", "1"), ("market", "2")]);
+        let deleted = vec![Event::Delete(object("shop", "1"))];
+        let (news, told) = outcome([all.clone(), all, deleted].concat()).await;
+        assert_eq!(news, ["shop", "market", "shop"]);
+        assert_eq!(told, ["listed", "listed", "shop 1 is gone"]);
+    }
 }

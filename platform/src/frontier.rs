@@ -72,7 +72,7 @@ pub struct Taken {
 /// What the frontier holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
-    /// Entries that may run now; of a host that rests between its pages at most one.
+    /// Entries that may run now; of a host that rests between its pages at most one, of all its owners together.
     pub runnable: u64,
     /// Entries whose hosts rest, are full, or are unavailable: more workers would not help them.
     pub limited: u64,

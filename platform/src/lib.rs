@@ -12,6 +12,7 @@ mod gather;
 pub mod ledger;
 pub mod objects;
 mod packing;
+pub mod pooler;
 pub mod previews;
 mod redis_store;
 pub mod sealed;

@@ -1,11 +1,38 @@
 //! The settings of the keeper and of the migration, from flags and the environment.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::Args;
 use selextract_platform::artifacts::ArtifactSettings;
 use selextract_task::Duration;
 use url::Url;
+
+/// Where the pods of a pooler are found: `NAME=HOST:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolerPods {
+    /// What its figures are called.
+    pub(super) name: String,
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl FromStr for PoolerPods {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once('=');
+        let parts = parts.and_then(|(name, place)| Some((name, place.rsplit_once(':')?)));
+        let (name, (host, port)) = parts.ok_or("write NAME=HOST:PORT")?;
+        if name.is_empty() || host.is_empty() {
+            return Err("a name and a host are needed: NAME=HOST:PORT");
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            host: host.to_owned(),
+            port: port.parse().map_err(|_| "the port is a number up to 65535")?,
+        })
+    }
+}
 
 /// What the keeper needs to know.
 #[derive(Args)]
@@ -19,6 +46,10 @@ pub struct KeeperSettings {
     /// The database as API and workers reach it, through the pooler; without it nothing is told about the pooler
     #[arg(long, env = "SELEXTRACT_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
+    /// Each pooler by name and the Service whose addresses are its pods, such as rw=shop-pgbouncer-rw-pods:6432; without it or the database's
+    /// URL nothing is told about their pools
+    #[arg(long, env = "SELEXTRACT_POOLERS", value_delimiter = ',')]
+    pub poolers: Vec<PoolerPods>,
     /// The cache: redis://:password@host:port/0; without it nothing is told about it
     #[arg(long, env = "SELEXTRACT_REDIS_CACHE_URL", hide_env_values = true)]
     pub redis_cache_url: Option<String>,
@@ -93,4 +124,21 @@ pub struct MigrateSettings {
     /// A file that the database server's version is written to at the end; the operator names the container's termination log
     #[arg(long, env = "SELEXTRACT_REPORT")]
     pub report: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pooler_is_a_name_and_a_place() {
+        let pods: PoolerPods = "rw=shop-pgbouncer-rw-pods:6432".parse().unwrap();
+        assert_eq!(
+            (pods.name.as_str(), pods.host.as_str(), pods.port),
+            ("rw", "shop-pgbouncer-rw-pods", 6432)
+        );
+        for wrong in ["", "rw", "rw=host", "=host:1", "rw=:1", "rw=host:port", "rw=host:65536"] {
+            assert!(wrong.parse::<PoolerPods>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! What PostgreSQL and Redis say about themselves, told by the active keeper alone under the names of their usual exporters (ADR 32).
+//! What PostgreSQL, the poolers and Redis say about themselves, told by the active keeper alone under the names of their usual exporters (ADR 32).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -20,6 +20,8 @@ use selextract_telemetry::{Figure, description, families};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::poolers::Poolers;
+
 /// As often as the keeper's slower figures are worth.
 const EVERY: Duration = Duration::from_secs(15);
 /// After how long what did not answer is left out.
@@ -38,10 +40,14 @@ struct Said {
     figures: Vec<Figure>,
 }
 
-/// The sizes of the volumes in bytes, where the operator made them.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Volumes {
-    pub(super) postgres: Option<u64>,
+/// Whom it asks, and what nobody could answer.
+pub(super) struct Sources {
+    pub(super) ledger: Ledger,
+    pub(super) queue: Frontier,
+    pub(super) cache: Option<Cache>,
+    pub(super) poolers: Option<Poolers>,
+    /// The size of the database's volume in bytes, where the operator made it.
+    pub(super) postgres_storage: Option<u64>,
 }
 
 impl Stores {
@@ -69,20 +75,15 @@ impl Stores {
     }
 
     /// Asks again and again until `end`.
-    pub(super) async fn follow(
-        self,
-        ledger: Ledger,
-        (queue, cache): (Frontier, Option<Cache>),
-        volumes: Volumes,
-        end: CancellationToken,
-    ) {
+    pub(super) async fn follow(self, mut sources: Sources, end: CancellationToken) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while end.run_until_cancelled(ticks.tick()).await.is_some() {
             if !self.said.lock().unwrap_or_else(PoisonError::into_inner).active {
+                sources.rest();
                 continue;
             }
-            let figures = ask(&ledger, &queue, cache.as_ref(), volumes).await;
+            let figures = sources.ask().await;
             let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
             if said.active {
                 said.figures = figures;
@@ -91,29 +92,40 @@ impl Stores {
     }
 }
 
-async fn ask(ledger: &Ledger, queue: &Frontier, cache: Option<&Cache>, volumes: Volumes) -> Vec<Figure> {
-    let (database, queue, cache) = tokio::join!(
-        timeout(PATIENCE, ledger.figures()),
-        timeout(PATIENCE, queue.info()),
-        timeout(PATIENCE, async { Some(cache?.info().await) }),
-    );
-    let mut figures = database.unwrap_or_else(|_| vec![Figure::gauge("pg_up", HELP, 0.0)]);
-    figures.extend(redis("queue", queue.ok().and_then(Result::ok).as_deref()));
-    match cache {
-        Ok(None) => {}
-        Ok(Some(info)) => figures.extend(redis("cache", info.ok().as_deref())),
-        Err(_) => figures.extend(redis("cache", None)),
+impl Sources {
+    /// Nothing is asked for a while.
+    fn rest(&mut self) {
+        if let Some(poolers) = &mut self.poolers {
+            poolers.leave();
+        }
     }
-    if let Some(bytes) = volumes.postgres {
-        #[expect(clippy::cast_precision_loss, reason = "a volume's size")]
-        let capacity = Figure::gauge(
-            "selextract_storage_capacity_bytes",
-            "How much the volume can hold.",
-            bytes as f64,
+
+    async fn ask(&mut self) -> Vec<Figure> {
+        let (database, queue, cache, pools) = tokio::join!(
+            timeout(PATIENCE, self.ledger.figures()),
+            timeout(PATIENCE, self.queue.info()),
+            timeout(PATIENCE, async { Some(self.cache.as_ref()?.info().await) }),
+            async { Some(self.poolers.as_mut()?.figures(PATIENCE).await) },
         );
-        figures.push(capacity.with("volume", "postgres"));
+        let mut figures = database.unwrap_or_else(|_| vec![Figure::gauge("pg_up", HELP, 0.0)]);
+        figures.extend(redis("queue", queue.ok().and_then(Result::ok).as_deref()));
+        match cache {
+            Ok(None) => {}
+            Ok(Some(info)) => figures.extend(redis("cache", info.ok().as_deref())),
+            Err(_) => figures.extend(redis("cache", None)),
+        }
+        figures.extend(pools.into_iter().flatten());
+        if let Some(bytes) = self.postgres_storage {
+            #[expect(clippy::cast_precision_loss, reason = "a volume's size")]
+            let capacity = Figure::gauge(
+                "selextract_storage_capacity_bytes",
+                "How much the volume can hold.",
+                bytes as f64,
+            );
+            figures.push(capacity.with("volume", "postgres"));
+        }
+        figures
     }
-    figures
 }
 
 fn redis(name: &str, info: Option<&str>) -> Vec<Figure> {

@@ -125,7 +125,7 @@ impl Services {
     fn start(purpose: Purpose) -> Result<Self> {
         let root = Root::open()?;
         let postgres = Postgres::start(&root, purpose)?;
-        let pooler = Pooler::start(&root, postgres.port, PoolerOptions::default())?;
+        let pooler = Pooler::start(&root, postgres.port, PoolerOptions::default(), None)?;
         let valkey = Valkey::start(&root, purpose)?;
         Ok(Self {
             root,
@@ -170,7 +170,12 @@ impl Services {
 
     /// A PgBouncer of one test's own, in front of the shared PostgreSQL.
     pub fn pooler(&self, options: PoolerOptions) -> Result<Pooler> {
-        Pooler::start(&self.root, self.postgres.port, options)
+        Pooler::start(&self.root, self.postgres.port, options, None)
+    }
+
+    /// The same for clients that speak TLS alone, with this certificate and key (PEM).
+    pub fn pooler_with_tls(&self, options: PoolerOptions, identity: (&str, &str)) -> Result<Pooler> {
+        Pooler::start(&self.root, self.postgres.port, options, Some(identity))
     }
 
     /// A Valkey of one test's own, to flush, freeze or stop.
@@ -283,7 +288,7 @@ impl Postgres {
 }
 
 impl Pooler {
-    fn start(root: &Root, postgres_port: u16, options: PoolerOptions) -> Result<Self> {
+    fn start(root: &Root, postgres_port: u16, options: PoolerOptions, identity: Option<(&str, &str)>) -> Result<Self> {
         let folder = root.folder("pgbouncer")?;
         let inside = root.inside(&folder);
         let port = process::free_port()?;
@@ -293,13 +298,21 @@ impl Pooler {
                 .map(|role| format!("\"{role}\" \"{PASSWORD}\"\n"))
                 .concat(),
         )?;
+        let mut tls = String::new();
+        if let Some((certificate, key)) = identity {
+            fs::write(folder.join("tls.crt"), certificate)?;
+            fs::write(folder.join("tls.key"), key)?;
+            tls = format!(
+                "client_tls_sslmode = require\nclient_tls_cert_file = {inside}/tls.crt\nclient_tls_key_file = {inside}/tls.key\n"
+            );
+        }
         fs::write(
             folder.join("pgbouncer.ini"),
             format!(
                 "[databases]\n* = host=127.0.0.1 port={postgres_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
                  unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {inside}/userlist.txt\npool_mode = transaction\n\
                  max_client_conn = 1000\nserver_idle_timeout = 15\ndefault_pool_size = {}\nmax_prepared_statements = {}\n\
-                 ignore_startup_parameters = extra_float_digits\nadmin_users = postgres\n",
+                 ignore_startup_parameters = extra_float_digits\nadmin_users = postgres\nstats_users = selextract_app\n{tls}",
                 options.default_pool_size, options.max_prepared_statements
             ),
         )?;
@@ -307,6 +320,16 @@ impl Pooler {
         let process = root.spawn(&["/usr/sbin/pgbouncer", &format!("{inside}/pgbouncer.ini")], &log)?;
         process::wait_for_port(START_TIMEOUT, "PgBouncer", port, &log)?;
         Ok(Self { port, process })
+    }
+
+    /// Where it listens on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its process, to freeze, thaw or kill.
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
     /// The URL of a database for a role, through this pooler.

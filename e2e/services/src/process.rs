@@ -59,6 +59,27 @@ impl Process {
         self.signal("CONT")
     }
 
+    /// Asks it to end (`SIGINT`).
+    pub fn interrupt(&self) -> Result<()> {
+        self.signal("INT")
+    }
+
+    /// Whether it ends by itself within this time.
+    pub fn ends_within(&self, limit: Duration) -> Result<bool> {
+        let started = Instant::now();
+        loop {
+            let mut child = self.child.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
+            if child.try_wait()?.is_some() {
+                return Ok(true);
+            }
+            drop(child);
+            if started.elapsed() > limit {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Kills it without warning and waits until it is gone.
     pub fn kill(&self) -> Result<()> {
         let mut child = self.child.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;

@@ -25,9 +25,29 @@ impl Prometheus {
     /// # Errors
     /// When the data image's root is missing, or Prometheus does not take the file; its log is told.
     pub fn start(configuration: &str) -> Result<Self> {
+        Self::start_with_past(configuration, "")
+    }
+
+    /// The same with a past: samples with their moments, as `OpenMetrics` without its end.
+    ///
+    /// # Errors
+    /// As [`Prometheus::start`], and when promtool does not take the samples.
+    pub fn start_with_past(configuration: &str, past: &str) -> Result<Self> {
         let root = Root::open()?;
         let folder = root.folder("prometheus")?;
         let inside = root.inside(&folder);
+        if !past.is_empty() {
+            fs::write(folder.join("past"), format!("{past}# EOF\n"))?;
+            let (from, to) = (format!("{inside}/past"), format!("{inside}/data"));
+            root.run_telling(&[
+                "/usr/bin/promtool",
+                "tsdb",
+                "create-blocks-from",
+                "openmetrics",
+                &from,
+                &to,
+            ])?;
+        }
         let port = process::free_port()?;
         fs::write(folder.join("prometheus.yml"), configuration)?;
         let log = folder.join("log");

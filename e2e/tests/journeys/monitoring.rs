@@ -118,15 +118,18 @@ impl Server {
     }
 }
 
-/// Each selector of a query: a name and its matchers.
+/// Each selector of a query: a name and its matchers. A brace within quotes is a route's.
 fn selectors(query: &Query) -> Vec<String> {
     let text = query.render(&SCOPE, Some(WINDOW));
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
-    let mut found = Vec::new();
-    for (brace, _) in text.match_indices('{') {
-        let begin = text[..brace].rfind(|c| !is_name(c)).map_or(0, |at| at + 1);
-        let end = text[brace..].find('}').map_or(text.len(), |at| brace + at + 1);
-        found.push(text[begin..end].to_owned());
+    let (mut found, mut quoted, mut begun) = (Vec::new(), false, None);
+    for (at, c) in text.char_indices() {
+        match c {
+            '"' => quoted = !quoted,
+            '{' if !quoted => begun = Some(text[..at].rfind(|c| !is_name(c)).map_or(0, |end| end + 1)),
+            '}' if !quoted => found.extend(begun.take().map(|begin| text[begin..=at].to_owned())),
+            _ => {}
+        }
     }
     found
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    Child, Component, Inputs, Names, artifacts,
+    Child, Component, Inputs, Names, artifacts, pgbouncer,
     pod::{Template, env, secret_env},
     program,
 };
@@ -17,6 +17,7 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
         "env": [
             secret_env("SELEXTRACT_DATABASE_URL", &names.with("database"), "url"),
             secret_env("SELEXTRACT_DATABASE_DIRECT_URL", &names.with("database"), "direct-url"),
+            env("SELEXTRACT_POOLERS", pgbouncer::places(&names)),
             secret_env("SELEXTRACT_REDIS_QUEUE_URL", &names.with("redis"), "queue-url"),
             secret_env("SELEXTRACT_REDIS_CACHE_URL", &names.with("redis"), "cache-url"),
             secret_env("SELEXTRACT_DATA_KEY", &names.with("api"), "data-key"),

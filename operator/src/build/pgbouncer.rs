@@ -35,10 +35,23 @@ pub fn foundation(inputs: Inputs<'_>) -> Vec<Child> {
             let data = json!({ "pgbouncer.ini": config(inputs, component) });
             [
                 program::service(inputs, &name, component, &selector, &[("postgres", PORT)]),
+                program::headless_service(inputs, &pods(&name), component, &selector, ("postgres", PORT)),
                 program::config_map(inputs, &name, component, &data),
             ]
         })
         .collect()
+}
+
+/// The Service that has every pod's address, for each has pools of its own.
+fn pods(name: &str) -> String {
+    format!("{name}-pods")
+}
+
+/// Where the keeper finds the pods of both poolers (`SELEXTRACT_POOLERS`).
+pub(super) fn places(names: &Names) -> String {
+    [("rw", Component::PgBouncerRw), ("ro", Component::PgBouncerRo)]
+        .map(|(pooler, component)| format!("{pooler}={}:{PORT}", pods(&names.component(component))))
+        .join(",")
 }
 
 pub fn build(inputs: Inputs<'_>) -> Vec<Child> {

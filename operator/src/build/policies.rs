@@ -10,7 +10,7 @@ use super::{
 use crate::validated::{Allowed, Destination};
 
 /// Who speaks to whom at which port; everything else is denied. Every component also asks DNS.
-const EDGES: [(Component, Component, u16); 17] = {
+const EDGES: [(Component, Component, u16); 18] = {
     use Component as C;
     [
         (C::Api, C::PgBouncerRw, 6432),
@@ -18,6 +18,7 @@ const EDGES: [(Component, Component, u16); 17] = {
         (C::Api, C::RedisQueue, 6379),
         (C::Api, C::RedisCache, 6379),
         (C::Keeper, C::PgBouncerRw, 6432),
+        (C::Keeper, C::PgBouncerRo, 6432),
         (C::Keeper, C::Postgres, 5432),
         (C::Keeper, C::RedisQueue, 6379),
         (C::Keeper, C::RedisCache, 6379),

@@ -113,6 +113,7 @@ fn expected(replicas: bool) -> BTreeSet<(String, String, u16)> {
         ("api", "redis-queue", 6379),
         ("api", "redis-cache", 6379),
         ("keeper", "pgbouncer-rw", 6432),
+        ("keeper", "pgbouncer-ro", 6432),
         ("keeper", "postgres", 5432),
         ("keeper", "redis-queue", 6379),
         ("keeper", "redis-cache", 6379),

@@ -56,6 +56,19 @@ pub fn service(inputs: Inputs<'_>, name: &str, component: Component, selector: &
     }))
 }
 
+/// The addresses of the ready pods with these labels, under a name of their own: for whoever asks each of them.
+pub fn headless_service(
+    inputs: Inputs<'_>,
+    name: &str,
+    component: Component,
+    selector: &Value,
+    port: (&str, u16),
+) -> Child {
+    let mut child = service(inputs, name, component, selector, &[port]);
+    child.object["spec"]["clusterIP"] = json!("None");
+    child
+}
+
 /// A ConfigMap.
 pub fn config_map(inputs: Inputs<'_>, name: &str, component: Component, data: &Value) -> Child {
     Child::plain(json!({

@@ -152,7 +152,7 @@ pub fn pgbouncer(cluster: &ValidatedCluster, database: Database<'_>) -> Child {
     )
 }
 
-/// The roles that may read the poolers' statistics: the roles of the application, with which the operator reads version and settings.
+/// The roles that may read the poolers' statistics: the roles of the application, with which the keeper asks their consoles.
 pub fn pooler_roles(external: Option<&External>) -> Vec<&str> {
     match external {
         None => vec![APP],

@@ -102,7 +102,11 @@ async fn look((namespace, name): Place, tools: Arc<Tools>) -> Next {
             // It may have gone meanwhile, and what was forgotten then may have been followed since.
             let now = tools.context.clusters.get(&namespace, &name);
             if now.is_none_or(|now| now.uid() != cluster.uid()) {
-                forget(&tools.context, &cluster);
+                forget(
+                    &tools.context,
+                    &ObjectRef::from_obj(&*cluster),
+                    &cluster.uid().unwrap_or_default(),
+                );
             }
             next
         }
@@ -122,7 +126,7 @@ fn watches(
     let listener = context.clone();
     let at = scope.clone();
     let tell = move |told: Told<'_, GuardedCluster>| match told {
-        Told::Gone(cluster) => forget(&listener, cluster),
+        Told::Gone(cluster, uid) => forget(&listener, cluster, uid),
         Told::Listed => listener.clusters.set_listed(&at),
     };
     let news = context.clone();
@@ -158,11 +162,12 @@ fn trim(cluster: &mut GuardedCluster) {
         .remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
-fn forget(context: &Context, cluster: &GuardedCluster) {
-    let (namespace, name) = objects::namespace_and_name(cluster);
-    let uid = cluster.uid().unwrap_or_default();
-    context.backoffs.reset(&uid);
-    context.measures.forget(&uid);
-    context.accounts.forget(&uid);
-    context.telemetry.forget_cluster(&namespace, &name, &status::COMPONENTS);
+fn forget(context: &Context, cluster: &ObjectRef<GuardedCluster>, uid: &str) {
+    context.backoffs.reset(uid);
+    context.measures.forget(uid);
+    context.accounts.forget(uid);
+    let namespace = cluster.namespace.as_deref().unwrap_or_default();
+    context
+        .telemetry
+        .forget_cluster(namespace, &cluster.name, &status::COMPONENTS);
 }

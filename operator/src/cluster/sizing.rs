@@ -55,6 +55,7 @@ pub fn decide(
         Some(endpoint) => {
             let followed = Followed {
                 place: (validated.namespace.clone(), validated.name.clone()),
+                made: cluster.metadata.creation_timestamp.as_ref().map(|made| made.0),
                 endpoint,
                 policies: policies.clone(),
                 api: api.clone(),

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use reqwest::{Certificate, Client, redirect::Policy};
 use serde::{Deserialize, de::DeserializeOwned};
 use snafu::{ResultExt, Snafu, ensure};
@@ -59,6 +60,17 @@ pub struct Value {
     pub at: f64,
     /// The value; may be `NaN`.
     pub value: f64,
+}
+
+impl Value {
+    /// Its moment; `None` where that is none.
+    pub fn moment(&self) -> Option<Timestamp> {
+        #[expect(clippy::cast_possible_truncation, reason = "milliseconds since 1970")]
+        let milliseconds = (self.at * 1000.0).round() as i64;
+        Timestamp::from_millisecond(milliseconds)
+            .ok()
+            .filter(|_| self.at.is_finite())
+    }
 }
 
 /// A Prometheus.

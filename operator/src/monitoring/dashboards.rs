@@ -157,6 +157,11 @@ const RESOURCES: Dashboard = Dashboard {
             panels: &[
                 Panel("Database connections", Lines, &[stores::CONNECTION_RATIO]),
                 Panel("Pools", Lines, &[stores::POOL_RATIO]),
+                Panel(
+                    "Connections of the poolers",
+                    Lines,
+                    &[stores::POOLER_ACTIVE, stores::POOLER_SIZE],
+                ),
                 Panel("Redis memory", Lines, &[stores::REDIS_MEMORY_RATIO]),
                 Panel("Database size", Lines, &[stores::DATABASE_SIZE]),
             ],
@@ -249,7 +254,11 @@ const SCALING: Dashboard = Dashboard {
             panels: &[
                 Panel("Stores that answer", Lines, &[scaling::DEPENDENCIES]),
                 Panel("Database connections", Lines, &[stores::CONNECTION_RATIO]),
-                Panel("Clients that wait at the pooler", Lines, &[stores::POOLER_WAITING]),
+                Panel(
+                    "Clients that wait at the pooler",
+                    Lines,
+                    &[stores::POOLER_WAITING, stores::POOLER_WAITED],
+                ),
             ],
         },
     ],

@@ -1,8 +1,9 @@
-//! What is asked of Prometheus, and what is made from it: alerts, dashboards, routes. Pure, but for `client`, which asks.
+//! What is asked of Prometheus, and what is made from it: alerts, dashboards, routes. Pure, but for `client` and `history`, which ask.
 
 pub mod alerts;
 pub mod client;
 pub mod dashboards;
+pub mod history;
 pub mod live;
 pub mod queries;
 pub mod routing;

@@ -207,8 +207,8 @@ impl Operator {
         }
     }
 
-    async fn metric(&self, name: &str) -> i64 {
-        let text = telemetry::text_of(&self.telemetry).await;
+    fn metric(&self, name: &str) -> i64 {
+        let text = telemetry::text_of(&self.telemetry);
         let of_it = text.lines().filter(|line| line.starts_with(name));
         of_it
             .filter_map(|line| line.rsplit(' ').next()?.parse::<i64>().ok())
@@ -239,7 +239,7 @@ async fn at_its_start_the_operator_neither_reads_nor_writes_what_was_accepted() 
     }
     server.put("new", task("new"));
     let operator = Operator::start(&server, vec![shop()]);
-    until(async || operator.metric("selextract_scrape_tasks{").await == 451).await;
+    until(async || operator.metric("selextract_scrape_tasks{") == 451).await;
     until(async || server.reason("new") == "ClusterUnreachable").await;
     assert_eq!(
         server.calls(),
@@ -260,7 +260,7 @@ async fn the_own_writes_come_back_and_call_for_nothing() {
     until(async || server.0.events.receiver_count() > 0).await;
     server.0.events.send(event).unwrap();
     until(async || server.reason("other") == "ClusterNotFound").await;
-    until(async || operator.metric("selextract_reconcile_queue_depth").await == 0).await;
+    until(async || operator.metric("selextract_reconcile_queue_depth") == 0).await;
     assert_eq!(server.calls(), ["read docs", "write docs", "read other", "write other"]);
 }
 

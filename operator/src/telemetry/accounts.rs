@@ -1,15 +1,15 @@
 //! Metrics of promises and costs: what the last look found of each cluster, replaced as a whole.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use prometheus::{
-    Gauge, Opts,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
+use selextract_telemetry::{Figure, description, families};
 
 use crate::monitoring::live::Live;
 
@@ -26,9 +26,8 @@ pub(super) struct Accounts {
 impl Accounts {
     /// Nothing is known yet.
     pub(super) fn new() -> prometheus::Result<Self> {
-        let name = "selextract_slo_availability_ratio".to_owned();
         Ok(Self {
-            description: Desc::new(name, "Made at each scrape.".to_owned(), Vec::new(), HashMap::new())?,
+            description: description("selextract_slo_availability_ratio")?,
             figures: Arc::default(),
         })
     }
@@ -43,32 +42,14 @@ impl Accounts {
             figures.insert(place, all.to_vec());
         }
     }
+}
 
-    fn families(&self) -> prometheus::Result<Vec<MetricFamily>> {
-        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut families: BTreeMap<&'static str, MetricFamily> = BTreeMap::new();
-        for ((namespace, name), all) in figures.iter() {
-            for live in all {
-                let mut opts = Opts::new(live.name, "What docs/slo-and-cost.md says of it.")
-                    .const_label("namespace", namespace)
-                    .const_label("cluster", name);
-                for (label, value) in &live.labels {
-                    opts = opts.const_label(*label, value);
-                }
-                let gauge = Gauge::with_opts(opts)?;
-                gauge.set(live.value);
-                for mut family in gauge.collect() {
-                    match families.get_mut(live.name) {
-                        Some(known) => known.mut_metric().extend(family.take_metric()),
-                        None => {
-                            families.insert(live.name, family);
-                        }
-                    }
-                }
-            }
-        }
-        Ok(families.into_values().collect())
-    }
+fn figure(live: &Live, (namespace, name): &Place) -> Figure {
+    let figure = Figure::gauge(live.name, "What docs/slo-and-cost.md says of it.", live.value)
+        .with("namespace", namespace)
+        .with("cluster", name);
+    let labels = live.labels.iter();
+    labels.fold(figure, |figure, (label, value)| figure.with(label, value))
 }
 
 impl Collector for Accounts {
@@ -77,13 +58,18 @@ impl Collector for Accounts {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        self.families().unwrap_or_default()
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = figures
+            .iter()
+            .flat_map(|(place, all)| all.iter().map(move |live| figure(live, place)));
+        families(&all.collect::<Vec<_>>())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use prometheus::{Encoder, Registry, TextEncoder};
+    use prometheus::Registry;
+    use selextract_telemetry::render;
 
     use super::*;
 
@@ -91,11 +77,7 @@ mod tests {
     fn the_figures_of_all_clusters_are_one_family_and_go_with_their_cluster() {
         let (registry, accounts) = (Registry::new(), Accounts::new().unwrap());
         registry.register(Box::new(accounts.clone())).unwrap();
-        let text = || {
-            let mut out = Vec::new();
-            TextEncoder::new().encode(&registry.gather(), &mut out).unwrap();
-            String::from_utf8(out).unwrap()
-        };
+        let text = || render(&registry);
         for name in ["shop", "news"] {
             let live = Live::labeled("selextract_slo_burn_rate", "window", "5m", 2.0);
             accounts.set("web", name, &[live]);

@@ -124,7 +124,7 @@ impl Sizing {
 
 #[cfg(test)]
 mod tests {
-    use prometheus::{Encoder, TextEncoder};
+    use selextract_telemetry::render;
 
     use super::*;
     use crate::scaling::properties::at;
@@ -133,11 +133,7 @@ mod tests {
     fn changes_are_counted_from_nothing_and_go_with_their_cluster() {
         let (registry, sizing) = (Registry::new(), Sizing::new().unwrap());
         sizing.register(&registry).unwrap();
-        let text = || {
-            let mut out = Vec::new();
-            TextEncoder::new().encode(&registry.gather(), &mut out).unwrap();
-            String::from_utf8(out).unwrap()
-        };
+        let text = || render(&registry);
         let mut decision = Decision {
             target: Target::Api,
             at: at(0),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     files, files_of,
-    series::{Series, growing, healthy, histogram, name, route, steady},
+    series::{POOLER, Series, growing, healthy, histogram, name, route, steady},
 };
 
 const ALL: [&str; 3] = ["info", "warning", "critical"];
@@ -324,8 +324,8 @@ fn store_cases() -> Vec<Case> {
             &[("CacheEvictions", &["info"])],
         ),
         one(
-            "pgbouncer_max_wait_seconds",
-            "component=\"keeper\",pool=\"rw\"",
+            "pgbouncer_pools_client_maxwait_seconds",
+            POOLER,
             steady(1.5),
             &[("PoolerFull", &["warning"])],
         ),

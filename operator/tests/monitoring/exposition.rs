@@ -197,13 +197,18 @@ impl Writer {
                 self.counter(&format!("redis_{name}_total"), &labels);
             }
         }
-        self.gauge("pgbouncer_up", "pool=\"rw\"", 1.0);
+        let pod = "pooler=\"rw\",address=\"10.0.0.7\"";
+        let database = format!("{pod},database=\"selextract\"");
+        self.gauge("pgbouncer_up", pod, 1.0);
+        self.gauge("pgbouncer_databases_pool_size", &database, 20.0);
+        self.counter("pgbouncer_stats_client_wait_seconds_total", &database);
         for name in [
             "client_waiting_connections",
             "server_active_connections",
-            "max_wait_seconds",
+            "client_maxwait_seconds",
         ] {
-            self.gauge(&format!("pgbouncer_{name}"), "pool=\"rw\"", 0.0);
+            let labels = format!("{database},user=\"selextract_app\"");
+            self.gauge(&format!("pgbouncer_pools_{name}"), &labels, 0.0);
         }
     }
 

@@ -5,14 +5,30 @@
 
 mod alerts;
 mod exposition;
+mod history;
 mod queries;
 mod series;
+
+use std::time::{Duration, Instant};
 
 use selextract_operator::{
     build::{Facts, Inputs, desired},
     validated::{Defaults, ValidatedCluster, validate},
 };
+use selextract_test_services::Prometheus;
 use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A server that listens may not be ready yet, and then answers nothing.
+async fn wait_until_ready(client: &reqwest::Client, server: &Prometheus) {
+    let started = Instant::now();
+    let ready = format!("{}/-/ready", server.url());
+    while !client.get(&ready).send().await.unwrap().status().is_success() {
+        assert!(started.elapsed() < PATIENCE, "it is never ready: {}", server.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
 
 fn cluster(spec: &Value) -> ValidatedCluster {
     let cluster = serde_json::from_value(json!({

@@ -6,10 +6,13 @@ use selextract_operator::monitoring::queries::{Query, Scope, all};
 use selextract_test_services::Prometheus;
 use serde_json::Value;
 
-use super::exposition::{configuration, serve};
+use super::{
+    PATIENCE,
+    exposition::{configuration, serve},
+    wait_until_ready,
+};
 
 const WINDOW: Duration = Duration::from_secs(10);
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What only minutes or a week of measurements, or the kubelets, can answer.
 fn is_out_of_reach(query: &Query) -> bool {
@@ -41,14 +44,10 @@ fn number(sample: &Value) -> f64 {
     sample["value"][1].as_str().unwrap().parse().unwrap()
 }
 
-/// Waits until the slowest of them has two scrapes within its window. A server that listens may not be ready yet, and then answers nothing.
+/// Waits until the slowest of them has two scrapes within its window.
 async fn wait_for_scrapes(client: &reqwest::Client, server: &Prometheus) {
     let started = Instant::now();
-    let ready = format!("{}/-/ready", server.url());
-    while !client.get(&ready).send().await.unwrap().status().is_success() {
-        assert!(started.elapsed() < PATIENCE, "it is never ready: {}", server.log());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    wait_until_ready(client, server).await;
     loop {
         let rates = ask(client, server, "rate(process_open_fds[10s])").await;
         if rates.len() == 4 {

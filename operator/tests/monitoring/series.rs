@@ -11,6 +11,10 @@ const EDGES: [&str; 21] = [
     "3", "5", "10", "30", "60", "120",
 ];
 
+/// The labels of a pool of the pooler in front of the primary.
+pub const POOLER: &str =
+    "component=\"keeper\",pooler=\"rw\",address=\"10.0.0.7\",database=\"selextract\",user=\"selextract_app\"";
+
 /// Series by their selector.
 pub type Series = BTreeMap<String, String>;
 
@@ -101,11 +105,7 @@ pub fn healthy() -> Series {
         "component=\"keeper\",datname=\"selextract\"",
         steady(0.0),
     );
-    put(
-        "pgbouncer_max_wait_seconds",
-        "component=\"keeper\",pool=\"rw\"",
-        steady(0.0),
-    );
+    put("pgbouncer_pools_client_maxwait_seconds", POOLER, steady(0.0));
     for redis in ["queue", "cache"] {
         let labels = format!("component=\"keeper\",redis=\"{redis}\"");
         put("redis_memory_used_bytes", &labels, steady(40.0));

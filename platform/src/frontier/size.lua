@@ -1,6 +1,7 @@
 -- ARGV: the most hosts that are looked at. Returns entries that may run now, that politeness holds back, and that wait for their time;
 -- then how long those that may run now have waited for a worker, in milliseconds: in the mean, and the longest.
--- A host that rests between its pages has one that may run now, however long its queue is; beyond the most the rest is estimated.
+-- A host that rests between its pages has one that may run now, however long its queues are and whoever's; another one as many as it has
+-- places. Owners get them in the order of their turns. Beyond the most the rest is estimated.
 local now, most = clock(), tonumber(ARGV[1])
 -- Without any worker nobody else does.
 promote(now)
@@ -8,6 +9,8 @@ local later = redis.call('ZCARD', 'sx:later')
 local waiting = redis.call('HLEN', 'sx:entries') - later
 local ready, seen, runnable = 0, 0, 0
 local waited, longest = 0, 0
+-- What each host still has room for, and since when; nothing while it may not be visited.
+local room = {}
 
 -- How long the first or last entry of a queue has been due.
 local function due_for(queue, rank)
@@ -17,28 +20,36 @@ local function due_for(queue, rank)
   return due and math.max(0, now - due) or 0
 end
 
+local function room_of(host)
+  local h = recall(host)
+  local since = math.max(h.n or 0, h.t, h.b)
+  if math.max(since, closed_until(h, '', now)) > now then
+    return { places = 0 }
+  end
+  local rests = math.max(h.d, h.x) > 0
+  local free = math.max(0, h.c - occupied(host, now, h.c))
+  return { places = rests and math.min(1, free) or free, rests = rests, rested = rests and now - since or now }
+end
+
 local function count(owner)
   local hosts = 'sx:h:' .. owner
   ready = ready + redis.call('ZCOUNT', hosts, '-inf', now + 1)
   if seen >= most then return end
   for _, host in ipairs(redis.call('ZRANGE', hosts, '-inf', now + 1, 'BYSCORE', 'LIMIT', 0, most - seen)) do
     seen = seen + 1
-    local h = recall(host)
-    if math.max(h.n or 0, h.t, h.b, closed_until(h, '', now)) <= now then
-      local rests = math.max(h.d, h.x) > 0
-      local free = math.max(0, h.c - occupied(host, now, h.c))
-      local queue = 'sx:q:' .. owner .. '|' .. host
-      local here = math.min(redis.call('ZCARD', queue), rests and math.min(1, free) or free)
-      if here > 0 then
-        -- What its host held back until a moment ago did not wait for a worker.
-        local first = due_for(queue, 0)
-        local last = rests and first or due_for(queue, here - 1)
-        local rested = rests and now - math.max(h.n or 0, h.t, h.b) or now
-        first, last = math.min(first, rested), math.min(last, rested)
-        runnable = runnable + here
-        waited = waited + here * (first + last) / 2
-        longest = math.max(longest, first, last)
-      end
+    room[host] = room[host] or room_of(host)
+    local at = room[host]
+    local queue = 'sx:q:' .. owner .. '|' .. host
+    local here = at.places > 0 and math.min(redis.call('ZCARD', queue), at.places) or 0
+    if here > 0 then
+      -- What its host held back until a moment ago did not wait for a worker.
+      local first = due_for(queue, 0)
+      local last = at.rests and first or due_for(queue, here - 1)
+      first, last = math.min(first, at.rested), math.min(last, at.rested)
+      at.places = at.places - here
+      runnable = runnable + here
+      waited = waited + here * (first + last) / 2
+      longest = math.max(longest, first, last)
     end
   end
 end

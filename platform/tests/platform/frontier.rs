@@ -326,3 +326,29 @@ async fn a_frozen_frontier_is_an_error_in_time_and_works_again_afterwards() {
     }
     panic!("it did not come back");
 }
+
+#[tokio::test]
+async fn what_may_run_now_at_a_host_is_bounded_by_its_places_whoever_waits_for_it() {
+    let frontier = frontier().await;
+    let owners: Vec<_> = (0..3).map(|_| UserId::new()).collect();
+    let all: Vec<_> = owners.iter().flat_map(|owner| entries(*owner, 30)).collect();
+    frontier.offer(&all).await.unwrap();
+    let resting = frontier.size().await.unwrap();
+    assert_eq!(
+        (resting.runnable, resting.limited),
+        (1, 89),
+        "a host that rests between its pages"
+    );
+    assert_eq!(frontier.take(90).await.unwrap().ids.len(), 1);
+
+    let frontier = crate::support::frontier().await;
+    restless(&frontier, "site.test").await;
+    frontier.offer(&all).await.unwrap();
+    let restless = frontier.size().await.unwrap();
+    assert_eq!((restless.runnable, restless.limited), (64, 26), "its places");
+    assert_eq!(frontier.take(90).await.unwrap().ids.len(), 64);
+
+    // Other hosts have places of their own.
+    frontier.offer(&spread(owners[0], 5)).await.unwrap();
+    assert_eq!(frontier.size().await.unwrap().runnable, 5);
+}

@@ -21,7 +21,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
 
 /// For one request to the API server.
 const REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
@@ -55,12 +54,7 @@ async fn main() -> Result<()> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
     let settings = Settings::parse();
-    let filter = EnvFilter::try_new(&settings.log).context("reading SELEXTRACT_LOG")?;
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .init();
+    selextract_telemetry::start_logs(&settings.log).map_err(anyhow::Error::msg)?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     tokio::select! {
         ended = run(settings) => ended,

@@ -1,7 +1,8 @@
 //! Probes and metrics of the node program.
 
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
-use prometheus::{Encoder, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{IntCounter, IntGauge, Registry};
+use selextract_telemetry::render;
 
 /// Whether profile and label are in place.
 #[derive(Clone, Debug)]
@@ -44,7 +45,7 @@ pub fn router(telemetry: Telemetry) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(render))
+        .route("/metrics", get(metrics))
         .with_state(telemetry)
 }
 
@@ -59,10 +60,6 @@ async fn readyz(State(telemetry): State<Telemetry>) -> impl IntoResponse {
     }
 }
 
-async fn render(State(telemetry): State<Telemetry>) -> impl IntoResponse {
-    let mut text = Vec::new();
-    match TextEncoder::new().encode(&telemetry.registry.gather(), &mut text) {
-        Ok(()) => (StatusCode::OK, text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into_bytes()),
-    }
+async fn metrics(State(telemetry): State<Telemetry>) -> String {
+    render(&telemetry.registry)
 }

@@ -232,8 +232,8 @@ pub(super) const EVICTIONS: Text = Text {
 
 pub(super) const POOLER_FULL: Text = Text {
     name: "PoolerFull",
-    summary: "Clients of the pooler of {{ $labels.namespace }}/{{ $labels.cluster }} wait {{ $value | humanizeDuration }}.",
-    description: "All server connections of PgBouncer are busy; requests are answered with 503 after two seconds.",
+    summary: "Clients of the pooler {{ $labels.pooler }} of {{ $labels.namespace }}/{{ $labels.cluster }} wait {{ $value | humanizeDuration }}.",
+    description: "All server connections of one of its pods are busy; requests are answered with 503 after two seconds.",
 };
 
 pub(super) const DEADLOCKS: Text = Text {

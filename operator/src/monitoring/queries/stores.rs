@@ -229,12 +229,28 @@ pub const REDIS_CLIENTS: Query = Query {
     template: "max by (namespace, cluster, redis) (redis_connected_clients{$scope})",
 };
 
+/// Pods of the poolers that answer.
+pub const POOLER_UP: Query = Query {
+    name: "pooler_reachable",
+    help: "The share of the poolers' pods that answer their exporter, the keeper.",
+    unit: Unit::Ratio,
+    template: "avg by (namespace, cluster, pooler) (pgbouncer_up{$scope})",
+};
+
 /// Clients that wait for a connection.
 pub const POOLER_WAITING: Query = Query {
     name: "pooler_waiting",
     help: "Clients of the pooler that wait for a connection to the database.",
     unit: Unit::Count,
-    template: "sum by (namespace, cluster, pool) (pgbouncer_client_waiting_connections{$scope})",
+    template: "sum by (namespace, cluster, pooler) (pgbouncer_pools_client_waiting_connections{$scope})",
+};
+
+/// Clients that waited, short waits too.
+pub const POOLER_WAITED: Query = Query {
+    name: "pooler_waited",
+    help: "How many clients waited for a connection to the database in the mean, those between two looks too.",
+    unit: Unit::Count,
+    template: "sum by (namespace, cluster, pooler) (rate(pgbouncer_stats_client_wait_seconds_total{$scope}[$window]))",
 };
 
 /// Connections that the pooler uses.
@@ -242,7 +258,15 @@ pub const POOLER_ACTIVE: Query = Query {
     name: "pooler_active",
     help: "Connections to the database that the pooler uses.",
     unit: Unit::Count,
-    template: "sum by (namespace, cluster, pool) (pgbouncer_server_active_connections{$scope})",
+    template: "sum by (namespace, cluster, pooler) (pgbouncer_pools_server_active_connections{$scope})",
+};
+
+/// Connections that the pooler may use.
+pub const POOLER_SIZE: Query = Query {
+    name: "pooler_size",
+    help: "Connections to the database that the pooler may use for one role.",
+    unit: Unit::Count,
+    template: "sum by (namespace, cluster, pooler) (pgbouncer_databases_pool_size{$scope})",
 };
 
 /// The longest wait at the pooler.
@@ -250,7 +274,7 @@ pub const POOLER_MAX_WAIT: Query = Query {
     name: "pooler_max_wait",
     help: "How long the first of the waiting clients of the pooler has waited.",
     unit: Unit::Seconds,
-    template: "max by (namespace, cluster, pool) (pgbouncer_max_wait_seconds{$scope})",
+    template: "max by (namespace, cluster, pooler) (pgbouncer_pools_client_maxwait_seconds{$scope})",
 };
 
 pub(super) const ALL: &[Query] = &[
@@ -282,7 +306,10 @@ pub(super) const ALL: &[Query] = &[
     REDIS_EVICTIONS,
     REDIS_HIT_RATIO,
     REDIS_CLIENTS,
+    POOLER_UP,
     POOLER_WAITING,
+    POOLER_WAITED,
     POOLER_ACTIVE,
+    POOLER_SIZE,
     POOLER_MAX_WAIT,
 ];

@@ -1,6 +1,8 @@
 //! Two keepers against a real PostgreSQL and a real Valkey: one works, the other takes over.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod poolers;
+
 use std::{
     collections::HashSet,
     net::TcpListener,
@@ -101,6 +103,7 @@ impl Platform {
             database_direct_url: self.database.direct_url.clone(),
             redis_queue_url: self.redis.clone(),
             database_url: None,
+            poolers: Vec::new(),
             postgres_storage: None,
             redis_cache_url: None,
             data_key: None,
