@@ -63,6 +63,7 @@ pub async fn run(settings: Settings, secrets: Secrets, timings: Timings) -> anyh
     }
     let stop = CancellationToken::new();
     let readiness = Readiness::default();
+    readiness.register(&registry).context("registering the readiness")?;
     let telemetry = Server {
         name: "telemetry",
         listener: bind(settings.telemetry_addr).await?,

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use axum::{
     routing,
 };
 use http::{StatusCode, header};
-use prometheus::Registry;
+use prometheus::{IntGauge, Registry};
 use selextract_telemetry::render;
 use tokio_util::sync::CancellationToken;
 
@@ -31,9 +31,30 @@ pub struct Readiness(Arc<Inner>);
 struct Inner {
     reachable: AtomicBool,
     leaving: AtomicBool,
+    /// What Prometheus is told of it.
+    gauge: OnceLock<IntGauge>,
 }
 
 impl Readiness {
+    /// Tells it as a metric too: a pod that is not ready gets no requests, and so counts none that fail.
+    ///
+    /// # Errors
+    /// When something has that name.
+    pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        let help = "1 while this pod takes requests: the database answers it, and it does not end.";
+        let gauge = IntGauge::new("selextract_api_ready", help)?;
+        registry.register(Box::new(gauge.clone()))?;
+        self.0.gauge.get_or_init(|| gauge);
+        self.tell();
+        Ok(())
+    }
+
+    fn tell(&self) {
+        if let Some(gauge) = self.0.gauge.get() {
+            gauge.set(self.is_ready().into());
+        }
+    }
+
     /// The database answers, and the program does not end.
     pub fn is_ready(&self) -> bool {
         self.0.reachable.load(Ordering::Relaxed) && !self.0.leaving.load(Ordering::Relaxed)
@@ -42,6 +63,7 @@ impl Readiness {
     /// The program ends: no further requests, please.
     pub fn leave(&self) {
         self.0.leaving.store(true, Ordering::Relaxed);
+        self.tell();
     }
 
     /// Asks `check` again and again until `end`.
@@ -63,6 +85,7 @@ impl Readiness {
                 }
             };
             self.0.reachable.store(reachable, Ordering::Relaxed);
+            self.tell();
             tokio::select! {
                 () = end.cancelled() => return,
                 () = tokio::time::sleep(CHECK_INTERVAL) => {}
@@ -127,12 +150,18 @@ mod tests {
                 Err("gone")
             }
         };
+        let registry = Registry::new();
+        readiness.register(&registry).unwrap();
+        let told = || render(&registry).contains("\nselextract_api_ready 1");
+        assert!(!told());
         let following = tokio::spawn(readiness.clone().follow(check, end.clone()));
         tokio::time::sleep(CHECK_INTERVAL / 2).await;
         assert_eq!(status(&readiness, "/readyz").await, StatusCode::OK);
+        assert!(told());
         up.store(false, Ordering::Relaxed);
         tokio::time::sleep(CHECK_INTERVAL).await;
         assert_eq!(status(&readiness, "/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(!told());
         assert_eq!(
             status(&readiness, "/healthz").await,
             StatusCode::OK,

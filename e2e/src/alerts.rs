@@ -72,27 +72,23 @@ const CAUSES: [Cause; 4] = [
             "statefulset/watched-redis-queue",
             "deployment/watched-redis-cache",
         ],
+        fires: &["DatabaseDown", "QueueDown", "CacheDown", "ApiDown"],
+    },
+    Cause {
+        what: "workers and egress proxy stopped, with tasks waiting and previews failing",
+        stopped: &["deployment/watched-worker", "deployment/watched-egress"],
         fires: &[
-            "DatabaseDown",
-            "QueueDown",
-            "CacheDown",
+            "EgressDown",
+            "WorkersDown",
+            "QueueWait",
             "ApiErrorRate",
             "ErrorBudgetFastBurn",
         ],
     },
     Cause {
-        what: "API, workers and egress proxy stopped, with tasks waiting",
-        stopped: &[
-            "deployment/watched-worker",
-            "deployment/watched-egress",
-            "deployment/watched-api",
-        ],
-        fires: &["ApiDown", "EgressDown", "WorkersDown", "QueueWait"],
-    },
-    Cause {
-        what: "keeper stopped",
-        stopped: &["deployment/watched-keeper"],
-        fires: &["KeeperDown", "NoActiveKeeper", "ExporterSilent"],
+        what: "API and keeper stopped",
+        stopped: &["deployment/watched-api", "deployment/watched-keeper"],
+        fires: &["ApiDown", "KeeperDown", "NoActiveKeeper", "ExporterSilent"],
     },
 ];
 
@@ -110,12 +106,13 @@ pub async fn run(options: &Options) -> Result<()> {
     let server = Server::of(&world)?;
     let load = Load::start(&world)?;
     // It would put back what is stopped.
-    world.set_operator_replicas(0)?;
+    let scale = |replicas: &str| world.kubectl_of_operator(&["scale", "deployment/selextract-operator", replicas]);
+    scale("--replicas=0")?;
     let mut missing = Vec::new();
     for cause in &CAUSES {
         missing.extend(fire(cause, &world, &server, &mut report).await?);
     }
-    world.set_operator_replicas(1)?;
+    scale("--replicas=1")?;
     load.end().await;
     println!("\n{}", report.markdown()?);
     world.leave()?;
@@ -192,7 +189,7 @@ fn cluster(world: &World) -> Value {
     })
 }
 
-/// Somebody who signs in, looks, creates tasks and reads results all the time, and takes every answer.
+/// Somebody who signs in, looks, creates tasks, reads results and previews a page all the time, and takes every answer.
 struct Load {
     stop: Arc<AtomicBool>,
     working: JoinHandle<()>,
@@ -228,6 +225,7 @@ impl Load {
 async fn visit(address: &str, password: &str, task: &Value) -> Result<()> {
     let api = Api::login(address, "admin", password).await?;
     let id = api.create_task(task).await?;
+    api.send(Method::POST, "tasks:preview", Some(task)).await?;
     for _ in 0..20 {
         api.send(Method::GET, "dashboard/stats", None).await?;
         api.send(Method::GET, &format!("tasks/{id}/results"), None).await?;

@@ -84,6 +84,16 @@ struct Entry {
     window: Window,
     /// Since when the decision differs from what is stored, in its reason alone.
     other: Option<Timestamp>,
+    /// Why its Prometheus was in vain asked about it the last time.
+    silence: Option<Silence>,
+}
+
+/// A Prometheus that does not answer.
+struct Silence {
+    since: Timestamp,
+    words: String,
+    /// It lasted, so that the status says so.
+    lasted: bool,
 }
 
 /// Everything that is measured, by the uid of the cluster.
@@ -110,6 +120,7 @@ impl Measures {
             followed: followed.clone(),
             window: Window::default(),
             other: None,
+            silence: None,
         });
         entry.followed = followed;
         entry.decide(now)
@@ -133,6 +144,34 @@ impl Measures {
             *told = Some(decision.reason.as_str().to_owned());
         }
         entry.other = None;
+    }
+
+    /// Why nothing is measured of a cluster, once that lasted.
+    pub fn silence(&self, uid: &str) -> Option<String> {
+        let entries = self.entries();
+        let silence = entries.get(uid)?.silence.as_ref()?;
+        silence.lasted.then(|| silence.words.clone())
+    }
+
+    /// A cluster's Prometheus was asked in vain; whether that is to be told now.
+    fn miss(&self, uid: &str, words: &str, now: Timestamp) -> bool {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(uid) else {
+            return false;
+        };
+        let silence = entry.silence.get_or_insert_with(|| Silence {
+            since: now,
+            words: String::new(),
+            lasted: false,
+        });
+        let same = silence.words == words;
+        if !same {
+            words.clone_into(&mut silence.words);
+        }
+        let lasts = crate::scaling::since(silence.since, now) >= LASTED;
+        let news = lasts && !(silence.lasted && same);
+        silence.lasted = lasts;
+        news
     }
 
     /// The cluster is not measured any more.
@@ -170,7 +209,8 @@ impl Measures {
         let keep = entry.followed.policies.memory();
         entry.window.push(sample, keep);
         let decisions = entry.decide(now);
-        let news = entry.news(&decisions, now);
+        let speaks_again = entry.silence.take().is_some_and(|silence| silence.lasted);
+        let news = entry.news(&decisions, now) || speaks_again;
         Some((decisions, news))
     }
 }
@@ -319,13 +359,19 @@ async fn look(
     let news = client.is_news(answer.is_ok());
     let mut answers = match answer {
         Ok(answers) => answers,
-        Err(error) if !news => {
-            tracing::debug!(%error, url = %server.endpoint.url, "Still nothing is measured.");
-            return;
-        }
         Err(error) => {
-            // Silence holds everything; the decision says so, and the log says why.
-            tracing::warn!(%error, url = %server.endpoint.url, clusters = server.clusters.len(), "Nothing was measured.");
+            // Silence holds everything; the decision says so, and the log and the condition MonitoringReady say why.
+            if news {
+                tracing::warn!(%error, url = %server.endpoint.url, clusters = server.clusters.len(), "Nothing was measured.");
+            } else {
+                tracing::debug!(%error, url = %server.endpoint.url, "Still nothing is measured.");
+            }
+            let (words, now) = (error.to_string(), Timestamp::now());
+            for Looked { uid, place, .. } in server.clusters {
+                if measures.miss(&uid, &words, now) {
+                    tell(place);
+                }
+            }
             return;
         }
     };

@@ -20,9 +20,9 @@ const SCALED: &str = "
       {minReplicas: 1, maxReplicas: 3, stabilizationWindow: 20s, cooldown: 5s, triggers: {queueLength: 5, wait: 5s}}
 ";
 /// From a cause to its effect: scrape, look, reconcile, on two busy cores.
-const SOON: Duration = Duration::from_mins(1);
+pub const SOON: Duration = Duration::from_mins(1);
 /// From the last task's end to the minimum: the rates' window, the stabilisation window, two steps.
-const CALM: Duration = Duration::from_mins(4);
+pub const CALM: Duration = Duration::from_mins(4);
 
 fn manifest() -> String {
     let limited = "worker: {lease: 5s, pod: {resources: {limits: {cpu: '1'}}}}";
@@ -43,7 +43,7 @@ async fn scaled() -> Result<Platform> {
 }
 
 /// The whole of `status.scaling` of a target, once it is as wanted.
-async fn scale(
+pub async fn scale(
     platform: &Platform,
     target: &str,
     what: &str,
@@ -63,7 +63,7 @@ async fn scale(
     platform.world.wait_until(what, timeout, asked).await
 }
 
-fn changes(scale: &Value) -> Vec<(i64, i64, String)> {
+pub fn changes(scale: &Value) -> Vec<(i64, i64, String)> {
     let history = scale["history"].as_array().cloned().unwrap_or_default();
     let change = |change: &Value| {
         let reason = change["reason"].as_str().unwrap_or_default().to_owned();

@@ -246,6 +246,7 @@ async fn pursue(
         fault,
         served: observed.served,
         kubelet_right: observed.kubelet_right,
+        silence: tools.context.measures.silence(&validated.uid),
     };
     Ok(pursued)
 }

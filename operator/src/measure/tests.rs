@@ -117,6 +117,20 @@ fn another_number_is_news_at_once_and_another_reason_when_it_lasted() {
 }
 
 #[test]
+fn a_silence_that_lasts_is_told_and_so_is_its_end_and_another_cause() {
+    let measures = Measures::default();
+    measures.follow("u", followed("shop"), at(0));
+    let told: Vec<_> = (0..8).map(|look| measures.miss("u", "401", at(5 * look))).collect();
+    assert_eq!(told, [false, false, false, false, false, false, true, false], "30 s");
+    assert_eq!(measures.silence("u").as_deref(), Some("401"));
+    assert!(measures.miss("u", "it does not answer", at(40)));
+    assert!(measures.take("u", &none(), &answers(0.0), at(45)).unwrap().1);
+    assert_eq!(measures.silence("u"), None);
+    assert!(!measures.miss("u", "401", at(50)), "one lost answer is no news");
+    assert_eq!(measures.silence("u"), None);
+}
+
+#[test]
 fn a_cluster_that_is_made_again_takes_the_place_of_the_one_before() {
     let measures = Measures::default();
     for uid in ["before", "now"] {

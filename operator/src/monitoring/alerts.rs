@@ -202,6 +202,7 @@ fn presence_alerts(group: &mut Group<'_>) {
     group.add(&texts::NOT_MEASURED, Severity::Critical, &nothing);
     for (text, query) in [
         (&texts::API_DOWN, &targets::API_TARGETS),
+        (&texts::API_DOWN, &targets::API_READY),
         (&texts::KEEPER_DOWN, &targets::KEEPER_TARGETS),
         (&texts::NO_ACTIVE_KEEPER, &targets::ACTIVE_KEEPERS),
         (&texts::EGRESS_DOWN, &targets::EGRESS_TARGETS),

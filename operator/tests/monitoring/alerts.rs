@@ -222,6 +222,13 @@ fn presence_cases() -> Vec<Case> {
             steady(0.0),
             &[("ApiDown", critical), ("PodNotMeasured", &["warning"])],
         ),
+        // Whom no Service leads to counts no request that fails.
+        one(
+            "selextract_api_ready",
+            &up("api"),
+            steady(0.0),
+            &[("ApiDown", critical)],
+        ),
         // One lost scrape pages nobody.
         one("up", &up("api"), "1x100 0x0 1x150".to_owned(), &[]),
         one("up", &up("api"), "1x197 0x1 1x50".to_owned(), &[]),

@@ -133,6 +133,7 @@ impl Writer {
     }
 
     fn api(&mut self) {
+        self.gauge("selextract_api_ready", "", 1.0);
         for (method, route) in [
             ("POST", "/api/v1/auth/login"),
             ("GET", "/api/v1/dashboard/stats"),

@@ -82,6 +82,11 @@ pub fn healthy() -> Series {
         growing(30_000.0),
     );
     put("http_requests_total", "component=\"api\",code=\"5xx\"", growing(0.0));
+    put(
+        "selextract_api_ready",
+        "component=\"api\",pod=\"shop-api-0\"",
+        steady(1.0),
+    );
     put("selextract_keeper_active", "component=\"keeper\"", steady(1.0));
     put("selextract_queue_runnable_tasks", "component=\"keeper\"", steady(3.0));
     put("selextract_queue_wait_seconds", "component=\"keeper\"", steady(1.0));

@@ -9,6 +9,10 @@ use crate::{
 };
 
 const KIND: &str = "MonitoringReady";
+/// The reason where a server is there and does not answer.
+const NO_ANSWER: &str = "NotAnswering";
+/// What that means.
+const HELD: &str = "Meanwhile the numbers of pods stay as they are.";
 
 /// What was found about monitoring.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +23,8 @@ pub struct MonitoringFound {
     pub served: Served,
     /// Whether the kubelets may be asked; `None` where it is not known.
     pub kubelet_right: Option<bool>,
+    /// Why Prometheus was asked in vain for a while.
+    pub silence: Option<String>,
 }
 
 impl Outcome<'_> {
@@ -43,11 +49,14 @@ impl Outcome<'_> {
                 "The spec asks for no Prometheus: nothing is scaled by what is measured.",
             ),
             Source::External(external) => {
-                let message = format!(
-                    "What is measured is asked of {}.",
-                    external.url.host_str().unwrap_or_default()
-                );
-                Verdict::yes(KIND, "External", message)
+                let host = external.url.host_str().unwrap_or_default();
+                match &self.monitoring.silence {
+                    Some(words) => {
+                        let cure = "look at spec.monitoring.prometheus.external (url, secretName) and at that server";
+                        Verdict::no(KIND, NO_ANSWER, format!("{words} at {host}: {cure}. {HELD}"))
+                    }
+                    None => Verdict::yes(KIND, "External", format!("What is measured is asked of {host}.")),
+                }
             }
             Source::Managed(managed) => self.managed(managed.kubelet_metrics),
         }
@@ -80,6 +89,10 @@ impl Outcome<'_> {
         }
         if of_it.iter().any(|child| self.progress_of(child) != Progress::Done) {
             return Verdict::no(KIND, "Progressing", "Prometheus is not ready yet.");
+        }
+        if let Some(words) = &self.monitoring.silence {
+            let cure = "look at the pods and the log of Prometheus";
+            return Verdict::no(KIND, NO_ANSWER, format!("{words}: {cure}. {HELD}"));
         }
         match (kubelets, self.monitoring.kubelet_right) {
             (false, _) => Verdict::yes(KIND, "Available", "Prometheus runs; the kubelets' metrics are off."),

@@ -437,4 +437,13 @@ fn monitoring_is_told_apart_and_nothing_waits_for_it() {
         &json!({ "profile": "Small", "monitoring": { "prometheus": { "provider": "None" } } }),
     ));
     assert_eq!(told(&case), is("True", "NotWanted"));
+    let external = json!({ "provider": "External", "external": { "url": "https://prometheus.example.org" } });
+    case.cluster = Some(cluster(
+        &json!({ "profile": "Small", "monitoring": { "prometheus": external } }),
+    ));
+    assert_eq!(told(&case), is("True", "External"));
+    case.monitoring.silence = Some("Prometheus answers with 401".into());
+    assert_eq!(told(&case), is("False", "NotAnswering"));
+    case.cluster = Some(cluster(&json!({ "profile": "Small" })));
+    assert_eq!(told(&case), is("False", "NotAnswering"));
 }

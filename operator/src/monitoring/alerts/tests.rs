@@ -88,7 +88,7 @@ fn the_guides_alerts_have_the_guides_figures() {
         ("ApiResponseTime", "critical", "> 5"),
         ("ApiResponseTime", "warning", "> 2"),
         ("DatabaseDown", "critical", "== 0"),
-        ("ApiDown", "critical", "== 0"),
+        ("ApiDown", "critical", "== 0)"),
         ("MemoryUsage", "warning", "> 0.9"),
         ("DiskUsage", "warning", "> 0.85"),
         ("LoginSlow", "critical", "> 1"),

@@ -142,8 +142,8 @@ pub(super) const NOT_MEASURED: Text = Text {
 
 pub(super) const API_DOWN: Text = Text {
     name: "ApiDown",
-    summary: "No API pod of {{ $labels.namespace }}/{{ $labels.cluster }} answers.",
-    description: "The service is completely down for its users: no API pod answers Prometheus.",
+    summary: "No API pod of {{ $labels.namespace }}/{{ $labels.cluster }} takes requests.",
+    description: "The service is completely down for its users: no API pod answers Prometheus, or none reaches the database and so none takes requests.",
 };
 
 pub(super) const KEEPER_DOWN: Text = Text {

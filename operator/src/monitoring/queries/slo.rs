@@ -4,8 +4,8 @@
 
 use super::{Query, Unit};
 
-/// Whether the API answers: a pod was up within half a minute, and it is not so that five requests failed within a minute and none was
-/// answered. Where scrapes are further apart than that the last one counts.
+/// Whether the API answers: a pod was up within half a minute and took requests, and it is not so that five requests failed within a minute
+/// and none was answered. Where scrapes are further apart than that the last one counts.
 ///
 /// A lost scrape or a pod that is replaced is no outage: seen at a whole minute, either would count as that minute.
 ///
@@ -13,6 +13,7 @@ use super::{Query, Unit};
 macro_rules! answers {
     () => {
         "((max by (namespace, cluster) (max_over_time(up{component=\"api\",$scope}[30s]) or up{component=\"api\",$scope}) > bool 0) \
+         unless (max by (namespace, cluster) (max_over_time(selextract_api_ready{component=\"api\",$scope}[30s])) == 0) \
          unless ((sum by (namespace, cluster) (increase(http_requests_total{component=\"api\",code=~\"5..\",$scope}[1m])) >= 5) \
          unless (sum by (namespace, cluster) (increase(http_requests_total{component=\"api\",code!~\"5..\",$scope}[1m])) > 0))) \
          or 0 * group by (namespace, cluster) (up{$scope})"
@@ -32,7 +33,7 @@ pub const BAD_REQUEST_RATIO: Query = Query {
 /// Whether the API answers.
 pub const API_ANSWERS: Query = Query {
     name: "slo_api_answers",
-    help: "Whether the API answers: a pod was up within half a minute, and not all requests of the last minute (five at least) were answered with 5xx (guide: uptime).",
+    help: "Whether the API answers: a pod took requests within half a minute, and not all requests of the last minute (five at least) were answered with 5xx (guide: uptime).",
     unit: Unit::Flag,
     template: answers!(),
 };

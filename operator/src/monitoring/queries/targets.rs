@@ -13,6 +13,14 @@ pub const API_TARGETS: Query = Query {
     template: "sum by (namespace, cluster) (up{component=\"api\",$scope}) or 0 * group by (namespace, cluster) (up{$scope})",
 };
 
+/// API pods that take requests.
+pub const API_READY: Query = Query {
+    name: "api_ready",
+    help: "API pods that take requests: the database answers them. Without one users are refused a connection, and no request fails that could be counted.",
+    unit: Unit::Count,
+    template: "sum by (namespace, cluster) (selextract_api_ready{component=\"api\",$scope})",
+};
+
 /// Keepers that answer.
 pub const KEEPER_TARGETS: Query = Query {
     name: "keeper_targets",
@@ -89,6 +97,7 @@ pub(super) const ALL: &[Query] = &[
     EXPORTED,
     DATABASE_EXPORTED,
     API_TARGETS,
+    API_READY,
     KEEPER_TARGETS,
     WORKER_TARGETS,
     EGRESS_TARGETS,
