@@ -220,13 +220,16 @@ fn kinds(world: &World, flags: &[&str]) -> Result<String> {
 }
 
 /// The kind and name of an object that is ours by its name or a label. What the local cluster itself made has a name of its own, and what other
-/// journeys left in their namespaces, such as volumes, is theirs.
+/// journeys and measurements left in their namespaces, such as volumes, is theirs.
 fn ours(object: &Value) -> Option<String> {
     let metadata = &object["metadata"];
     let text = |field: &str| metadata[field].as_str().unwrap_or_default();
     let labels = metadata["labels"].to_string();
     let is_ours =
         text("name").contains("selextract") || labels.replace("kubernetes.io/metadata.name", "").contains("selextract");
-    let is_theirs = text("name").starts_with("selextract-local") || text("namespace").starts_with("journey");
+    let is_theirs = text("name").starts_with("selextract-local")
+        || ["journey", "bench"]
+            .iter()
+            .any(|made| text("namespace").starts_with(made));
     (is_ours && !is_theirs).then(|| format!("{} {}", object["kind"].as_str().unwrap_or_default(), text("name")))
 }
