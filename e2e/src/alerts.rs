@@ -1,8 +1,8 @@
 //! `selextract-bench alerts`: each alert that minutes can bring about is fired by a real platform, whose parts are stopped, filled or held against
-//! thresholds that nothing meets. By hand; the table is committed.
+//! thresholds that nothing meets. By hand.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,6 +20,7 @@ use crate::{
     api::Api,
     bench::{self, Report, Subject},
     documentation,
+    prometheus::Prometheus,
     world::World,
 };
 
@@ -103,25 +104,33 @@ pub async fn run(options: &Options) -> Result<()> {
     for condition in ["Ready", "MonitoringReady"] {
         world.wait_for_condition(&object, condition, "True", ready).await?;
     }
-    let server = Server::of(&world)?;
+    let server = Prometheus::of(&world, NAME)?;
     let load = Load::start(&world)?;
     // It would put back what is stopped.
     let scale = |replicas: &str| world.kubectl_of_operator(&["scale", "deployment/selextract-operator", replicas]);
     scale("--replicas=0")?;
-    let mut missing = Vec::new();
-    for cause in &CAUSES {
-        missing.extend(fire(cause, &world, &server, &mut report).await?);
-    }
+    let fired = fire_all(&world, &server, &mut report).await;
+    // Whatever came of it: others use the operator too.
     scale("--replicas=1")?;
     load.end().await;
+    let missing = fired?;
     println!("\n{}", report.markdown()?);
     world.leave()?;
     ensure!(missing.is_empty(), "these did not fire: {missing:?}");
     Ok(())
 }
 
+/// Every cause in turn; what did not fire.
+async fn fire_all(world: &World, server: &Prometheus, report: &mut Report) -> Result<Vec<&'static str>> {
+    let mut missing = Vec::new();
+    for cause in &CAUSES {
+        missing.extend(fire(cause, world, server, report).await?);
+    }
+    Ok(missing)
+}
+
 /// Does one thing to the platform and undoes it; what did not fire.
-async fn fire(cause: &Cause, world: &World, server: &Server, report: &mut Report) -> Result<Vec<&'static str>> {
+async fn fire(cause: &Cause, world: &World, server: &Prometheus, report: &mut Report) -> Result<Vec<&'static str>> {
     let mut replicas = Vec::new();
     for workload in cause.stopped {
         let now = world.get(workload)?["spec"]["replicas"].as_i64().unwrap_or(1);
@@ -130,13 +139,12 @@ async fn fire(cause: &Cause, world: &World, server: &Server, report: &mut Report
     }
     println!("      {}", cause.what);
     let begun = Instant::now();
-    let mut fired: BTreeMap<&str, Duration> = BTreeMap::new();
+    let mut fired = BTreeSet::new();
     while fired.len() < cause.fires.len() && begun.elapsed() < PATIENCE {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let firing = server.firing().await?;
+        let firing = firing(server).await?;
         for name in cause.fires {
-            if firing.iter().any(|alert| alert == name) && !fired.contains_key(name) {
-                fired.insert(name, begun.elapsed());
+            if firing.iter().any(|alert| alert == name) && fired.insert(*name) {
                 let told = format!("after {} s: {}", begun.elapsed().as_secs(), cause.what);
                 report.add(*name, told, "fires");
             }
@@ -151,7 +159,7 @@ async fn fire(cause: &Cause, world: &World, server: &Server, report: &mut Report
     Ok(cause
         .fires
         .iter()
-        .filter(|name| !fired.contains_key(*name))
+        .filter(|name| !fired.contains(*name))
         .copied()
         .collect())
 }
@@ -234,32 +242,13 @@ async fn visit(address: &str, password: &str, task: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The cluster's Prometheus.
-struct Server {
-    url: String,
-    client: reqwest::Client,
-}
-
-impl Server {
-    fn of(world: &World) -> Result<Self> {
-        let address = world.service_address(&format!("{NAME}-prometheus"))?;
-        Ok(Self {
-            url: format!("http://{address}/api/v1/alerts"),
-            client: reqwest::Client::builder()
-                .no_proxy()
-                .timeout(Duration::from_secs(10))
-                .build()?,
-        })
-    }
-
-    /// The names of the alerts that fire.
-    async fn firing(&self) -> Result<Vec<String>> {
-        let answer: Value = self.client.get(&self.url).send().await?.json().await?;
-        let alerts = answer["data"]["alerts"].as_array().context("no alerts are told")?;
-        Ok(alerts
-            .iter()
-            .filter(|alert| alert["state"] == "firing")
-            .filter_map(|alert| alert["labels"]["alertname"].as_str().map(str::to_owned))
-            .collect())
-    }
+/// The names of the alerts that fire.
+async fn firing(server: &Prometheus) -> Result<Vec<String>> {
+    let told = server.ask("alerts", &[]).await?;
+    let alerts = told["alerts"].as_array().context("no alerts are told")?;
+    Ok(alerts
+        .iter()
+        .filter(|alert| alert["state"] == "firing")
+        .filter_map(|alert| alert["labels"]["alertname"].as_str().map(str::to_owned))
+        .collect())
 }

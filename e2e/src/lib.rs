@@ -11,6 +11,7 @@ mod ground;
 mod images;
 mod program;
 mod progress;
+pub mod prometheus;
 mod soak;
 mod tools;
 pub mod world;

@@ -282,6 +282,17 @@ impl World {
         }
     }
 
+    /// What the PostgreSQL server in this pod answers to SQL, as its superuser.
+    ///
+    /// # Errors
+    /// When the pod or the server does not answer, or refuses.
+    pub fn sql(&self, pod: &str, sql: &str) -> Result<String> {
+        let script = "PGPASSWORD=$(cat /etc/selextract/postgres-passwords/superuser-password) \
+                      exec psql -XAt -h /run/postgresql -U postgres -d selextract -c \"$1\"";
+        let exec = ["exec", pod, "--", "bash", "-c", script, "psql", sql];
+        Ok(self.kubectl(&exec)?.trim().to_owned())
+    }
+
     /// A key of a Secret.
     ///
     /// # Errors

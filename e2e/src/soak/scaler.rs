@@ -59,10 +59,7 @@ pub fn visits(world: &World) -> Result<usize> {
 
 /// How many pages of it the ledger has.
 pub fn pages(world: &World) -> Result<usize> {
-    let script = "PGPASSWORD=$(cat /etc/selextract/postgres-passwords/superuser-password) \
-                  exec psql -XAt -h /run/postgresql -U postgres -d selextract -c \"$1\"";
     let sql = "SELECT count(*) FROM pages WHERE url LIKE '%/docs/%'";
-    let pod = format!("{WHOLE}-postgres-0");
-    let told = world.kubectl(&["exec", &pod, "--", "bash", "-c", script, "psql", sql])?;
-    told.trim().parse().with_context(|| format!("the ledger said {told:?}"))
+    let told = world.sql(&format!("{WHOLE}-postgres-0"), sql)?;
+    told.parse().with_context(|| format!("the ledger said {told:?}"))
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use reqwest::{Method, StatusCode};
+use selextract_e2e::prometheus::Prometheus;
 use selextract_operator::monitoring::queries::{Query, Scope, all};
 use serde_json::{Value, json};
 
-use crate::platform::{DONE, Platform, READY, start};
+use crate::platform::{DONE, READY, start};
 
 /// Long enough for some scrapes of each program, short enough to be waited for.
 const WINDOW: Duration = Duration::from_mins(1);
@@ -37,7 +38,7 @@ async fn every_query_has_its_series_at_rest_and_a_value_after_a_request_a_failur
         .world
         .wait_for_condition("selextractcluster/shop", "MonitoringReady", "True", READY)
         .await?;
-    let server = Server::of(&platform)?;
+    let server = Server(Prometheus::of(&platform.world, "shop")?);
 
     server.wait_for("each selector has its series at rest", told).await?;
 
@@ -75,25 +76,9 @@ async fn every_query_has_its_series_at_rest_and_a_value_after_a_request_a_failur
 }
 
 /// The cluster's Prometheus.
-struct Server {
-    url: String,
-    client: reqwest::Client,
-}
+struct Server(Prometheus);
 
 impl Server {
-    fn of(platform: &Platform) -> Result<Self> {
-        Ok(Self {
-            url: format!(
-                "http://{}/api/v1/query",
-                platform.world.service_address("shop-prometheus")?
-            ),
-            client: reqwest::Client::builder()
-                .no_proxy()
-                .timeout(Duration::from_secs(10))
-                .build()?,
-        })
-    }
-
     /// Waits until everything that is to be asked for a query is answered with numbers; tells what is not in the end.
     async fn wait_for(&self, what: &str, questions: impl Fn(&Query) -> Vec<String>) -> Result<()> {
         let queries = all().filter(|query| !query.tells_absence());
@@ -119,10 +104,8 @@ impl Server {
     }
 
     async fn answers(&self, question: &str) -> Result<bool> {
-        let answer = self.client.get(&self.url).query(&[("query", question)]).send().await?;
-        let answer: Value = answer.json().await?;
-        ensure!(answer["status"] == "success", "{question}: {answer}");
-        let samples = answer["data"]["result"].as_array().context("no result")?;
+        let told = self.0.ask("query", &[("query", question)]).await?;
+        let samples = told["result"].as_array().context("no result")?;
         let is_number = |sample: &Value| {
             let text = sample["value"][1].as_str().unwrap_or_default();
             text.parse().is_ok_and(f64::is_finite)

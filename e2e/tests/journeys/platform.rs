@@ -109,10 +109,7 @@ impl Platform {
 
     /// What the server in this pod answers to SQL, as its superuser.
     pub fn sql_on(&self, pod: &str, sql: &str) -> Result<String> {
-        let script = "PGPASSWORD=$(cat /etc/selextract/postgres-passwords/superuser-password) \
-                      exec psql -XAt -h /run/postgresql -U postgres -d selextract -c \"$1\"";
-        let exec = ["exec", pod, "--", "bash", "-c", script, "psql", sql];
-        Ok(self.world.kubectl(&exec)?.trim().to_owned())
+        self.world.sql(pod, sql)
     }
 
     /// A number of an object, by JSON pointer.
