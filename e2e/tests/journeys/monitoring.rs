@@ -12,7 +12,8 @@ use crate::platform::{DONE, READY, start};
 
 /// Long enough for some scrapes of each program, short enough to be waited for.
 const WINDOW: Duration = Duration::from_mins(1);
-const MINUTE: Duration = Duration::from_mins(1);
+/// What looks at every whole five minutes of the clock has nothing to tell until one has passed.
+const PATIENCE: Duration = Duration::from_mins(6);
 
 const SCOPE: Scope<'_> = Scope::Cluster {
     namespace: "journey-monitoring",
@@ -98,7 +99,7 @@ impl Server {
             if open.is_empty() {
                 return Ok(());
             }
-            ensure!(started.elapsed() < 2 * MINUTE, "{what}, but not these: {open:#?}");
+            ensure!(started.elapsed() < PATIENCE, "{what}, but not these: {open:#?}");
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
     }
