@@ -17,6 +17,7 @@ use crate::{
     cluster::{self, Layout},
     demo::Kubernetes,
     ground, images,
+    program::Program,
     progress::{Progress, wait_for},
     tools,
 };
@@ -120,6 +121,15 @@ impl World {
             .and(arguments)
             .timeout(Duration::from_mins(3))
             .output()
+    }
+
+    /// kubectl in the journey's namespace with this at its standard input, to be run.
+    pub fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Program {
+        self.kubernetes
+            .kubectl(&["--namespace", &self.namespace])
+            .and(arguments)
+            .input(input)
+            .timeout(Duration::from_mins(3))
     }
 
     /// Runs helm in the journey's namespace; what it printed.

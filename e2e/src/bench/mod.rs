@@ -5,7 +5,8 @@ mod clusters;
 mod compare;
 mod extract;
 mod played;
-mod processes;
+pub mod processes;
+mod reaction;
 mod report;
 mod rest;
 mod tasks;
@@ -41,6 +42,8 @@ enum Command {
     Soak(soak::Options),
     /// Each alert, fired by what it is about.
     Alerts(alerts::Options),
+    /// From a backlog to the new pod, beside the `HorizontalPodAutoscaler`.
+    Reaction(reaction::Options),
     /// Our programs beside their peers on this machine, without a cluster.
     Compare(compare::Options),
     /// A part in a comparison, played in a process of its own.
@@ -124,6 +127,7 @@ fn run(command: Command) -> Result<()> {
             Command::Extract(options) => extract::run(&options),
             Command::Soak(options) => soak::run(&options).await,
             Command::Alerts(options) => alerts::run(&options).await,
+            Command::Reaction(options) => reaction::run(&options).await,
             Command::Compare(options) => compare::run(options).await,
             Command::Part { part } => part.play().await,
         }

@@ -5,7 +5,9 @@ use std::{fs, time::Duration};
 use anyhow::Result;
 
 use super::{
-    Wanted, kubectl,
+    Wanted,
+    credentials::FRONT_PROXY,
+    kubectl,
     layout::{CONTROL_PLANE, CONTROL_PLANE_NAMESPACE, DNS_SERVICE, Layout, POD_RANGE, SERVICE_RANGE},
     process::{self, Room},
 };
@@ -68,6 +70,15 @@ fn api_server(layout: &Layout, wanted: Wanted) -> Result<Vec<String>> {
         format!("--kubelet-client-certificate={}", pki("kubelet-client.crt")),
         format!("--kubelet-client-key={}", pki("kubelet-client.key")),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        // Groups of the API that others serve, such as metrics; they are reached at their addresses and not through a node.
+        "--enable-aggregator-routing=true".to_owned(),
+        format!("--requestheader-client-ca-file={}", pki("front-proxy-ca.crt")),
+        format!("--requestheader-allowed-names={FRONT_PROXY}"),
+        "--requestheader-username-headers=X-Remote-User".to_owned(),
+        "--requestheader-group-headers=X-Remote-Group".to_owned(),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
+        format!("--proxy-client-cert-file={}", pki("front-proxy.crt")),
+        format!("--proxy-client-key-file={}", pki("front-proxy.key")),
         // A lost API server's endpoint would stay for this long; there is only ever one.
         "--shutdown-delay-duration=0s".to_owned(),
     ];

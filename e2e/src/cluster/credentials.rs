@@ -24,21 +24,25 @@ const COMPONENTS: [(&str, &str, &str); 6] = [
     ("provisioner", "selextract-local:provisioner", ""),
 ];
 
+/// The API server, where it passes a request on.
+pub const FRONT_PROXY: &str = "front-proxy-client";
+
 /// Makes all of them, also those of nodes that may come later: the API server reads the tokens once, at its start.
 pub fn create(layout: &Layout) -> Result<()> {
-    let authority = create_authority()?;
+    let authority = create_authority("selextract-local")?;
     write(&layout.pki("ca.crt"), &authority.pem())?;
     create_server_certificate(layout, &authority)?;
     create_kubelet_client(layout, &authority)?;
+    create_front_proxy(layout)?;
     let accounts = KeyPair::generate()?;
     write(&layout.pki("accounts.key"), &accounts.serialize_pem())?;
     write(&layout.pki("accounts.pub"), &accounts.public_key_pem())?;
     create_tokens(layout, &authority.pem())
 }
 
-fn create_authority() -> Result<CertifiedIssuer<'static, KeyPair>> {
+fn create_authority(name: &str) -> Result<CertifiedIssuer<'static, KeyPair>> {
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "selextract-local");
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
         KeyUsagePurpose::KeyCertSign,
@@ -84,6 +88,17 @@ fn create_kubelet_client(layout: &Layout, authority: &CertifiedIssuer<'static, K
         .push(DnType::OrganizationName, "system:masters");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     sign(layout, "kubelet-client", &params, authority)
+}
+
+/// With this the API server passes requests on to those who serve a group of the API in its place; by an authority that signs nothing else,
+/// because whoever holds such a certificate may claim to be anybody.
+fn create_front_proxy(layout: &Layout) -> Result<()> {
+    let authority = create_authority("selextract-local-front-proxy")?;
+    write(&layout.pki("front-proxy-ca.crt"), &authority.pem())?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, FRONT_PROXY);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    sign(layout, "front-proxy", &params, &authority)
 }
 
 fn sign(

@@ -25,7 +25,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-pub use layout::Layout;
+pub use containerd::PAUSE_IMAGE;
+pub use layout::{HOST, Layout};
 pub use load::load;
 pub use provision::provision;
 

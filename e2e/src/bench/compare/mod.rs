@@ -21,7 +21,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use self::duel::Duel;
-pub use self::play::Part;
+pub use self::{load::percentile, play::Part};
 use super::report;
 
 /// What is compared.

@@ -1,6 +1,9 @@
 //! `selextract-bench alerts`: each alert that minutes can bring about is fired by a real platform, whose parts are stopped, filled or held against
 //! thresholds that nothing meets. By hand.
 
+mod causes;
+mod deeds;
+
 use std::{
     collections::BTreeSet,
     sync::{
@@ -10,12 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use self::causes::{CAUSES, Cause};
 use crate::{
     api::Api,
     bench::{self, Report, Subject},
@@ -28,70 +33,18 @@ use crate::{
 const NAME: &str = "watched";
 /// From its cause to an alert that fires: two minutes that it must hold (critical), five (warning), and the windows of what is measured.
 const PATIENCE: Duration = Duration::from_mins(8);
+/// The same where it must hold for a quarter of an hour (info).
+const LONG_PATIENCE: Duration = Duration::from_mins(24);
 
 /// What the alerts are told.
 #[derive(Args)]
 pub struct Options {
     #[command(flatten)]
     subject: Subject,
+    /// Leave out what must hold for a quarter of an hour.
+    #[arg(long)]
+    short: bool,
 }
-
-/// Something that is done to the platform, and what must fire for it.
-struct Cause {
-    what: &'static str,
-    /// Workloads that have no pod meanwhile.
-    stopped: &'static [&'static str],
-    fires: &'static [&'static str],
-}
-
-/// One after the other; between them everything comes back. Who tells of the stores has to be there while they are not.
-const CAUSES: [Cause; 4] = [
-    Cause {
-        what: "load, and thresholds that nothing meets",
-        stopped: &[],
-        fires: &[
-            "ApiResponseTime",
-            "LoginSlow",
-            "DashboardSlow",
-            "TaskCreationSlow",
-            "TaskResultsSlow",
-            "TaskProcessingSlow",
-            "DatabaseQueriesSlow",
-            "RedisSlow",
-            "CpuUsage",
-            "MemoryUsage",
-            "QueueMemory",
-            "DiskUsage",
-            "NetworkBandwidth",
-            "DatabaseConnections",
-        ],
-    },
-    Cause {
-        what: "database, queue and cache stopped",
-        stopped: &[
-            "statefulset/watched-postgres",
-            "statefulset/watched-redis-queue",
-            "deployment/watched-redis-cache",
-        ],
-        fires: &["DatabaseDown", "QueueDown", "CacheDown", "ApiDown"],
-    },
-    Cause {
-        what: "workers and egress proxy stopped, with tasks waiting and previews failing",
-        stopped: &["deployment/watched-worker", "deployment/watched-egress"],
-        fires: &[
-            "EgressDown",
-            "WorkersDown",
-            "QueueWait",
-            "ApiErrorRate",
-            "ErrorBudgetFastBurn",
-        ],
-    },
-    Cause {
-        what: "API and keeper stopped",
-        stopped: &["deployment/watched-api", "deployment/watched-keeper"],
-        fires: &["ApiDown", "KeeperDown", "NoActiveKeeper", "ExporterSilent"],
-    },
-];
 
 /// Fires them, and prints how long each took.
 pub async fn run(options: &Options) -> Result<()> {
@@ -109,7 +62,7 @@ pub async fn run(options: &Options) -> Result<()> {
     // It would put back what is stopped.
     let scale = |replicas: &str| world.kubectl_of_operator(&["scale", "deployment/selextract-operator", replicas]);
     scale("--replicas=0")?;
-    let fired = fire_all(&world, &server, &mut report).await;
+    let fired = fire_all(options, &world, &server, &mut report).await;
     // Whatever came of it: others use the operator too.
     scale("--replicas=1")?;
     load.end().await;
@@ -121,9 +74,14 @@ pub async fn run(options: &Options) -> Result<()> {
 }
 
 /// Every cause in turn; what did not fire.
-async fn fire_all(world: &World, server: &Prometheus, report: &mut Report) -> Result<Vec<&'static str>> {
+async fn fire_all(
+    options: &Options,
+    world: &World,
+    server: &Prometheus,
+    report: &mut Report,
+) -> Result<Vec<&'static str>> {
     let mut missing = Vec::new();
-    for cause in &CAUSES {
+    for cause in CAUSES.iter().filter(|cause| !(cause.long && options.short)) {
         missing.extend(fire(cause, world, server, report).await?);
     }
     Ok(missing)
@@ -138,9 +96,29 @@ async fn fire(cause: &Cause, world: &World, server: &Prometheus, report: &mut Re
         world.kubectl(&["scale", workload, "--replicas=0"])?;
     }
     println!("      {}", cause.what);
+    let repeated = join_all(cause.deeds.iter().map(|deed| deeds::repeat(world, *deed)));
+    let missing = tokio::select! {
+        missing = watch(cause, server, report) => missing?,
+        _ = repeated, if !cause.deeds.is_empty() => bail!("what is repeated ended"),
+    };
+    for deed in cause.deeds {
+        deeds::undo(world, *deed).await?;
+    }
+    for (workload, before) in replicas {
+        world.kubectl(&["scale", workload, &format!("--replicas={before}")])?;
+    }
+    for workload in cause.stopped {
+        world.kubectl(&["rollout", "status", workload, "--timeout=180s"])?;
+    }
+    Ok(missing)
+}
+
+/// Looks until all that should fire have; those that did not.
+async fn watch(cause: &Cause, server: &Prometheus, report: &mut Report) -> Result<Vec<&'static str>> {
+    let patience = if cause.long { LONG_PATIENCE } else { PATIENCE };
     let begun = Instant::now();
     let mut fired = BTreeSet::new();
-    while fired.len() < cause.fires.len() && begun.elapsed() < PATIENCE {
+    while fired.len() < cause.fires.len() && begun.elapsed() < patience {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let firing = firing(server).await?;
         for name in cause.fires {
@@ -150,18 +128,8 @@ async fn fire(cause: &Cause, world: &World, server: &Prometheus, report: &mut Re
             }
         }
     }
-    for (workload, before) in replicas {
-        world.kubectl(&["scale", workload, &format!("--replicas={before}")])?;
-    }
-    for workload in cause.stopped {
-        world.kubectl(&["rollout", "status", workload, "--timeout=180s"])?;
-    }
-    Ok(cause
-        .fires
-        .iter()
-        .filter(|name| !fired.contains(*name))
-        .copied()
-        .collect())
+    let missing = cause.fires.iter().filter(|name| !fired.contains(*name));
+    Ok(missing.copied().collect())
 }
 
 /// A small platform whose critical thresholds lie below what anything takes.
@@ -184,6 +152,9 @@ fn cluster(world: &World) -> Value {
         thresholds.insert(field.to_owned(), same("0.0001%"));
     }
     thresholds.insert("queueWait".to_owned(), same("10s"));
+    thresholds.insert("replicationLag".to_owned(), same("5s"));
+    thresholds.insert("backlog".to_owned(), json!(5));
+    thresholds.insert("apiToDatabase".to_owned(), json!("1ms"));
     json!({
         "apiVersion": "selextract.io/v1alpha1", "kind": "SelextractCluster",
         "metadata": { "name": NAME, "namespace": world.namespace },
@@ -191,6 +162,7 @@ fn cluster(world: &World) -> Value {
             "profile": "Small",
             "worker": { "lease": "5s" },
             "egress": { "allow": [{ "host": format!("sites.{}.svc.cluster.local", world.namespace) }] },
+            "postgres": { "replicas": 1 },
             "slo": { "profile": "Production" },
             "monitoring": { "alerts": { "thresholds": thresholds } },
         },
