@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::world::World;
@@ -22,7 +22,14 @@ impl Prometheus {
     /// # Errors
     /// When its Service is not there or not reached.
     pub fn of(world: &World, cluster: &str) -> Result<Self> {
-        let address = world.service_address(&format!("{cluster}-prometheus"))?;
+        Self::at(&world.service_address(&format!("{cluster}-prometheus"))?)
+    }
+
+    /// The one at this address, such as `10.0.0.7:9090`.
+    ///
+    /// # Errors
+    /// When there is no client.
+    pub fn at(address: &str) -> Result<Self> {
         Ok(Self {
             base: format!("http://{address}/api/v1"),
             http: reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?,
@@ -38,5 +45,16 @@ impl Prometheus {
         let mut answer: Value = self.http.get(url).query(parameters).send().await?.json().await?;
         ensure!(answer["status"] == "success", "{parameters:?}: {answer}");
         Ok(answer["data"].take())
+    }
+
+    /// The one value of a query now.
+    ///
+    /// # Errors
+    /// When it does not answer, or with nothing that is a number.
+    pub async fn number(&self, query: &str) -> Result<f64> {
+        let found = self.ask("query", &[("query", query)]).await?;
+        let value = found["result"][0]["value"][1].as_str();
+        let value = value.with_context(|| format!("{query} has no value"))?;
+        Ok(value.parse()?)
     }
 }

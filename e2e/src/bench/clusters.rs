@@ -47,10 +47,7 @@ fn unmeasured() -> Value {
 
 /// Applies small clusters on the played node; their names.
 pub fn apply_played(world: &World, number: usize) -> Result<Vec<String>> {
-    let pod = json!({
-        "nodeSelector": { played::LABEL: "true" },
-        "tolerations": [{ "key": played::LABEL, "operator": "Exists", "effect": "NoSchedule" }],
-    });
+    let pod = played::pod();
     let names: Vec<_> = (1..=number).map(|index| format!("played-{index}")).collect();
     for name in &names {
         let cluster = json!({

@@ -4,6 +4,7 @@
 mod clusters;
 mod compare;
 mod extract;
+mod fleet;
 mod played;
 pub mod processes;
 mod reaction;
@@ -44,6 +45,8 @@ enum Command {
     Alerts(alerts::Options),
     /// From a backlog to the new pod, beside the `HorizontalPodAutoscaler`.
     Reaction(reaction::Options),
+    /// What the operator costs while it sizes many clusters.
+    Fleet(fleet::Options),
     /// Our programs beside their peers on this machine, without a cluster.
     Compare(compare::Options),
     /// A part in a comparison, played in a process of its own.
@@ -128,6 +131,7 @@ fn run(command: Command) -> Result<()> {
             Command::Soak(options) => soak::run(&options).await,
             Command::Alerts(options) => alerts::run(&options).await,
             Command::Reaction(options) => reaction::run(&options).await,
+            Command::Fleet(options) => fleet::run(&options).await,
             Command::Compare(options) => compare::run(options).await,
             Command::Part { part } => part.play().await,
         }

@@ -22,11 +22,19 @@ use tokio::task::JoinHandle;
 /// The node's name.
 const NAME: &str = "played-1";
 /// The label that pods select it by, and the taint that keeps others off.
-pub const LABEL: &str = "bench.selextract.io/played";
+const LABEL: &str = "bench.selextract.io/played";
 const MANAGER: &str = "selextract-bench";
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Well within the 20 s after which the local cluster calls a node lost.
 const HEARTBEAT: Duration = Duration::from_secs(8);
+
+/// What a component's `pod` says so that its pods come to the played node.
+pub fn pod() -> Value {
+    json!({
+        "nodeSelector": { LABEL: "true" },
+        "tolerations": [{ "key": LABEL, "operator": "Exists", "effect": "NoSchedule" }],
+    })
+}
 
 /// The played node; ends with [`PlayedNode::end`].
 pub struct PlayedNode {

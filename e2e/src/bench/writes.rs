@@ -53,7 +53,8 @@ pub fn operator_pod(world: &World) -> Result<Value> {
         .context("no pod of the operator runs")
 }
 
-async fn fetch_operator_metrics(world: &World) -> Result<String> {
+/// The text of the operator's metrics.
+pub async fn fetch_operator_metrics(world: &World) -> Result<String> {
     let pod = operator_pod(world)?;
     let address = pod["status"]["podIP"].as_str().context("the operator has no address")?;
     let client = reqwest::Client::builder()
