@@ -12,6 +12,7 @@ mod images;
 mod program;
 mod progress;
 pub mod prometheus;
+pub mod prometheus_kinds;
 mod soak;
 mod tools;
 pub mod world;

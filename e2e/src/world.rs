@@ -182,6 +182,19 @@ impl World {
             .output()
     }
 
+    /// One of our charts' templates as it would be installed.
+    ///
+    /// # Errors
+    /// When helm refuses; the message is its own.
+    pub fn render(&self, chart: &str, template: &str, settings: &[&str]) -> Result<String> {
+        let folder = tools::repository()?.join("charts").join(chart);
+        self.kubernetes
+            .helm(&["template", chart, "--show-only", template])
+            .and([folder])
+            .and(settings.iter().map(|setting| format!("--set={setting}")))
+            .output()
+    }
+
     /// Runs a release's own tests; what helm printed.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod measured_elsewhere;
 mod monitoring;
 mod operator;
 mod platform;
+mod prometheus_operator;
 mod refusals;
 mod scaling;
 mod scraping;
