@@ -10,6 +10,7 @@ pub mod changes;
 mod claiming;
 pub mod claims;
 pub mod clock;
+mod comparing;
 pub mod conditional;
 pub mod crawl;
 pub mod credentials;

@@ -26,7 +26,7 @@ use crate::{
 
 const MOST: u32 = 1_000;
 
-fn found(path: &str) -> FoundPage {
+pub(crate) fn found(path: &str) -> FoundPage {
     FoundPage {
         kind: CrawlKind::Page,
         url: format!("http://site.test/{path}"),
@@ -41,6 +41,7 @@ fn start(paths: &[&str]) -> CrawlStart {
         max_pages: MOST,
         nothing: Some("nothing matched".to_owned()),
         units: 1,
+        ..CrawlStart::default()
     }
 }
 
@@ -50,10 +51,8 @@ fn read(claim: &Claim, leads_to: &[&str]) -> CrawlEnd {
     CrawlEnd::Done(ReadPage {
         records: vec![Record::from_iter([("url".to_owned(), url.clone().into())])],
         url,
-        moved: None,
-        warnings: 0,
         found: leads_to.iter().map(|path| found(path)).collect(),
-        artifacts: Vec::new(),
+        ..ReadPage::default()
     })
 }
 
@@ -69,7 +68,7 @@ fn shot(claim: &Claim, byte: u8, moved: Option<FoundPage>) -> CrawlEnd {
     })
 }
 
-fn entries(begun: Begun) -> Vec<Entry> {
+pub(crate) fn entries(begun: Begun) -> Vec<Entry> {
     match begun {
         Begun::Open(entries) => entries,
         Begun::Canceled => unreachable!("nobody canceled it"),
@@ -103,7 +102,7 @@ impl Room {
     }
 
     /// Claims whatever of a crawl waits.
-    async fn claim_pages(&self, id: TaskId) -> Vec<Claim> {
+    pub(crate) async fn claim_pages(&self, id: TaskId) -> Vec<Claim> {
         let waiting = self
             .ledger
             .crawl_pages(id, None, Some(PageStatus::Pending), 1_000)
@@ -113,7 +112,7 @@ impl Room {
         self.ledger.claim_crawl_pages(&ids, "a-worker", LEASE).await.unwrap()
     }
 
-    async fn end_page(&self, claim: &Claim, end: CrawlEnd) -> Result<CrawlEnded, Fenced> {
+    pub(crate) async fn end_page(&self, claim: &Claim, end: CrawlEnd) -> Result<CrawlEnded, Fenced> {
         let task = claim.page.as_ref().unwrap().task;
         let ended = self
             .ledger
@@ -122,7 +121,7 @@ impl Room {
         ended.unwrap()
     }
 
-    async fn progress(&self, id: TaskId) -> CrawlProgress {
+    pub(crate) async fn progress(&self, id: TaskId) -> CrawlProgress {
         self.ledger.crawl_progress(id).await.unwrap().unwrap()
     }
 
@@ -137,7 +136,7 @@ impl Room {
         pages.into_iter().map(|page| page.url).collect()
     }
 
-    async fn expire_page(&self, claim: &Claim) {
+    pub(crate) async fn expire_page(&self, claim: &Claim) {
         let sql = format!(
             "UPDATE crawl_pages SET lease_until = now() - interval '1 second' WHERE id = '{}'",
             claim.id
@@ -145,7 +144,7 @@ impl Room {
         self.sql(&sql).await;
     }
 
-    async fn status(&self, id: TaskId) -> String {
+    pub(crate) async fn status(&self, id: TaskId) -> String {
         self.task(id).await.status
     }
 }
