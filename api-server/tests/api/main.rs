@@ -6,6 +6,7 @@ mod cache_keys;
 mod crawls;
 mod credentials;
 mod internal;
+mod pools;
 mod public;
 mod schedules;
 mod support;
