@@ -1,43 +1,57 @@
 //! When schedules tick: cron expressions in time zones, through changes of summer time. Pure.
 
-use std::str::FromStr;
-
-use croner::Cron;
+use croner::{
+    Cron,
+    parser::{CronParser, Seconds, Year},
+};
 use jiff::{Timestamp, tz::TimeZone};
-use selextract_task::feed::Schedule;
 
-/// When a schedule runs next.
-#[derive(Clone, Debug)]
+/// When something that is written as a cron expression in a time zone comes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clock {
     cron: Cron,
     zone: TimeZone,
 }
 
+/// What of a clock cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// `cron` or `timeZone`.
+    pub field: &'static str,
+    /// What was written there.
+    pub value: String,
+    /// What is wrong, and what to write.
+    pub message: String,
+}
+
 impl Clock {
-    /// Reads a schedule.
+    /// Reads a cron expression of five fields, and an IANA time zone.
     ///
     /// # Errors
-    /// One sentence that names the field, the value and the cure.
-    pub fn parse(schedule: &Schedule) -> Result<Self, String> {
-        let cron = Cron::from_str(&schedule.cron).map_err(|error| {
-            format!(
-                "schedule.cron = {:?}: is not a cron expression ({error}); write five fields such as \"0 6 * * *\"",
-                schedule.cron
-            )
-        })?;
-        if schedule.cron.split_whitespace().count() != 5 {
-            return Err(format!(
-                "schedule.cron = {:?}: has not five fields; write minute, hour, day, month and weekday",
-                schedule.cron
-            ));
+    /// The field, its value and the cure.
+    pub fn parse(cron: &str, time_zone: &str) -> Result<Self, Unreadable> {
+        let unreadable = |field, value: &str, message: String| Unreadable {
+            field,
+            value: value.to_owned(),
+            message,
+        };
+        if cron.split_whitespace().count() != 5 {
+            let message = "has not five fields; write minute, hour, day of the month, month and day of the week, such as \"0 6 * * *\"";
+            return Err(unreadable("cron", cron, message.to_owned()));
         }
-        let zone = TimeZone::get(&schedule.time_zone).map_err(|_| {
-            format!(
-                "schedule.timeZone = {:?}: is no IANA time zone; write one such as \"Europe/Berlin\"",
-                schedule.time_zone
-            )
+        let parser = CronParser::builder()
+            .seconds(Seconds::Disallowed)
+            .year(Year::Disallowed)
+            .build();
+        let parsed = parser.parse(cron).map_err(|error| {
+            let message = format!("is not a cron expression ({error}); write five fields such as \"0 6 * * *\"");
+            unreadable("cron", cron, message)
         })?;
-        Ok(Self { cron, zone })
+        let zone = TimeZone::get(time_zone).map_err(|_| {
+            let message = "is no IANA time zone; write one such as \"Europe/Berlin\"";
+            unreadable("timeZone", time_zone, message.to_owned())
+        })?;
+        Ok(Self { cron: parsed, zone })
     }
 
     /// The first tick after a moment.
@@ -53,17 +67,9 @@ impl Clock {
 mod tests {
     use super::*;
 
-    fn schedule(cron: &str, zone: &str) -> Schedule {
-        Schedule {
-            cron: cron.to_owned(),
-            time_zone: zone.to_owned(),
-            ..Schedule::default()
-        }
-    }
-
     #[test]
     fn a_schedule_runs_by_its_own_clock_through_a_change_of_summer_time() {
-        let clock = Clock::parse(&schedule("30 6 * * *", "Europe/Berlin")).unwrap();
+        let clock = Clock::parse("30 6 * * *", "Europe/Berlin").unwrap();
         let next = clock.next_after("2026-10-24T12:00:00Z".parse().unwrap()).unwrap();
         assert_eq!(next.to_string(), "2026-10-25T05:30:00Z");
         assert_eq!(
@@ -76,7 +82,7 @@ mod tests {
     }
 
     fn ticks(cron: &str, from: &str, count: usize) -> Vec<String> {
-        let clock = Clock::parse(&schedule(cron, "Europe/Berlin")).unwrap();
+        let clock = Clock::parse(cron, "Europe/Berlin").unwrap();
         let mut moment: Timestamp = from.parse().unwrap();
         let mut ticks = Vec::new();
         for _ in 0..count {
@@ -114,21 +120,18 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_that_cannot_be_read_says_which_field_and_what_to_write() {
-        assert!(
-            Clock::parse(&schedule("61 * * * *", "UTC"))
-                .unwrap_err()
-                .starts_with("schedule.cron")
-        );
-        assert!(
-            Clock::parse(&schedule("* * * * * *", "UTC"))
-                .unwrap_err()
-                .contains("five fields")
-        );
-        assert!(
-            Clock::parse(&schedule("0 6 * * *", "Mars/Base"))
-                .unwrap_err()
-                .contains("Europe/Berlin")
-        );
+    fn a_clock_that_cannot_be_read_says_which_field_and_what_to_write() {
+        for (cron, zone, field, cure) in [
+            ("61 * * * *", "UTC", "cron", "five fields such as"),
+            ("* * * * * *", "UTC", "cron", "has not five fields"),
+            ("@daily", "UTC", "cron", "has not five fields"),
+            ("", "UTC", "cron", "has not five fields"),
+            ("0 6 * * *", "Mars/Base", "timeZone", "Europe/Berlin"),
+        ] {
+            let wrong = Clock::parse(cron, zone).unwrap_err();
+            assert_eq!(wrong.field, field);
+            assert_eq!(wrong.value, if field == "cron" { cron } else { zone });
+            assert!(wrong.message.contains(cure), "{wrong:?}");
+        }
     }
 }

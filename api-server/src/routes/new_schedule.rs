@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use selextract_platform::ledger::{clock::Clock, scrape_tasks::CheckedUpsert};
+use selextract_platform::ledger::scrape_tasks::CheckedUpsert;
 use selextract_task::{
-    ConcurrencyPolicy, Duration, TaskSpec, check_starting_deadline,
+    Clock, ConcurrencyPolicy, Duration, TaskSpec, check_starting_deadline,
     feed::{OnChange, Schedule, Upsert},
 };
 use serde::Deserialize;
@@ -76,12 +76,8 @@ fn check(new: &NewSchedule, pools: &Pools, errors: &mut Vec<FieldError>) -> Opti
             format!("must have 1 to {MAX_NAME} characters"),
         );
     }
-    if let Err(sentence) = Clock::parse(&new.schedule()) {
-        // It says `schedule.<field> = <value>: <what is wrong>`.
-        let (place, message) = sentence.split_once(": ").unwrap_or(("schedule.cron", &sentence));
-        let place = place.trim_start_matches("schedule.");
-        let (field, value) = place.split_once(" = ").unwrap_or((place, ""));
-        refuse(field, value.to_owned(), message.to_owned());
+    if let Err(wrong) = Clock::parse(&new.cron, &new.time_zone) {
+        refuse(wrong.field, format!("{:?}", wrong.value), wrong.message);
     }
     if let (Err(message), Some(deadline)) = (check_starting_deadline(new.starting_deadline), new.starting_deadline) {
         refuse("startingDeadline", deadline.to_string(), message);

@@ -9,7 +9,6 @@ pub mod batch;
 pub mod changes;
 mod claiming;
 pub mod claims;
-pub mod clock;
 mod comparing;
 pub mod conditional;
 pub mod crawl;
