@@ -214,7 +214,7 @@ impl Claims {
     async fn release_pages(&self, ids: &[TaskId], claims: &[Claim]) {
         match self.ledger.unclaimed_crawl_pages(&unclaimed(ids, claims)).await {
             Ok(left) => {
-                let unvisited: Vec<_> = left.iter().map(unvisited).collect();
+                let unvisited: Vec<_> = left.iter().map(Entry::unvisited).collect();
                 self.release(&unvisited).await;
             }
             Err(error) => {
@@ -233,7 +233,7 @@ impl Claims {
                 return;
             }
         };
-        let unvisited: Vec<_> = left.iter().map(|(entry, _)| unvisited(entry)).collect();
+        let unvisited: Vec<_> = left.iter().map(|(entry, _)| entry.unvisited()).collect();
         self.release(&unvisited).await;
         let wait = i64::try_from(jittered(CROWDED_PAUSE).as_millis()).unwrap_or_default();
         let again = now_milliseconds() + wait;
@@ -447,14 +447,6 @@ impl Claims {
 fn unclaimed(ids: &[TaskId], claims: &[Claim]) -> Vec<TaskId> {
     let left = ids.iter().filter(|id| claims.iter().all(|claim| claim.id != **id));
     left.copied().collect()
-}
-
-fn unvisited(entry: &Entry) -> Unvisited<'_> {
-    Unvisited {
-        id: entry.id,
-        owner: entry.owner,
-        host: &entry.host,
-    }
 }
 
 /// How a page's claim ends whose run could not even be looked at, or that is given back.

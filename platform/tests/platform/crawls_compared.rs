@@ -104,9 +104,12 @@ impl Watched {
             let end = site[&claim.page.as_ref().unwrap().url].end(&claim);
             offered.extend(self.room.end_page(&claim, end).await.unwrap().entries);
         }
-        let [report] = offered.as_slice() else {
-            panic!("the report is offered when the last page has ended: {offered:?}")
-        };
+        assert_eq!(
+            offered.len(),
+            1,
+            "the report is offered when the last page has ended: {offered:?}"
+        );
+        let report = &offered[0];
         assert_eq!(report.host, format!("{id}.invalid"));
         self.claim_report(report.id).await
     }
