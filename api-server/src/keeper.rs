@@ -5,6 +5,7 @@
 
 mod deliveries;
 mod gauges;
+mod health;
 mod migrate;
 mod poolers;
 mod queue;
@@ -13,17 +14,14 @@ mod stores;
 mod waits;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use axum::{Router, extract::State, http::StatusCode, routing::get};
 use deliveries::Deliveries;
 use gauges::Gauges;
+use health::Health;
 use jiff::Timestamp;
 pub use migrate::run as migrate;
 use poolers::Poolers;
@@ -35,7 +33,7 @@ use selextract_platform::{
     ledger::{Ledger, PoolSettings, Secret, TaskId, crawl::CrawlCursor, maintenance::Epoch},
     timings::Timings,
 };
-use selextract_telemetry::{Container, render};
+use selextract_telemetry::Container;
 pub use settings::{KeeperSettings, MigrateSettings, PoolerPods};
 use stores::{Sources, Stores};
 use tokio::{
@@ -61,8 +59,6 @@ const EXPIRY: Duration = Duration::from_mins(1);
 const REMOVALS: Duration = Duration::from_secs(10);
 /// Partitions, retention and purging.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
-/// After this long without a finished turn the keeper is not well, and is restarted by its liveness probe.
-const STUCK: Duration = Duration::from_mins(5);
 
 /// The keeper with what it works on.
 struct Keeper {
@@ -96,26 +92,15 @@ struct Due {
     measure: Instant,
 }
 
-struct Health {
-    registry: Registry,
-    started: Instant,
-    last_turn_milliseconds: std::sync::atomic::AtomicU64,
-    ready: AtomicBool,
-}
-
 /// Runs until `end` is canceled; `timings` are those that the logs were started with.
 pub async fn run(settings: KeeperSettings, timings: Timings, end: CancellationToken) -> Result<()> {
     let registry = Registry::new();
-    let health = Arc::new(Health {
-        registry: registry.clone(),
-        started: Instant::now(),
-        last_turn_milliseconds: 0.into(),
-        ready: AtomicBool::new(false),
-    });
+    let health = Arc::new(Health::new(registry.clone()));
     let listener = tokio::net::TcpListener::bind(settings.telemetry_addr)
         .await
         .with_context(|| format!("listening on {}", settings.telemetry_addr))?;
-    let server = axum::serve(listener, routes(health.clone())).with_graceful_shutdown(end.clone().cancelled_owned());
+    let server =
+        axum::serve(listener, health::routes(health.clone())).with_graceful_shutdown(end.clone().cancelled_owned());
     let server = tokio::spawn(server.into_future());
     let ledger = Ledger::connect_lazy(&PoolSettings {
         url: Secret(settings.database_direct_url.clone()),
@@ -410,46 +395,8 @@ fn deliveries(settings: &KeeperSettings) -> Result<Option<Arc<Deliveries>>> {
     Ok(Some(Arc::new(deliveries)))
 }
 
-impl Health {
-    fn turned(&self, ready: bool) {
-        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_turn_milliseconds.store(elapsed, Ordering::Relaxed);
-        self.ready.store(ready, Ordering::Relaxed);
-    }
-
-    fn is_stuck(&self) -> bool {
-        let last = Duration::from_millis(self.last_turn_milliseconds.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(last) > STUCK
-    }
-}
-
 fn tell(what: &str, result: Result<()>) {
     if let Err(error) = result {
         error!(error = format!("{error:#}"), "{what} failed; trying again.");
-    }
-}
-
-fn routes(health: Arc<Health>) -> Router {
-    Router::new()
-        .route(
-            "/healthz",
-            get(async |State(health): State<Arc<Health>>| status(!health.is_stuck())),
-        )
-        .route(
-            "/readyz",
-            get(async |State(health): State<Arc<Health>>| status(health.ready.load(Ordering::Relaxed))),
-        )
-        .route(
-            "/metrics",
-            get(async |State(health): State<Arc<Health>>| render(&health.registry)),
-        )
-        .with_state(health)
-}
-
-fn status(well: bool) -> StatusCode {
-    if well {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
     }
 }

@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod offers;
 pub mod openapi;
 pub mod params;
+pub mod pools;
 pub mod presence;
 pub mod problem;
 pub mod program;

@@ -80,6 +80,9 @@ pub struct Limits {
     /// How many proxies stand in front of the API that add the client's address to X-Forwarded-For.
     #[arg(long, env = "SELEXTRACT_TRUSTED_PROXIES", default_value_t = 0)]
     pub trusted_proxies: u8,
+    /// The pools of upstream proxies that tasks may name, with commas between them; empty where there are none. Without it any name is accepted.
+    #[arg(long, env = "SELEXTRACT_PROXY_POOLS")]
+    pub proxy_pools: Option<String>,
 }
 
 /// The internal listener's settings: all of them, or it is off.

@@ -18,6 +18,7 @@ use crate::{
     auth::{lockouts::Lockouts, logins::Logins, password::Passwords, standing::Standings, tokens::TokenKeys},
     layered::Layered,
     offers::Offers,
+    pools::Pools,
     presence::Presence,
     quotas::Quotas,
     sealed::Seal,
@@ -86,6 +87,8 @@ pub struct Shared {
     pub by_address: Limiter,
     /// How many proxies stand in front that write the client's address into `X-Forwarded-For`.
     pub trusted_proxies: u8,
+    /// The pools of upstream proxies that tasks may name.
+    pub pools: Pools,
     /// Kept statistics of users.
     pub stats: Layered,
     /// Kept analytics.
@@ -134,6 +137,7 @@ impl AppState {
             by_user: Limiter::new("user", limits.rate, cache.clone()),
             by_address: Limiter::new("address", limits.login_rate, cache.clone()),
             trusted_proxies: limits.trusted_proxies,
+            pools: Pools::declared(limits.proxy_pools.as_deref()),
             previews,
             previews_by_user: Limiter::new("preview", limits.preview_rate, cache.clone()),
             preview_turns: Semaphore::new(PREVIEWS),

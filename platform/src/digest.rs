@@ -62,7 +62,10 @@ pub fn fingerprint(spec: &TaskSpec, watch: &Watch) -> String {
 
 /// What extracts: runs in which it differs tell nothing about each other's fields.
 pub fn shape(spec: &TaskSpec) -> String {
-    let what = serde_json::json!([spec.url, spec.items, spec.items_json_path, spec.fields, spec.automatic]);
+    let mut what = serde_json::json!([spec.url, spec.items, spec.items_json_path, spec.fields, spec.automatic]);
+    if let (Some(what), Some(crawl)) = (what.as_array_mut(), &spec.crawl) {
+        what.push(serde_json::json!(crawl));
+    }
     hash(&what.to_string()).to_string()
 }
 

@@ -60,6 +60,17 @@ pub struct Unvisited<'a> {
     pub host: &'a str,
 }
 
+impl Entry {
+    /// The same, taken by somebody whose page never begins.
+    pub fn unvisited(&self) -> Unvisited<'_> {
+        Unvisited {
+            id: self.id,
+            owner: self.owner,
+            host: &self.host,
+        }
+    }
+}
+
 /// What was taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken {

@@ -5,6 +5,7 @@
 
 pub mod access;
 mod browser;
+mod clock;
 mod convert;
 mod crawl;
 pub mod credentials;
@@ -27,6 +28,7 @@ pub use browser::{
     Browser, BrowserCapture, BrowserStep, CaptureType, CaptureWhen, Extractor, ImageFormat, Key, On, Resource,
     StepType, WaitCondition, WaitState,
 };
+pub use clock::{Clock, Unreadable};
 pub use convert::{Conversion, DateReader, absolute};
 pub use crawl::{Crawl, CrawlScope};
 pub use duration::{Duration, ParseDurationError};

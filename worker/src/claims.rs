@@ -17,8 +17,8 @@ use selextract_platform::{
     ledger::{
         Ledger, LedgerError, TaskId,
         claims::{Claim, Ending, Fenced, Lease, NewPage, Renewed},
-        conditional::{FormerPage, Known},
-        crawl::{Begun, CrawlEnd, CrawlStart, HeldPage},
+        conditional::{FormerPage, Known, PageState},
+        crawl::{Begun, CrawlEnd, CrawlReport, CrawlStart, HeldPage},
         pages::Page,
     },
 };
@@ -27,6 +27,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep},
 };
+use url::Url;
 use uuid::Uuid;
 
 /// When a task that its owner's limit kept waiting is tried again.
@@ -135,7 +136,12 @@ impl Claims {
         }
         if !pages.is_empty() {
             match self.ledger.claim_crawl_pages(&pages, &self.worker, self.lease).await {
-                Ok(claimed) => claims.extend(claimed),
+                Ok(claimed) => {
+                    if claimed.len() < pages.len() {
+                        self.release_pages(&pages, &claimed).await;
+                    }
+                    claims.extend(claimed);
+                }
                 // What was claimed before is not to wait for its lease's end.
                 Err(error) if !claims.is_empty() => {
                     tracing::warn!(%error, "Pages of crawls were not claimed; the keeper will find them.");
@@ -190,28 +196,44 @@ impl Claims {
         self.release(&[unvisited]).await;
     }
 
+    /// The same for a claim whose run visits no host at all, or is let go before it could.
+    pub async fn leave_unvisited(&self, claim: &Claim) {
+        let url = claim.page.as_ref().map_or(claim.spec.url.as_str(), |page| &page.url);
+        if let Some(host) = Url::parse(url).ok().as_ref().and_then(Url::host_str) {
+            self.unvisited(host, claim).await;
+        }
+    }
+
     async fn release(&self, unvisited: &[Unvisited<'_>]) {
         if let Err(error) = self.frontier.release(unvisited).await {
             tracing::warn!(%error, "Places at hosts could not be given back; they expire.");
         }
     }
 
+    /// Hosts get the places back that were taken for pages of crawls which are not claimed: another has them, or their run waits or has ended.
+    async fn release_pages(&self, ids: &[TaskId], claims: &[Claim]) {
+        match self.ledger.unclaimed_crawl_pages(&unclaimed(ids, claims)).await {
+            Ok(left) => {
+                let unvisited: Vec<_> = left.iter().map(Entry::unvisited).collect();
+                self.release(&unvisited).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "Places of pages that were not claimed were not given back; they expire.");
+            }
+        }
+    }
+
     /// Hosts get the places back that were taken for what is not claimed. What its owner's limit of running tasks kept from being claimed is
     /// offered again a moment later: the refill comes too seldom for an owner whose tasks are short. What is lost here the refill finds.
     async fn put_back(&self, ids: &[TaskId], claims: &[Claim]) {
-        let left: Vec<TaskId> = ids
-            .iter()
-            .filter(|id| claims.iter().all(|claim| claim.id != **id))
-            .copied()
-            .collect();
-        let left = match self.ledger.unclaimed(&left).await {
+        let left = match self.ledger.unclaimed(&unclaimed(ids, claims)).await {
             Ok(left) => left,
             Err(error) => {
                 tracing::warn!(%error, "What was not claimed was not put back; the keeper will find it.");
                 return;
             }
         };
-        let unvisited: Vec<_> = left.iter().map(|(entry, _)| unvisited(entry)).collect();
+        let unvisited: Vec<_> = left.iter().map(|(entry, _)| entry.unvisited()).collect();
         self.release(&unvisited).await;
         let wait = i64::try_from(jittered(CROWDED_PAUSE).as_millis()).unwrap_or_default();
         let again = now_milliseconds() + wait;
@@ -287,9 +309,9 @@ impl Claims {
             .await
     }
 
-    /// What is known of a page of this owner. One that is not known is fetched.
-    pub async fn known_page(&self, claim: &Claim, key: Uuid) -> Option<Known> {
-        match self.ledger.known_page(claim.user_id, key).await {
+    /// What is known of a page of this owner, where it is needed with its links. One that is not known is fetched.
+    pub async fn known_page(&self, claim: &Claim, key: Uuid, with_links: bool) -> Option<Known> {
+        match self.ledger.known_page(claim.user_id, key, with_links).await {
             Ok(known) => known,
             Err(error) => {
                 tracing::warn!(%error, "A page's state could not be read; it is fetched.");
@@ -299,8 +321,8 @@ impl Claims {
     }
 
     /// Remembers a page's state. One that is lost costs the next run a page.
-    pub async fn remember_page(&self, claim: &Claim, key: Uuid, known: &Known) {
-        if let Err(error) = self.ledger.remember_page(claim.user_id, key, known).await {
+    pub async fn remember_page(&self, claim: &Claim, state: &PageState, number: i32) {
+        if let Err(error) = self.ledger.remember_page(claim, state, number).await {
             tracing::warn!(%error, "A page's state could not be remembered; the next run fetches it.");
         }
     }
@@ -380,6 +402,18 @@ impl Claims {
         }
     }
 
+    /// Reports on a crawl whose pages have ended.
+    ///
+    /// # Errors
+    /// When the ledger does not answer for a lease's time.
+    pub async fn report_crawl(
+        &self,
+        claim: &Claim,
+        page: &HeldPage,
+    ) -> Result<Result<CrawlReport, Fenced>, LedgerError> {
+        self.patiently(|| self.ledger.report_crawl(claim, page)).await
+    }
+
     /// The frontier has room for so many of an owner's at a host; the keeper brings the rest.
     async fn offer_found(&self, entries: &[Entry]) {
         let entries = &entries[..entries.len().min(OFFERED)];
@@ -410,12 +444,9 @@ impl Claims {
     }
 }
 
-fn unvisited(entry: &Entry) -> Unvisited<'_> {
-    Unvisited {
-        id: entry.id,
-        owner: entry.owner,
-        host: &entry.host,
-    }
+fn unclaimed(ids: &[TaskId], claims: &[Claim]) -> Vec<TaskId> {
+    let left = ids.iter().filter(|id| claims.iter().all(|claim| claim.id != **id));
+    left.copied().collect()
 }
 
 /// How a page's claim ends whose run could not even be looked at, or that is given back.

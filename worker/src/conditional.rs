@@ -5,7 +5,7 @@ use selextract_platform::{
     ledger::{
         LedgerError,
         claims::Claim,
-        conditional::{FormerPage, Known},
+        conditional::{FormerPage, Known, PageState},
     },
 };
 use selextract_task::{Plan, Render};
@@ -22,6 +22,11 @@ use crate::{
 /// Whether a run asks for the state of its pages: where there is a run before it, unless the spec says otherwise.
 pub(crate) fn asks(plan: &Plan, claim: &Claim) -> bool {
     plan.render != Render::Browser && claim.spec.conditional.unwrap_or(claim.source_uid.is_some())
+}
+
+/// Whether what is known of a page serves only with its links: in a crawl that follows them from it.
+pub(crate) fn needs_links(plan: &Plan) -> bool {
+    plan.crawl.as_ref().is_some_and(|crawl| crawl.reads_links)
 }
 
 /// What a page is known by.
@@ -54,7 +59,7 @@ fn extracted(page: FormerPage) -> Extracted {
         },
         // Where the run before ended, this one does: it asks for the same.
         stops: next.is_none(),
-        links: Vec::new(),
+        links: page.links.iter().filter_map(|link| Url::parse(link).ok()).collect(),
         streamed: false,
         next,
     }
@@ -62,16 +67,21 @@ fn extracted(page: FormerPage) -> Extracted {
 
 /// Remembers the state of a page that was committed under this number.
 pub(crate) async fn remember(claims: &Claims, claim: &Claim, requested: &Url, page: &Page, number: i32) {
+    if let Some(state) = state(claim, requested, page) {
+        claims.remember_page(claim, &state, number).await;
+    }
+}
+
+/// The state of a page, where its site names it.
+pub(crate) fn state(claim: &Claim, requested: &Url, page: &Page) -> Option<PageState> {
     let validators = match &page.freshness {
-        Freshness::Unknown => return,
+        Freshness::Unknown => return None,
         Freshness::Named(validators) => validators.clone(),
         Freshness::NotModified(known) => known.validators.clone(),
     };
-    let known = Known {
+    Some(PageState {
+        key: key(claim, requested),
         url: page.url.to_string(),
         validators,
-        task_id: claim.id,
-        page: number,
-    };
-    claims.remember_page(claim, key(claim, requested), &known).await;
+    })
 }

@@ -18,10 +18,11 @@ use url::Url;
 use crate::{
     access::Access,
     claims::{Claims, History, crawl_end},
+    conclusion, conditional,
     extract::Extracted,
     failure::{Blame, Failure, backoff},
     fetch::{
-        Page, Request,
+        Freshness, Page, Request,
         http::{Http, Trip},
     },
     gate::{Gate, Stopped},
@@ -44,6 +45,7 @@ pub(crate) async fn work(
     stop: &CancellationToken,
 ) -> Result<RunOutcome, LedgerError> {
     match (&claim.page, &plan.crawl) {
+        (Some(held), Some(_)) if held.kind == CrawlKind::Report => report(engines, claims, claim, held).await,
         (Some(held), Some(crawl)) => {
             let url = Url::parse(&held.url);
             let (crawl, max_pages) = (crawl.clone(), crawl.max_pages);
@@ -53,7 +55,10 @@ pub(crate) async fn work(
                     let mut visit = Visit::new(engines, claims, claim, held, (plan, rights), crawl);
                     (visit.run(&url, stop).await, visit.spending.micros())
                 }
-                (_, Err(failure)) => (CrawlEnd::FailsRun(told(&failure)), 0),
+                (_, Err(failure)) => {
+                    claims.leave_unvisited(claim).await;
+                    (CrawlEnd::FailsRun(told(&failure)), 0)
+                }
                 // It was checked when it was found.
                 (Err(error), _) => {
                     let failure = Failure::permanent("InvalidUrl", error.to_string());
@@ -69,10 +74,25 @@ pub(crate) async fn work(
     }
 }
 
+/// Compares a crawl whose pages have ended with the one before.
+async fn report(engines: &Engines, claims: &Claims, claim: &Claim, held: &HeldPage) -> Result<RunOutcome, LedgerError> {
+    let spending = Spending::new(engines);
+    claims.leave_unvisited(claim).await;
+    let Ok(end) = conclusion::conclude_crawl(engines, claims, claim, held).await? else {
+        return Ok(RunOutcome::Fenced);
+    };
+    let ended = claims.end_page(claim, held, &end, spending.micros(), 0).await?;
+    Ok(match (ended, end) {
+        (Err(Fenced), _) => RunOutcome::Fenced,
+        (Ok(()), CrawlEnd::FailsRun(_)) => RunOutcome::Failed,
+        (Ok(()), _) => RunOutcome::Succeeded,
+    })
+}
+
 fn outcome(end: &CrawlEnd, stop: &CancellationToken) -> RunOutcome {
     match end {
-        CrawlEnd::Done(_) | CrawlEnd::Mapped(_) | CrawlEnd::Skipped(_) => RunOutcome::Succeeded,
-        CrawlEnd::Failed(_) | CrawlEnd::FailsRun(_) => RunOutcome::Failed,
+        CrawlEnd::Done(_) | CrawlEnd::Mapped(_) | CrawlEnd::Skipped(_) | CrawlEnd::Reported(_) => RunOutcome::Succeeded,
+        CrawlEnd::Failed(_) | CrawlEnd::Absent(_) | CrawlEnd::FailsRun(_) => RunOutcome::Failed,
         CrawlEnd::Retry { .. } => RunOutcome::Retried,
         CrawlEnd::Waits { .. } if stop.is_cancelled() => RunOutcome::HandedBack,
         CrawlEnd::Waits { .. } => RunOutcome::Waits,
@@ -88,10 +108,12 @@ async fn begin(
     crawl: &CrawlPlan,
 ) -> Result<RunOutcome, LedgerError> {
     let spending = Spending::new(engines);
+    claims.leave_unvisited(claim).await;
     let start = CrawlStart {
         found: beginning(crawl),
         max_pages: crawl.max_pages,
         nothing: nothing_found(&claim.spec, plan),
+        reports: conclusion::reports(claim),
         units: spending.units(),
     };
     Ok(match claims.begin_crawl(claim, &start).await? {
@@ -185,19 +207,25 @@ impl<'a> Visit<'a> {
     }
 
     async fn run(&mut self, url: &Url, stop: &CancellationToken) -> CrawlEnd {
+        let robots = self.engines.robots.by(&self.run.http);
+        let mut gate = Gate::new(self.claims, &robots, &self.engines.metrics, self.claim);
+        let end = self.visit(url, &mut gate, stop).await;
+        gate.leave_for_good(url.host_str()).await;
+        end
+    }
+
+    async fn visit(&mut self, url: &Url, gate: &mut Gate<'_>, stop: &CancellationToken) -> CrawlEnd {
         if stop.is_cancelled() {
             return crawl_end(&Ending::HandedBack);
         }
         if let Some(over) = self.run.is_late().or_else(|| self.run.is_dear(0)) {
             return CrawlEnd::FailsRun(told(&over));
         }
-        let robots = self.engines.robots.by(&self.run.http);
-        let mut gate = Gate::new(self.claims, &robots, &self.engines.metrics, self.claim);
         let started = Instant::now();
         let end = match self.held.kind {
-            CrawlKind::Page => self.page(url, &mut gate, stop).await,
-            CrawlKind::Sitemap => self.sitemap(url, &mut gate, stop).await,
-            CrawlKind::Robots => gate
+            CrawlKind::Page => self.page(url, gate, stop).await,
+            CrawlKind::Sitemap => self.sitemap(url, gate, stop).await,
+            CrawlKind::Robots | CrawlKind::Report => gate
                 .sitemaps(url, &self.run.plan, stop)
                 .await
                 .map(|sitemaps| CrawlEnd::Mapped(further(url, &sitemaps, |_| true))),
@@ -213,7 +241,6 @@ impl<'a> Visit<'a> {
                 self.failed(&failure)
             }
         };
-        gate.leave_for_good(url.host_str()).await;
         self.count(&end, started);
         end
     }
@@ -224,12 +251,24 @@ impl<'a> Visit<'a> {
         let arrived = normal_url(&page.url);
         stay_inside(&self.run.plan, url, &arrived)?;
         let moved = (arrived != *url).then(|| found_page(CrawlKind::Page, &arrived, self.held.depth));
-        Ok(CrawlEnd::Done(self.read(page, extracted, moved)))
+        let asks = conditional::asks(&self.run.plan, self.claim);
+        let state = conditional::state(self.claim, url, &page).filter(|_| asks);
+        let read = ReadPage {
+            not_modified: matches!(page.freshness, Freshness::NotModified(_)),
+            keeps_links: state.is_some() && conditional::needs_links(&self.run.plan),
+            state: state.map(Box::new),
+            ..self.read(page, extracted, moved)
+        };
+        Ok(CrawlEnd::Done(read))
     }
 
     fn read(&self, page: Page, extracted: Extracted, moved: Option<FoundPage>) -> ReadPage {
         let deeper = self.held.depth.saturating_add(1);
-        let links = extracted.links.iter();
+        // What was kept of a page's links by a run that followed them from it is not followed behind the last depth.
+        let links = extracted
+            .links
+            .iter()
+            .filter(|_| conditional::needs_links(&self.run.plan));
         ReadPage {
             url: key(&page.url),
             moved,
@@ -237,6 +276,10 @@ impl<'a> Visit<'a> {
             warnings: i32::try_from(extracted.left_out).unwrap_or(i32::MAX),
             found: links.map(|link| found_page(CrawlKind::Page, link, deeper)).collect(),
             artifacts: page.captures.into_iter().map(kept).collect(),
+            fill: extracted.fill.counts(),
+            not_modified: false,
+            state: None,
+            keeps_links: false,
         }
     }
 
@@ -307,6 +350,8 @@ impl<'a> Visit<'a> {
                 after: backoff(self.run.plan.retry_delay, attempt, failure.retry_after),
                 error,
             }
+        } else if failure.no_page {
+            CrawlEnd::Absent(error)
         } else {
             CrawlEnd::Failed(error)
         }
@@ -314,10 +359,11 @@ impl<'a> Visit<'a> {
 
     fn count(&self, end: &CrawlEnd, started: Instant) {
         let outcome = match end {
+            CrawlEnd::Done(page) if page.not_modified => PageOutcome::NotModified,
             CrawlEnd::Done(_) | CrawlEnd::Mapped(_) => PageOutcome::Committed,
             CrawlEnd::Retry { .. } => PageOutcome::Retryable,
-            CrawlEnd::Failed(_) | CrawlEnd::Skipped(_) => PageOutcome::Permanent,
-            CrawlEnd::Waits { .. } | CrawlEnd::FailsRun(_) => return,
+            CrawlEnd::Failed(_) | CrawlEnd::Absent(_) | CrawlEnd::Skipped(_) => PageOutcome::Permanent,
+            CrawlEnd::Waits { .. } | CrawlEnd::FailsRun(_) | CrawlEnd::Reported(_) => return,
         };
         self.run.count_page(outcome, started);
     }

@@ -161,10 +161,16 @@ async fn work(
                     Walk::Fenced => return Ok(RunOutcome::Fenced),
                 }
             }
-            Err(failure) => Ending::Failed(told(&failure)),
+            Err(failure) => {
+                claims.leave_unvisited(claim).await;
+                Ending::Failed(told(&failure))
+            }
         },
         // It was accepted by a version that understood it.
-        Err(violations) => Ending::Failed(told(&Failure::permanent("InvalidSpec", violations.to_string()))),
+        Err(violations) => {
+            claims.leave_unvisited(claim).await;
+            Ending::Failed(told(&Failure::permanent("InvalidSpec", violations.to_string())))
+        }
     };
     let outcome = match &ending {
         Ending::Succeeded => RunOutcome::Succeeded,
@@ -485,8 +491,9 @@ impl<'a> Run<'a> {
             headers: &plan.headers,
         };
         let known = if conditional::asks(plan, self.claim) {
+            let key = conditional::key(self.claim, url);
             self.claims
-                .known_page(self.claim, conditional::key(self.claim, url))
+                .known_page(self.claim, key, conditional::needs_links(plan))
                 .await
         } else {
             None

@@ -12,6 +12,7 @@ mod crawl;
 #[path = "hostile/http.rs"]
 mod hostile;
 mod paging;
+mod places;
 mod politeness;
 mod rendering;
 mod site;

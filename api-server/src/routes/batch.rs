@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::new_task::{admit, idempotency_key, parse};
 use crate::{
     auth::caller::Caller,
+    pools::Pools,
     problem::{FieldError, Problem},
     state::AppState,
     strict::JsonBody,
@@ -66,7 +67,8 @@ pub async fn create(State(state): State<AppState>, caller: Caller, request: Requ
     let headers = request.headers().clone();
     let JsonBody(body) = JsonBody::from_request(request, &state).await?;
     let idempotency = idempotency_key(&headers, &body)?;
-    let tasks = tokio::task::spawn_blocking(move || read(&body))
+    let pools = state.pools.clone();
+    let tasks = tokio::task::spawn_blocking(move || read(&body, &pools))
         .await
         .map_err(|error| {
             tracing::error!(%error, "Checking a batch failed.");
@@ -94,7 +96,7 @@ pub async fn create(State(state): State<AppState>, caller: Caller, request: Requ
 }
 
 /// Every task, or what is wrong with them.
-fn read(body: &Bytes) -> Result<Vec<NewTask>, Problem> {
+fn read(body: &Bytes, pools: &Pools) -> Result<Vec<NewTask>, Problem> {
     let Batch { tasks } = serde_json::from_slice(body).map_err(|error| {
         Problem::malformed().detail(format!(
             "the body must be {{\"tasks\": […]}}: line {}, column {}",
@@ -111,7 +113,7 @@ fn read(body: &Bytes) -> Result<Vec<NewTask>, Problem> {
     for (index, task) in tasks.into_iter().enumerate() {
         let mut wrong = Vec::new();
         match serde_json::from_str::<Map<String, Value>>(task.get()) {
-            Ok(task) => read.extend(parse(task, &mut wrong)),
+            Ok(task) => read.extend(parse(task, pools, &mut wrong)),
             Err(_) => wrong.push(FieldError::new("", "", "must be a JSON object")),
         }
         errors.extend(wrong.into_iter().map(|error| error.within(&format!("tasks[{index}]"))));
@@ -140,10 +142,16 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_the_tasks_place_and_is_bounded() {
         let good = json!({ "url": "https://e.com", "fields": [{ "name": "a" }] });
-        assert_eq!(read(&body(&json!({ "tasks": [good, good] }))).unwrap().len(), 2);
-        let wrong = read(&body(
-            &json!({ "tasks": [good, { "url": "ftp://e.com", "colour": 1 }, 7] }),
-        ))
+        assert_eq!(
+            read(&body(&json!({ "tasks": [good, good] })), &Pools::default())
+                .unwrap()
+                .len(),
+            2
+        );
+        let wrong = read(
+            &body(&json!({ "tasks": [good, { "url": "ftp://e.com", "colour": 1 }, 7] })),
+            &Pools::default(),
+        )
         .unwrap_err();
         let told = serde_json::to_value(&wrong).unwrap();
         let fields: Vec<_> = told["errors"]
@@ -157,14 +165,15 @@ mod tests {
             ["tasks[1].colour", "tasks[1].url", "tasks[1].fields", "tasks[2]"]
         );
         let many = vec![json!({ "url": "x", "fields": [] }); 200];
-        let many = serde_json::to_value(read(&body(&json!({ "tasks": many }))).unwrap_err()).unwrap();
+        let many =
+            serde_json::to_value(read(&body(&json!({ "tasks": many })), &Pools::default()).unwrap_err()).unwrap();
         assert_eq!(many["errors"].as_array().unwrap().len(), MAX_ERRORS);
         for malformed in [
             json!({ "tasks": [] }),
             json!([good]),
             json!({ "tasks": [good], "x": 1 }),
         ] {
-            assert!(read(&body(&malformed)).is_err(), "{malformed}");
+            assert!(read(&body(&malformed), &Pools::default()).is_err(), "{malformed}");
         }
     }
 }

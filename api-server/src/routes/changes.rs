@@ -58,6 +58,8 @@ pub struct ChangeCounts {
     changed: i64,
     gone: i64,
     same: i64,
+    /// In the crawl before, on pages that this one could not read or did not come to: nobody knows whether they are there.
+    unseen: i64,
     /// Records whose key another record of the run has; the first of them counts.
     duplicates: i64,
     /// Records without any part of their key: they are not compared.
@@ -236,6 +238,7 @@ impl ChangeCounts {
             changed,
             gone,
             same,
+            unseen,
             duplicates,
             keyless,
             too_many,
@@ -245,6 +248,7 @@ impl ChangeCounts {
             changed,
             gone,
             same,
+            unseen,
             duplicates,
             keyless,
             too_many,

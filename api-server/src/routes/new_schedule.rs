@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use selextract_platform::ledger::{clock::Clock, scrape_tasks::CheckedUpsert};
+use selextract_platform::ledger::scrape_tasks::CheckedUpsert;
 use selextract_task::{
-    ConcurrencyPolicy, Duration, TaskSpec, check_starting_deadline,
+    Clock, ConcurrencyPolicy, Duration, TaskSpec, check_starting_deadline,
     feed::{OnChange, Schedule, Upsert},
 };
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::new_task::{DEFAULT_PRIORITY, MAX_PRIORITY, MAX_TTL};
 use crate::{
+    pools::Pools,
     problem::{FieldError, Problem},
     strict,
 };
@@ -52,10 +53,10 @@ fn default_priority() -> u8 {
 }
 
 /// The schedule of this uid, or everything that is wrong with it.
-pub(super) fn read_schedule(uid: String, body: Map<String, Value>) -> Result<CheckedUpsert, Problem> {
+pub(super) fn read_schedule(uid: String, body: Map<String, Value>, pools: &Pools) -> Result<CheckedUpsert, Problem> {
     let mut errors = Vec::new();
     let new: Option<NewSchedule> = strict::decode(Value::Object(body), &mut errors);
-    let host = new.as_ref().and_then(|new| check(new, &mut errors));
+    let host = new.as_ref().and_then(|new| check(new, pools, &mut errors));
     match new.zip(host) {
         Some((new, host)) if errors.is_empty() => Ok(CheckedUpsert {
             item: new.upsert(uid),
@@ -66,7 +67,7 @@ pub(super) fn read_schedule(uid: String, body: Map<String, Value>) -> Result<Che
 }
 
 /// The host of the task's first page; everything that is wrong goes to `errors`.
-fn check(new: &NewSchedule, errors: &mut Vec<FieldError>) -> Option<String> {
+fn check(new: &NewSchedule, pools: &Pools, errors: &mut Vec<FieldError>) -> Option<String> {
     let mut refuse = |field: &str, value: String, message: String| errors.push(FieldError::new(field, value, message));
     if new.name.trim().is_empty() || new.name.chars().count() > MAX_NAME {
         refuse(
@@ -75,12 +76,8 @@ fn check(new: &NewSchedule, errors: &mut Vec<FieldError>) -> Option<String> {
             format!("must have 1 to {MAX_NAME} characters"),
         );
     }
-    if let Err(sentence) = Clock::parse(&new.schedule()) {
-        // It says `schedule.<field> = <value>: <what is wrong>`.
-        let (place, message) = sentence.split_once(": ").unwrap_or(("schedule.cron", &sentence));
-        let place = place.trim_start_matches("schedule.");
-        let (field, value) = place.split_once(" = ").unwrap_or((place, ""));
-        refuse(field, value.to_owned(), message.to_owned());
+    if let Err(wrong) = Clock::parse(&new.cron, &new.time_zone) {
+        refuse(wrong.field, format!("{:?}", wrong.value), wrong.message);
     }
     if let (Err(message), Some(deadline)) = (check_starting_deadline(new.starting_deadline), new.starting_deadline) {
         refuse("startingDeadline", deadline.to_string(), message);
@@ -108,7 +105,10 @@ fn check(new: &NewSchedule, errors: &mut Vec<FieldError>) -> Option<String> {
         }
     }
     match new.task.compile() {
-        Ok(plan) => Some(plan.url.host_str().unwrap_or_default().to_owned()),
+        Ok(plan) => {
+            errors.extend(pools.objection(&new.task).map(|error| error.within("task")));
+            Some(plan.url.host_str().unwrap_or_default().to_owned())
+        }
         Err(violations) => {
             for v in &violations {
                 refuse(&format!("task.{}", v.field), v.value.clone(), v.message.clone());
@@ -174,7 +174,8 @@ mod tests {
     }
 
     fn problems(more: &Value) -> Vec<String> {
-        let problem = serde_json::to_value(read_schedule("u".to_owned(), body(more)).unwrap_err()).unwrap();
+        let problem =
+            serde_json::to_value(read_schedule("u".to_owned(), body(more), &Pools::default()).unwrap_err()).unwrap();
         let errors = problem["errors"].as_array().unwrap().iter();
         errors
             .map(|error| {
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_schedule_is_read_with_its_defaults() {
-        let item = read_schedule("u".to_owned(), body(&json!({}))).unwrap();
+        let item = read_schedule("u".to_owned(), body(&json!({})), &Pools::default()).unwrap();
         let schedule = item.item.schedule.unwrap();
         assert_eq!((item.host.as_str(), item.item.priority), ("e.com", 5));
         assert_eq!(schedule.concurrency_policy, ConcurrencyPolicy::Forbid);

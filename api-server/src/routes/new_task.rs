@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     auth::caller::Caller,
+    pools::Pools,
     problem::{FieldError, Problem},
     state::AppState,
     strict,
@@ -20,22 +21,22 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 pub(super) const MAX_TTL: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
 /// The new task, or everything that is wrong with it.
-pub(super) fn read_new(body: Map<String, Value>) -> Result<NewTask, Problem> {
+pub(super) fn read_new(body: Map<String, Value>, pools: &Pools) -> Result<NewTask, Problem> {
     let mut errors = Vec::new();
-    parse(body, &mut errors).ok_or_else(|| Problem::invalid().errors(errors))
+    parse(body, pools, &mut errors).ok_or_else(|| Problem::invalid().errors(errors))
 }
 
 /// The spec, which compiles, or everything that is wrong with it.
-pub(super) fn read_spec(body: Map<String, Value>) -> Result<TaskSpec, Problem> {
+pub(super) fn read_spec(body: Map<String, Value>, pools: &Pools) -> Result<TaskSpec, Problem> {
     let mut errors = Vec::new();
     let spec: Option<TaskSpec> = strict::decode(Value::Object(body), &mut errors);
-    let plan = spec.as_ref().and_then(|spec| compile(spec, &mut errors));
+    let plan = spec.as_ref().and_then(|spec| compile(spec, pools, &mut errors));
     let checked = spec.filter(|_| plan.is_some() && errors.is_empty());
     checked.ok_or_else(|| Problem::invalid().errors(errors))
 }
 
 /// The new task; everything that is wrong with it goes to `errors`.
-pub(super) fn parse(mut body: Map<String, Value>, errors: &mut Vec<FieldError>) -> Option<NewTask> {
+pub(super) fn parse(mut body: Map<String, Value>, pools: &Pools, errors: &mut Vec<FieldError>) -> Option<NewTask> {
     let priority = match body.shift_remove("priority") {
         None => DEFAULT_PRIORITY,
         Some(value) => read_priority(&value).unwrap_or_else(|| {
@@ -53,7 +54,7 @@ pub(super) fn parse(mut body: Map<String, Value>, errors: &mut Vec<FieldError>) 
         ttl
     });
     let spec: Option<TaskSpec> = strict::decode(Value::Object(body), errors);
-    let plan = spec.as_ref().and_then(|spec| compile(spec, errors));
+    let plan = spec.as_ref().and_then(|spec| compile(spec, pools, errors));
     let (spec, plan) = spec.zip(plan).filter(|_| errors.is_empty())?;
     Some(NewTask {
         spec,
@@ -63,9 +64,12 @@ pub(super) fn parse(mut body: Map<String, Value>, errors: &mut Vec<FieldError>) 
     })
 }
 
-fn compile(spec: &TaskSpec, errors: &mut Vec<FieldError>) -> Option<Plan> {
+fn compile(spec: &TaskSpec, pools: &Pools, errors: &mut Vec<FieldError>) -> Option<Plan> {
     match spec.compile() {
-        Ok(plan) => Some(plan),
+        Ok(plan) => {
+            errors.extend(pools.objection(spec));
+            Some(plan)
+        }
         Err(violations) => {
             errors.extend(
                 violations
@@ -128,7 +132,7 @@ mod tests {
 
     fn problems(body: Value) -> Vec<String> {
         let Value::Object(body) = body else { panic!("an object") };
-        let problem = serde_json::to_value(read_new(body).unwrap_err()).unwrap();
+        let problem = serde_json::to_value(read_new(body, &Pools::default()).unwrap_err()).unwrap();
         let errors = problem["errors"].as_array().unwrap().iter();
         errors
             .map(|error| error["field"].as_str().unwrap().to_owned())
@@ -154,7 +158,7 @@ mod tests {
     #[test]
     fn the_priority_is_not_a_part_of_the_spec() {
         let body = json!({ "url": "https://e.com", "priority": 9, "fields": [{ "name": "a" }] });
-        let task = read_new(body.as_object().unwrap().clone()).unwrap();
+        let task = read_new(body.as_object().unwrap().clone(), &Pools::default()).unwrap();
         assert_eq!(
             (task.spec.url.as_str(), task.host.as_str(), task.priority),
             ("https://e.com", "e.com", 9)

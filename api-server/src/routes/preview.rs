@@ -52,7 +52,7 @@ pub async fn preview(
     caller: Caller,
     Object(body): Object,
 ) -> Result<Json<Preview>, Problem> {
-    let spec = read_spec(body)?;
+    let spec = read_spec(body, &state.pools)?;
     let verdict = state.previews_by_user.admit(&caller.id.to_string()).await;
     if !verdict.admitted {
         return Err(admission::too_many(&state.previews_by_user, verdict));

@@ -135,7 +135,7 @@ pub async fn list(
     ),
 )]
 pub async fn create(State(state): State<AppState>, caller: Caller, Object(body): Object) -> Result<Response, Problem> {
-    let item = read_schedule(Uuid::now_v7().to_string(), body)?;
+    let item = read_schedule(Uuid::now_v7().to_string(), body, &state.pools)?;
     let written = state
         .ledger
         .create_schedule(caller.owner(), &item, Timestamp::now())
@@ -175,7 +175,7 @@ pub async fn replace(
     Uid(uid): Uid,
     Object(body): Object,
 ) -> Result<Json<Schedule>, Problem> {
-    let item = read_schedule(uid, body)?;
+    let item = read_schedule(uid, body, &state.pools)?;
     let written = state
         .ledger
         .replace_schedule(caller.reach(), &item, Timestamp::now())

@@ -186,7 +186,7 @@ pub async fn create(
     Object(body): Object,
 ) -> Result<Response, Problem> {
     let idempotency = idempotency_key(&headers, Value::Object(body.clone()).to_string().as_bytes())?;
-    let task = read_new(body)?;
+    let task = read_new(body, &state.pools)?;
     admit(&state, &caller, 1, idempotency.as_ref()).await?;
     let accepted = match state.ledger.accept(caller.owner(), &task, idempotency.as_ref()).await {
         Err(LedgerError::IdempotencyConflict) => return Err(Problem::idempotency_mismatch()),

@@ -33,8 +33,7 @@ impl Api {
         let start = CrawlStart {
             found: found.collect(),
             max_pages: 10,
-            nothing: None,
-            units: 0,
+            ..CrawlStart::default()
         };
         ledger.begin_crawl(claim.lease(), &start).await.unwrap().unwrap();
     }
@@ -54,11 +53,8 @@ impl Api {
             } else {
                 CrawlEnd::Done(ReadPage {
                     url: claim.page.as_ref().unwrap().url.clone(),
-                    moved: None,
                     records: vec![json!({ "title": "x" }).as_object().unwrap().clone()],
-                    warnings: 0,
-                    found: Vec::new(),
-                    artifacts: Vec::new(),
+                    ..ReadPage::default()
                 })
             };
             ledger

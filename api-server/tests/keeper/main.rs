@@ -282,8 +282,7 @@ async fn a_crawls_lost_offers_and_its_pages_of_a_lost_worker_come_back() {
             })
             .to_vec(),
         max_pages: 10,
-        nothing: None,
-        units: 0,
+        ..CrawlStart::default()
     };
     let begun = platform.ledger.begin_crawl(claims[0].lease(), &start).await.unwrap();
     let Ok(Begun::Open(entries)) = begun else {

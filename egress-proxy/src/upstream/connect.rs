@@ -15,6 +15,7 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
 };
 use tokio_util::either::Either;
+use url::Url;
 
 use super::config::{Login, Upstream};
 use crate::{
@@ -37,7 +38,10 @@ pub(super) enum Refusal {
 
 /// TLS to upstreams, by the public authorities that Mozilla trusts.
 pub(super) fn tls() -> TlsConnector {
-    let roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    trusting(&webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect())
+}
+
+fn trusting(roots: &RootCertStore) -> TlsConnector {
     let versions =
         ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
     let config = versions.map_or_else(
@@ -66,8 +70,7 @@ pub(super) async fn connect(
             Ok(Either::Left(stream))
         }
         "https" => {
-            let name = ServerName::try_from(upstream.url.host_str().unwrap_or_default().to_owned());
-            let name = name.map_err(|_| Refusal::Upstream("its name cannot be checked by TLS"))?;
+            let name = server_name(&upstream.url).ok_or(Refusal::Upstream("its name cannot be checked by TLS"))?;
             let mut stream = tls
                 .connect(name, stream)
                 .await
@@ -79,6 +82,15 @@ pub(super) async fn connect(
             ask(&mut stream, login, target).await?;
             Ok(Either::Left(stream))
         }
+    }
+}
+
+/// What its certificate must be for.
+fn server_name(url: &Url) -> Option<ServerName<'static>> {
+    match url.host()? {
+        url::Host::Domain(name) => ServerName::try_from(name.to_owned()).ok(),
+        url::Host::Ipv4(address) => Some(IpAddr::V4(address).into()),
+        url::Host::Ipv6(address) => Some(IpAddr::V6(address).into()),
     }
 }
 
@@ -283,6 +295,86 @@ mod tests {
             };
             let (done, ()) = tokio::join!(socks(&mut ours, Some(&login), &target), upstream);
             assert_eq!(done, Ok(()));
+        }
+    }
+
+    /// An upstream of ours behind TLS on loopback, which answers one CONNECT and sends back what comes then.
+    async fn behind_tls(
+        certified: &rcgen::CertifiedKey<rcgen::KeyPair>,
+        address: &str,
+    ) -> (SocketAddr, tokio::task::JoinHandle<String>) {
+        let key =
+            tokio_rustls::rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+        let config = tokio_rustls::rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key)
+            .unwrap();
+        let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
+        let bound = listener.local_addr().unwrap();
+        let heard = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let accepted = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await;
+            let Ok(mut stream) = accepted else { return String::new() };
+            let head = read_head(&mut stream).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            let mut said = [0; 5];
+            stream.read_exact(&mut said).await.unwrap();
+            stream.write_all(&said).await.unwrap();
+            stream.flush().await.unwrap();
+            String::from_utf8(head).unwrap()
+        });
+        (bound, heard)
+    }
+
+    fn upstream(url: &str) -> Upstream {
+        let pools = serde_json::json!([{ "name": "eu", "proxies": [{ "url": url }] }]);
+        let mut pools = super::super::config::compile(serde_json::from_value(pools).unwrap()).unwrap();
+        pools.remove(0).upstreams.remove(0)
+    }
+
+    #[tokio::test]
+    async fn an_upstream_behind_tls_is_asked_in_secret_by_its_name_or_its_address() {
+        let names = ["proxy.test", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+        let certified = rcgen::generate_simple_self_signed(names).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certified.cert.der().clone()).unwrap();
+        let target: Target = Target {
+            host: "93.184.216.34".parse().unwrap(),
+            port: 443,
+        };
+        let login = Login {
+            username: "ann".into(),
+            password: "pass".into(),
+        };
+        for (address, host) in [
+            ("127.0.0.1", "proxy.test"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("::1", "[::1]"),
+        ] {
+            let (bound, heard) = behind_tls(&certified, address).await;
+            let upstream = upstream(&format!("https://{host}:{}", bound.port()));
+            let mut wire = connect(&upstream, &[bound], Some(&login), &target, &trusting(&roots))
+                .await
+                .unwrap();
+            wire.write_all(b"hello").await.unwrap();
+            wire.flush().await.unwrap();
+            let mut back = [0; 5];
+            wire.read_exact(&mut back).await.unwrap();
+            assert_eq!(&back, b"hello", "{host}");
+            let asked = heard.await.unwrap();
+            assert!(
+                asked.starts_with("CONNECT 93.184.216.34:443 HTTP/1.1\r\n") && asked.contains("Basic YW5uOnBhc3M=")
+            );
+        }
+        // One that somebody else vouches for, or nobody, and one that is another's.
+        for (url, tls) in [("https://proxy.test", tls()), ("https://other.test", trusting(&roots))] {
+            let (bound, heard) = behind_tls(&certified, "127.0.0.1").await;
+            let upstream = upstream(&format!("{url}:{}", bound.port()));
+            let refused = connect(&upstream, &[bound], Some(&login), &target, &tls).await;
+            assert_eq!(refused.err(), Some(Refusal::Upstream("TLS with it failed")));
+            assert_eq!(heard.await.unwrap(), "", "its credentials were not shown");
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     Child, Component, Inputs, Names, Server, artifacts, labels,
     pod::{self, Template, env, mount_read_only, secret_env},
-    program,
+    program, upstreams,
 };
 
 const PUBLIC: u16 = 8080;
@@ -95,6 +95,7 @@ fn environment(inputs: Inputs<'_>) -> Vec<Value> {
         env("SELEXTRACT_POOL_OVERFLOW", pool.overflow),
         env("SELEXTRACT_POOL_ACQUIRE_TIMEOUT", pool.acquire_timeout.to_string()),
         env("SELEXTRACT_POOL_MAX_LIFETIME", pool.max_lifetime.to_string()),
+        env("SELEXTRACT_PROXY_POOLS", upstreams::names(&cluster.egress.upstreams)),
         // An Ingress controller stands between the clients and the API, and says who they are.
         env("SELEXTRACT_TRUSTED_PROXIES", u8::from(cluster.api.ingress.is_some())),
     ]

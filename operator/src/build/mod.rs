@@ -44,6 +44,7 @@ pub use names::{Component, Names, Server};
 pub use postgres::{FOREIGN_DATA_EXIT_CODE, SLOT_PREFIX, slot_name};
 pub use prometheus::PORT as PROMETHEUS_PORT;
 use serde_json::Value;
+pub use upstreams::{KEYS as UPSTREAM_KEYS, secrets as upstream_secrets};
 pub use worker::sandboxed;
 
 use crate::validated::ValidatedCluster;

@@ -10,7 +10,15 @@ use super::{pod, policies};
 
 /// Where the proxy takes requests that name a pool.
 pub const PORT: u16 = 3129;
+/// What a Secret with a proxy's credentials has.
+pub const KEYS: [&str; 2] = ["username", "password"];
 const FOLDER: &str = "/etc/selextract/upstreams";
+
+/// The pools' names, as the API reads them.
+pub fn names(pools: &[UpstreamPool]) -> String {
+    let names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
+    names.join(",")
+}
 
 /// The pools as the proxy's configuration file has them.
 pub fn config(pools: &[UpstreamPool]) -> Vec<Value> {
@@ -40,13 +48,14 @@ pub fn config(pools: &[UpstreamPool]) -> Vec<Value> {
     pools.iter().map(pool).collect()
 }
 
-/// Volumes and mounts of the proxies' credentials. A Secret that is missing keeps no pod from starting: its proxies rest.
+/// Volumes and mounts of the proxies' credentials. A Secret that is missing keeps no pod from starting: its proxies rest, and the cluster's
+/// condition `ProxyPools` says so.
 pub fn volumes(pools: &[UpstreamPool]) -> (Vec<Value>, Vec<Value>) {
     let secrets = secrets(pools).into_iter().enumerate();
     secrets
         .map(|(place, secret)| {
             let name = format!("upstream-{place}");
-            let mut volume = pod::secret_volume(&name, &secret, &[("username", "username"), ("password", "password")]);
+            let mut volume = pod::secret_volume(&name, &secret, &KEYS.map(|key| (key, key)));
             volume["secret"]["optional"] = json!(true);
             let mount = json!({ "name": name, "mountPath": format!("{FOLDER}/{place}"), "readOnly": true });
             (volume, mount)
@@ -85,7 +94,7 @@ pub fn rules(pools: &[UpstreamPool]) -> Vec<Value> {
 }
 
 /// The Secrets, each once.
-fn secrets(pools: &[UpstreamPool]) -> Vec<String> {
+pub fn secrets(pools: &[UpstreamPool]) -> Vec<String> {
     let named = pools.iter().flat_map(|pool| &pool.proxies);
     let named: BTreeSet<String> = named
         .filter_map(|proxy| Some(proxy.credentials_secret_ref.as_ref()?.name.clone()))

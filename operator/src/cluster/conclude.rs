@@ -20,8 +20,9 @@ use super::{
     migration,
     objects::{self, Key, Live},
     pods,
-    reconcile::{ClusterError, Pursued, StatusSnafu},
+    reconcile::{ClusterError, Pursued, StatusSnafu, user_secrets},
     status::{self, Fault, MonitoringFound, Outcome},
+    upstreams,
     workload::{self, Progress},
 };
 use crate::{
@@ -39,7 +40,7 @@ use crate::{
 const UNSETTLED: Duration = Duration::from_secs(15);
 /// Ready, but nodes may still get the label of the seccomp profile.
 const WITHOUT_SANDBOX: Duration = Duration::from_mins(1);
-/// Ready, but Secrets of the user's own, of an external database or a bucket, change, and Secrets are never watched.
+/// Ready, but Secrets of the user's own, of an external database, a bucket or upstream proxies, change, and Secrets are never watched.
 const WITH_USER_SECRETS: Duration = Duration::from_mins(1);
 
 /// Computes the status, writes it if it differs, and says when to look again.
@@ -55,6 +56,7 @@ pub async fn conclude(
     for (component, trouble) in dereference::fetch_refusals(&tools.context.client, &namespace, &observed.live).await {
         troubles.entry(component).or_insert(trouble);
     }
+    let upstreams = validated.and_then(|cluster| upstreams::check(&cluster.egress.upstreams, &observed.users).err());
     let outcome = Outcome {
         cluster: validated,
         children: &pursued.children,
@@ -67,6 +69,7 @@ pub async fn conclude(
         pooler_version: pods::version(&observed.pods, Component::PgBouncerRw.as_str()),
         server_version: server_version(&pursued.children, observed),
         sandbox: observed.sandbox_nodes,
+        upstreams: upstreams.as_ref(),
         monitoring: &pursued.monitoring,
         decisions: &pursued.decisions,
         due: &pursued.due,
@@ -106,22 +109,17 @@ fn next_look(cluster: &SelextractCluster, status: &SelextractClusterStatus) -> D
         UNSETTLED
     } else if sandbox.is_some_and(|condition| waits_for_nodes(&condition.reason)) {
         WITHOUT_SANDBOX
-    } else if cluster.spec.postgres.external.is_some() || cluster.spec.artifacts.s3.is_some() || asks_outside(cluster) {
+    } else if !user_secrets(cluster).is_empty() || asks_outside(cluster) {
         WITH_USER_SECRETS
     } else {
         backoff::calm_round()
     }
 }
 
-/// A Prometheus that exists has a Secret of the user's own, and a right to ask the kubelets comes and goes unseen.
+/// Kinds of the Prometheus operator, and a right to ask the kubelets, come and go unseen.
 fn asks_outside(cluster: &SelextractCluster) -> bool {
     let prometheus = &cluster.spec.monitoring.prometheus;
-    let wants = prometheus.pod_monitors || prometheus.rules || prometheus.managed.kubelet_metrics;
-    wants
-        || prometheus
-            .external
-            .as_ref()
-            .is_some_and(|external| external.secret_name.is_some())
+    prometheus.pod_monitors || prometheus.rules || prometheus.managed.kubelet_metrics
 }
 
 fn pods_of<'a>(job: &'a Child, observed: &'a Observed) -> impl Iterator<Item = &'a Pod> {
@@ -247,6 +245,7 @@ pub async fn unreadable(
         pooler_version: None,
         server_version: None,
         sandbox: SandboxNodes::Unknown,
+        upstreams: None,
         monitoring: &MonitoringFound::default(),
         decisions: &Decisions::default(),
         due: &Due::default(),

@@ -18,6 +18,7 @@ mod scaler;
 mod secrets;
 mod sizing;
 mod status;
+mod upstreams;
 mod workload;
 
 pub(crate) use apply::FIELD_MANAGER;

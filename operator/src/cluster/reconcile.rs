@@ -124,13 +124,15 @@ async fn drive(cluster: &SelextractCluster, tools: &Tools) -> Result<Next, Clust
 }
 
 /// The Secrets of the user's own that the spec names.
-fn user_secrets(cluster: &SelextractCluster) -> Vec<String> {
+pub(super) fn user_secrets(cluster: &SelextractCluster) -> Vec<String> {
     let external = cluster.spec.postgres.external.as_ref();
     let external = external.map(|external| external.secret_name.clone());
     let bucket = cluster.spec.artifacts.s3.as_ref().map(secrets_of).unwrap_or_default();
     let prometheus = cluster.spec.monitoring.prometheus.external.as_ref();
     let prometheus = prometheus.and_then(|external| external.secret_name.clone());
-    external.into_iter().chain(bucket).chain(prometheus).collect()
+    let upstreams = build::upstream_secrets(&cluster.spec.egress.upstreams);
+    let all = external.into_iter().chain(bucket).chain(prometheus).chain(upstreams);
+    all.collect()
 }
 
 fn defaults(tools: &Tools) -> Defaults {

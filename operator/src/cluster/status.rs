@@ -23,7 +23,7 @@ use crate::{
     build::{Child, Component, Stage},
     conditions::{self, Summary, Verdict},
     measure::Decisions,
-    validated::ValidatedCluster,
+    validated::{Refusal, ValidatedCluster},
 };
 
 /// The names of all components.
@@ -72,6 +72,8 @@ pub struct Outcome<'a> {
     pub server_version: Option<String>,
     /// Nodes for Chromium's sandbox.
     pub sandbox: SandboxNodes,
+    /// What a pool of upstream proxies lacks.
+    pub upstreams: Option<&'a Refusal>,
     /// What was found about monitoring.
     pub monitoring: &'a MonitoringFound,
     /// How many pods were decided, and why.

@@ -1,27 +1,17 @@
 //! Known peaks: times at which more than the fewest pods are there. Pure.
 
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
-use croner::Cron;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
+use selextract_task::Clock;
 
 /// A known peak.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peak {
-    cron: Cron,
-    zone: TimeZone,
-    text: String,
+    clock: Clock,
     duration: Duration,
     min: u32,
 }
-
-impl PartialEq for Peak {
-    fn eq(&self, other: &Self) -> bool {
-        (&self.text, self.duration, self.min) == (&other.text, other.duration, other.min) && self.zone == other.zone
-    }
-}
-
-impl Eq for Peak {}
 
 impl Peak {
     /// Reads one.
@@ -29,32 +19,15 @@ impl Peak {
     /// # Errors
     /// The field's name and what is wrong with it.
     pub fn parse(cron: &str, zone: &str, duration: Duration, min: u32) -> Result<Self, (&'static str, String)> {
-        let parsed = Cron::from_str(cron)
-            .ok()
-            .filter(|_| cron.split_whitespace().count() == 5)
-            .ok_or_else(|| {
-                let cure = "write minute, hour, day, month and weekday, such as \"45 7 * * 1-5\"";
-                ("cron", cure.to_owned())
-            })?;
-        let zone = TimeZone::get(zone)
-            .map_err(|_| ("timeZone", "write an IANA time zone such as Europe/Berlin".to_owned()))?;
-        Ok(Self {
-            cron: parsed,
-            zone,
-            text: cron.to_owned(),
-            duration,
-            min,
-        })
+        let clock = Clock::parse(cron, zone).map_err(|wrong| (wrong.field, wrong.message))?;
+        Ok(Self { clock, duration, min })
     }
 
     /// The fewest pods, where the peak lasts at this moment.
     pub fn floor(&self, now: Timestamp) -> Option<u32> {
         let begin = now.checked_sub(self.duration).ok()?;
-        let first = self
-            .cron
-            .find_next_occurrence(&begin.to_zoned(self.zone.clone()), false)
-            .ok()?;
-        (first.timestamp() <= now).then_some(self.min)
+        let first = self.clock.next_after(begin)?;
+        (first <= now).then_some(self.min)
     }
 }
 

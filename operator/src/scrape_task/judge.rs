@@ -1,9 +1,11 @@
 //! Whether a `ScrapeTask` may run as it is written, and what its cluster is told then. Pure.
 
-use croner::parser::{CronParser, Seconds, Year};
 use kube::{Resource, ResourceExt};
 use selextract_crds::{CredentialsFrom, ScheduleSpec, ScrapeTask, SelextractCluster};
-use selextract_task::feed::{Schedule, Upsert};
+use selextract_task::{
+    Clock,
+    feed::{Schedule, Upsert},
+};
 
 use crate::canonical;
 
@@ -136,28 +138,10 @@ pub fn compile(task: &ScrapeTask) -> Result<Upsert, Fault> {
 }
 
 fn check_schedule(schedule: &ScheduleSpec) -> Result<Schedule, Fault> {
-    let parser = CronParser::builder()
-        .seconds(Seconds::Disallowed)
-        .year(Year::Disallowed)
-        .build();
-    if let Err(error) = parser.parse(&schedule.cron) {
-        let message = format!(
-            "spec.schedule.cron = {:?}: {error}; write five fields: minute, hour, day of the month, month, day of the week",
-            schedule.cron
-        );
+    if let Err(wrong) = Clock::parse(&schedule.cron, &schedule.time_zone) {
         return Err(Fault {
             reason: "InvalidSchedule",
-            message,
-        });
-    }
-    if jiff::tz::TimeZone::get(&schedule.time_zone).is_err() {
-        let message = format!(
-            "spec.schedule.timeZone = {:?} is not an IANA time zone; write one like Europe/Berlin",
-            schedule.time_zone
-        );
-        return Err(Fault {
-            reason: "InvalidSchedule",
-            message,
+            message: format!("spec.schedule.{} = {:?}: {}", wrong.field, wrong.value, wrong.message),
         });
     }
     if let Err(message) = selextract_task::check_starting_deadline(schedule.starting_deadline) {

@@ -229,7 +229,7 @@ impl Ledger {
 }
 
 /// As the text of an array: one statement commits pages with different numbers of fields.
-fn fill_literal(fill: &[i32]) -> Option<String> {
+pub(super) fn fill_literal(fill: &[i32]) -> Option<String> {
     let numbers: Vec<String> = fill.iter().map(i32::to_string).collect();
     (!numbers.is_empty()).then(|| format!("{{{}}}", numbers.join(",")))
 }

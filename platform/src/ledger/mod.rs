@@ -9,7 +9,7 @@ pub mod batch;
 pub mod changes;
 mod claiming;
 pub mod claims;
-pub mod clock;
+mod comparing;
 pub mod conditional;
 pub mod crawl;
 pub mod credentials;

@@ -75,20 +75,26 @@ struct Row {
     place: i32,
     before_page: Option<i32>,
     before_place: Option<i32>,
+    seen_in: Option<TaskId>,
 }
 
+/// A record's run, its page there, and its place on that.
+type Spot = (TaskId, i32, i32);
+
 impl Row {
-    /// Where it is in the run before.
-    fn before(&self) -> Option<(i32, i32)> {
+    /// Where it is in the run before, or in the one that saw it last.
+    fn before(&self, former: Option<TaskId>) -> Option<Spot> {
+        let run = self.seen_in.or(former)?;
+        let kept = || Some((run, self.before_page?, self.before_place?));
         match Kind::of(self.kind) {
             Kind::New => None,
-            Kind::Changed => self.before_page.zip(self.before_place),
-            Kind::Gone => Some((self.page, self.place)),
+            Kind::Gone if self.seen_in.is_none() => Some((run, self.page, self.place)),
+            Kind::Changed | Kind::Gone => kept(),
         }
     }
 
-    fn now(&self) -> Option<(i32, i32)> {
-        (Kind::of(self.kind) != Kind::Gone).then_some((self.page, self.place))
+    fn now(&self, run: TaskId) -> Option<Spot> {
+        (Kind::of(self.kind) != Kind::Gone).then_some((run, self.page, self.place))
     }
 }
 
@@ -103,8 +109,8 @@ impl Ledger {
         watch: &Watch,
     ) -> Result<Vec<RecordChange>, LedgerError> {
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT kind, page, place, before_page, before_place FROM watch_records
-             WHERE task_id = $1 AND kind <> 0 AND ($2::smallint IS NULL OR kind = $2) AND (kind, page, place) > ($3, $4, $5)
+            "SELECT kind, page, place, before_page, before_place, seen_in FROM watch_records
+             WHERE task_id = $1 AND kind <> 0 AND kind < 4 AND ($2::smallint IS NULL OR kind = $2) AND (kind, page, place) > ($3, $4, $5)
              ORDER BY kind, page, place LIMIT $6",
         )
         .bind(id)
@@ -116,14 +122,11 @@ impl Ledger {
         .fetch_all(&self.pool)
         .await
         .context(DatabaseSnafu { doing: DOING })?;
-        let mut now = self.pick(id, rows.iter().filter_map(Row::now)).await?;
-        let mut before = match former {
-            Some(former) => self.pick(former, rows.iter().filter_map(Row::before)).await?,
-            None => HashMap::new(),
-        };
+        let mut now = self.pick(rows.iter().filter_map(|row| row.now(id))).await?;
+        let mut before = self.pick(rows.iter().filter_map(|row| row.before(former))).await?;
         let change = |row: &Row| {
-            let record = row.now().and_then(|place| now.remove(&place));
-            let before = row.before().and_then(|place| before.remove(&place));
+            let record = row.now(id).and_then(|spot| now.remove(&spot));
+            let before = row.before(former).and_then(|spot| before.remove(&spot));
             let fields = match (&before, &record) {
                 (Some(before), Some(record)) => changed_fields(before, record, watch),
                 _ => Vec::new(),
@@ -144,17 +147,13 @@ impl Ledger {
     }
 
     /// Records by their places, one page in memory at a time. What was removed is left out.
-    async fn pick(
-        &self,
-        id: TaskId,
-        places: impl Iterator<Item = (i32, i32)>,
-    ) -> Result<HashMap<(i32, i32), Record>, LedgerError> {
-        let mut wanted: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-        for (page, place) in places {
-            wanted.entry(page).or_default().push(place);
+    async fn pick(&self, spots: impl Iterator<Item = Spot>) -> Result<HashMap<Spot, Record>, LedgerError> {
+        let mut wanted: BTreeMap<(TaskId, i32), Vec<i32>> = BTreeMap::new();
+        for (run, page, place) in spots {
+            wanted.entry((run, page)).or_default().push(place);
         }
         let mut picked = HashMap::new();
-        for (number, places) in wanted {
+        for ((id, number), places) in wanted {
             let page = self.pages(id, number - 1, 1).await?.pop();
             let Some(mut page) = page.filter(|page| page.number == number) else {
                 continue;
@@ -164,7 +163,7 @@ impl Ledger {
                     .ok()
                     .and_then(|place| page.records.get_mut(place));
                 if let Some(record) = record {
-                    picked.insert((number, place), std::mem::take(record));
+                    picked.insert((id, number, place), std::mem::take(record));
                 }
             }
         }

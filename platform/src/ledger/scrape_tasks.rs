@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 use selextract_task::{
-    ConcurrencyPolicy, SPEC_VERSION, TaskSpec,
-    feed::{KnownTask, MAX_ITEMS, OnChange, Run, Upsert, UpsertAnswer},
+    Clock, ConcurrencyPolicy, SPEC_VERSION, TaskSpec,
+    feed::{KnownTask, MAX_ITEMS, OnChange, Run, Schedule, Upsert, UpsertAnswer},
 };
 use snafu::ResultExt;
 use sqlx::{FromRow, PgConnection, types::Json};
 
-use super::{Ledger, LedgerError, TaskId, UserId, clock::Clock, error::DatabaseSnafu};
+use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu};
 use crate::frontier::Entry;
 
 /// An item to write, with what its plan says.
@@ -57,7 +57,7 @@ pub(crate) struct NewRun<'a> {
 impl Ledger {
     /// Writes one item in one transaction and answers with its newest run. The same item twice changes nothing.
     pub async fn upsert_scrape_task(&self, checked: &CheckedUpsert, now: Timestamp) -> Result<Upserted, LedgerError> {
-        if let Some(Err(refused)) = checked.item.schedule.as_ref().map(Clock::parse) {
+        if let Some(Err(refused)) = checked.item.schedule.as_ref().map(clock) {
             return Ok(refuse(&checked.item, refused));
         }
         let owner = self.namespace_owner(&checked.item.namespace).await?;
@@ -76,7 +76,7 @@ impl Ledger {
             doing: "writing a ScrapeTask",
         };
         let item = &checked.item;
-        let next = match item.schedule.as_ref().map(Clock::parse) {
+        let next = match item.schedule.as_ref().map(clock) {
             None => None,
             Some(Ok(clock)) => clock.next_after(now),
             Some(Err(refused)) => return Ok(refuse(item, refused)),
@@ -381,4 +381,10 @@ pub(crate) async fn cancel(connection: &mut PgConnection, id: TaskId) -> Result<
             doing: "canceling a run",
         })?;
     Ok(())
+}
+
+/// When a schedule runs; or one sentence with the field, the value and the cure.
+fn clock(schedule: &Schedule) -> Result<Clock, String> {
+    Clock::parse(&schedule.cron, &schedule.time_zone)
+        .map_err(|wrong| format!("schedule.{} = {:?}: {}", wrong.field, wrong.value, wrong.message))
 }

@@ -4,14 +4,13 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use selextract_task::{ConcurrencyPolicy, DEFAULT_STARTING_DEADLINE, TaskSpec, feed::Schedule};
+use selextract_task::{Clock, ConcurrencyPolicy, DEFAULT_STARTING_DEADLINE, TaskSpec};
 use snafu::ResultExt;
 use sqlx::{FromRow, PgConnection, types::Json};
 use tracing::warn;
 
 use super::{
     Ledger, LedgerError, TaskId, UserId,
-    clock::Clock,
     error::DatabaseSnafu,
     scrape_tasks::{cancel, lock},
 };
@@ -116,12 +115,7 @@ impl Due {
     }
 
     fn clock(&self) -> Option<Clock> {
-        let schedule = Schedule {
-            cron: self.cron.clone(),
-            time_zone: self.time_zone.clone(),
-            ..Schedule::default()
-        };
-        Clock::parse(&schedule).ok()
+        Clock::parse(&self.cron, &self.time_zone).ok()
     }
 }
 
@@ -294,12 +288,7 @@ mod tests {
     use super::*;
 
     fn clock(cron: &str) -> Clock {
-        let schedule = Schedule {
-            cron: cron.to_owned(),
-            time_zone: "UTC".to_owned(),
-            ..Schedule::default()
-        };
-        Clock::parse(&schedule).unwrap()
+        Clock::parse(cron, "UTC").unwrap()
     }
 
     fn at(text: &str) -> Timestamp {

@@ -1,30 +1,26 @@
 //! Reports on runs that read every page: how well fields were filled and whether that drifted, and which records are new, changed or gone since
 //! the last run of the same series that succeeded. Written under the lease, before the run ends; the end makes them valid.
 //!
-//! Records are compared by hashes in the database, and read one page at a time: memory does not grow with the run.
+//! How records are compared is [`super::comparing`]'s.
 
 use selextract_task::{TaskSpec, Watch};
 use snafu::ResultExt;
 use sqlx::{FromRow, types::Json};
-use uuid::Uuid;
 
 use super::{
     Ledger, LedgerError, TaskId,
-    claims::{Claim, Fenced, Lease, Record},
+    claims::{Claim, Fenced, Lease},
+    comparing::Crawled,
     error::DatabaseSnafu,
-    pages::Page,
 };
 use crate::{
-    digest::{self, digest},
+    digest,
     drift::{self, Drift, FieldFill, Figures, MAX_RUNS},
 };
 
 /// The most records of a run that are compared.
 pub const MOST_RECORDS: i64 = 500_000;
-/// How many records one statement notes.
-const CHUNK: usize = 5_000;
-const DOING: &str = "reporting on a run";
-const GONE: i16 = 3;
+pub(super) const DOING: &str = "reporting on a run";
 
 /// How many records of a run are new, changed, gone and the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromRow)]
@@ -37,6 +33,8 @@ pub struct Counts {
     pub gone: i64,
     /// In both, with the same content.
     pub same: i64,
+    /// In the crawl before, on pages that this one could not read or did not come to: nobody knows whether they are there.
+    pub unseen: i64,
     /// Records whose key another record of the run has: the first of them counts.
     pub duplicates: i64,
     /// Records without any part of their key: they are not compared.
@@ -81,13 +79,23 @@ struct Facts {
 impl Ledger {
     /// Reports on a run that has read every page, under its lease; the same twice gives the same. Returns what drifted.
     pub async fn report(&self, claim: &Claim) -> Result<Result<Option<Vec<Drift>>, Fenced>, LedgerError> {
-        let (held, spec) = (claim.lease(), &claim.spec.0);
+        self.report_on(claim.lease(), claim, None).await
+    }
+
+    /// The same for a run whose lease this is.
+    pub(super) async fn report_on(
+        &self,
+        held: Lease,
+        claim: &Claim,
+        crawled: Option<Crawled>,
+    ) -> Result<Result<Option<Vec<Drift>>, Fenced>, LedgerError> {
+        let spec = &claim.spec.0;
         let Some(facts) = self.report_facts(held, claim).await? else {
             return Ok(Err(Fenced));
         };
         let figures = figures(spec, &facts);
         let shape = digest::shape(spec);
-        let earlier = self.earlier_figures(&facts.series, &shape, claim.id).await?;
+        let earlier = self.earlier_figures(&facts.series, &shape, held.id).await?;
         let drift = drift::judge(&figures, &earlier);
         let drifted = drift.as_ref().is_some_and(|drift| !drift.is_empty());
         let watch = spec.watch.as_ref();
@@ -95,11 +103,11 @@ impl Ledger {
         let watch = watch.filter(|watch| !watch.key.is_empty() && !fails);
         let watch_key = watch.map(|watch| digest::fingerprint(spec, watch));
         let former = match &watch_key {
-            Some(key) => self.former_run(&facts.series, key, claim.id).await?,
+            Some(key) => self.former_run(&facts.series, key, held.id).await?,
             None => None,
         };
         let counts = match watch {
-            Some(watch) => match self.compare(held, former, watch, facts.records).await? {
+            Some(watch) => match self.compare(held, former, (watch, crawled), facts.records).await? {
                 Ok(counts) => counts,
                 Err(Fenced) => return Ok(Err(Fenced)),
             },
@@ -169,104 +177,6 @@ impl Ledger {
         .context(DatabaseSnafu { doing: DOING })
     }
 
-    /// Notes every record of the run, and those of the former run that it has no more.
-    async fn compare(
-        &self,
-        held: Lease,
-        former: Option<TaskId>,
-        watch: &Watch,
-        records: i64,
-    ) -> Result<Result<Counts, Fenced>, LedgerError> {
-        let mut counts = Counts::default();
-        // What a claim that was lost in the middle has left.
-        sqlx::query(
-            "DELETE FROM watch_records WHERE task_id = $1
-                 AND EXISTS (SELECT FROM tasks WHERE id = $1 AND lease_token = $2 AND status = 'running')",
-        )
-        .bind(held.id)
-        .bind(held.token)
-        .execute(&self.pool)
-        .await
-        .context(DatabaseSnafu { doing: DOING })?;
-        if records > MOST_RECORDS {
-            counts.too_many = true;
-            return Ok(Ok(counts));
-        }
-        let mut after = 0;
-        while let Some(page) = self.pages(held.id, after, 1).await?.pop() {
-            after = page.number;
-            let rows = rows(&page, watch);
-            counts.keyless += i64::try_from(page.records.len() - rows.len()).unwrap_or_default();
-            for chunk in rows.chunks(CHUNK) {
-                let Some(noted) = self.note(held, former, page.number, chunk).await? else {
-                    return Ok(Err(Fenced));
-                };
-                counts.new += noted.0;
-                counts.changed += noted.1;
-                counts.same += noted.2;
-                counts.duplicates += i64::try_from(chunk.len()).unwrap_or_default() - noted.0 - noted.1 - noted.2;
-            }
-        }
-        if let Some(former) = former {
-            counts.gone = self.note_gone(held, former).await?;
-        }
-        Ok(Ok(counts))
-    }
-
-    /// Notes records of a page, and returns how many are new, changed and the same; `None` where the lease is lost.
-    async fn note(
-        &self,
-        held: Lease,
-        former: Option<TaskId>,
-        page: i32,
-        rows: &[(i32, digest::Digest)],
-    ) -> Result<Option<(i64, i64, i64)>, LedgerError> {
-        let (held_still, new, changed, same): (bool, i64, i64, i64) = sqlx::query_as(
-            "WITH held AS (
-                 SELECT id FROM tasks WHERE id = $1 AND lease_token = $2 AND status = 'running'
-             ), noted AS (
-                 INSERT INTO watch_records (task_id, key_hash, record_hash, kind, page, place, before_page, before_place)
-                 SELECT held.id, n.key_hash, n.record_hash,
-                        CASE WHEN o.key_hash IS NULL THEN 1 WHEN o.record_hash = n.record_hash THEN 0 ELSE 2 END, $4, n.place, o.page, o.place
-                 FROM held CROSS JOIN unnest($5::uuid[], $6::uuid[], $7::integer[]) AS n (key_hash, record_hash, place)
-                     LEFT JOIN watch_records o ON o.task_id = $3 AND o.key_hash = n.key_hash AND o.kind <> 3
-                 ON CONFLICT (task_id, key_hash) DO NOTHING RETURNING kind
-             )
-             SELECT EXISTS (SELECT FROM held), count(*) FILTER (WHERE kind = 1), count(*) FILTER (WHERE kind = 2),
-                    count(*) FILTER (WHERE kind = 0) FROM noted",
-        )
-        .bind(held.id)
-        .bind(held.token)
-        .bind(former)
-        .bind(page)
-        .bind(rows.iter().map(|(_, digest)| digest.key).collect::<Vec<Uuid>>())
-        .bind(rows.iter().map(|(_, digest)| digest.content).collect::<Vec<Uuid>>())
-        .bind(rows.iter().map(|(place, _)| *place).collect::<Vec<_>>())
-        .fetch_one(&self.pool)
-        .await
-        .context(DatabaseSnafu { doing: DOING })?;
-        Ok(held_still.then_some((new, changed, same)))
-    }
-
-    async fn note_gone(&self, held: Lease, former: TaskId) -> Result<i64, LedgerError> {
-        let noted = sqlx::query(
-            "INSERT INTO watch_records (task_id, key_hash, record_hash, kind, page, place)
-             SELECT t.id, o.key_hash, o.record_hash, $4, o.page, o.place
-             FROM tasks t JOIN watch_records o ON o.task_id = $3 AND o.kind <> $4
-             WHERE t.id = $1 AND t.lease_token = $2 AND t.status = 'running'
-                 AND NOT EXISTS (SELECT FROM watch_records n WHERE n.task_id = $1 AND n.key_hash = o.key_hash)
-             ON CONFLICT (task_id, key_hash) DO NOTHING",
-        )
-        .bind(held.id)
-        .bind(held.token)
-        .bind(former)
-        .bind(GONE)
-        .execute(&self.pool)
-        .await
-        .context(DatabaseSnafu { doing: DOING })?;
-        Ok(i64::try_from(noted.rows_affected()).unwrap_or(i64::MAX))
-    }
-
     async fn write_report(
         &self,
         held: Lease,
@@ -281,12 +191,13 @@ impl Ledger {
                  UPDATE tasks SET reported = true WHERE id = $1 AND lease_token = $2 AND status = 'running' RETURNING id
              )
              INSERT INTO run_reports (task_id, series, shape, records, fill, drift, watch_key, changes_only, compared_with, new, changed, gone,
-                 same, duplicates, keyless, too_many)
-             SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 FROM held
+                 same, duplicates, keyless, too_many, unseen)
+             SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18 FROM held
              ON CONFLICT (task_id) DO UPDATE SET made_at = now(), succeeded = false, records = excluded.records, fill = excluded.fill,
                  drift = excluded.drift, watch_key = excluded.watch_key, changes_only = excluded.changes_only,
                  compared_with = excluded.compared_with, new = excluded.new, changed = excluded.changed, gone = excluded.gone,
-                 same = excluded.same, duplicates = excluded.duplicates, keyless = excluded.keyless, too_many = excluded.too_many",
+                 same = excluded.same, duplicates = excluded.duplicates, keyless = excluded.keyless, too_many = excluded.too_many,
+                 unseen = excluded.unseen",
         )
         .bind(held.id)
         .bind(held.token)
@@ -305,6 +216,7 @@ impl Ledger {
         .bind(counts.duplicates)
         .bind(counts.keyless)
         .bind(counts.too_many)
+        .bind(counts.unseen)
         .execute(&self.pool)
         .await
         .context(DatabaseSnafu { doing: DOING })?;
@@ -315,7 +227,7 @@ impl Ledger {
     pub async fn run_report(&self, id: TaskId) -> Result<Option<Report>, LedgerError> {
         sqlx::query_as(
             "SELECT fill, drift, watch_key IS NOT NULL AS watched, changes_only, compared_with, new, changed, gone, same, duplicates, keyless,
-                    too_many
+                    too_many, unseen
              FROM run_reports WHERE task_id = $1",
         )
         .bind(id)
@@ -341,12 +253,4 @@ fn figures(spec: &TaskSpec, facts: &Facts) -> Figures {
         records: number(&facts.records),
         fields: fields.collect(),
     }
-}
-
-/// The places of a page's records with their digests; those without a key are left out.
-fn rows(page: &Page, watch: &Watch) -> Vec<(i32, digest::Digest)> {
-    let places = page.records.iter().zip(0_i32..);
-    places
-        .filter_map(|(record, place): (&Record, i32)| Some((place, digest(record, watch)?)))
-        .collect()
 }

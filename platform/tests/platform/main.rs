@@ -13,6 +13,7 @@ mod changes;
 mod claims;
 mod counters;
 mod crawls;
+mod crawls_compared;
 mod expiry;
 mod frontier;
 mod hosts;

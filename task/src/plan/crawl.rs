@@ -4,7 +4,7 @@ use regex::Regex;
 use url::Url;
 
 use super::{Check, Reads};
-use crate::{CaptureWhen, Crawl, CrawlScope, Locator, TaskSpec, normal_url};
+use crate::{Browser, CaptureWhen, Crawl, CrawlScope, Locator, On, TaskSpec, normal_url};
 
 /// The longest URL that is followed.
 pub const MAX_URL: usize = 2048;
@@ -89,21 +89,8 @@ impl Check {
             let cure = "follows one link after the other and crawl follows all; remove one of the two";
             self.refuse("pagination", "(given)", cure);
         }
-        if spec.watch.is_some() {
-            let cure =
-                "compares runs whose pages follow each other, and those of a crawl do not; remove one of the two";
-            self.refuse("watch", "(given)", cure);
-        }
-        if spec.conditional == Some(true) {
-            let cure = "is not asked by crawls; remove it";
-            self.refuse("conditional", "true", cure);
-        }
-        let captures = spec.browser.as_ref().map(|browser| browser.captures.as_slice());
-        for (index, capture) in captures.unwrap_or_default().iter().enumerate() {
-            if capture.when == CaptureWhen::LastPage {
-                let cure = "names a page that a crawl does not have: its pages come in any order; write EveryPage";
-                self.refuse(format!("browser.captures[{index}].when"), "LastPage", cure);
-            }
+        if let Some(browser) = &spec.browser {
+            self.pages_of_no_order(browser);
         }
         self.range("crawl.maxDepth", crawl.max_depth.into(), 0, MAX_DEPTH.into());
         self.range("crawl.maxPages", crawl.max_pages.into(), 1, MAX_PAGES.into());
@@ -123,6 +110,22 @@ impl Check {
             exclude: self.patterns("crawl.exclude", &crawl.exclude),
             extract: self.patterns("crawl.extract", &crawl.extract),
         })
+    }
+
+    /// The pages of a crawl come in any order, each in a browser context of its own: none is the first or the last one.
+    fn pages_of_no_order(&mut self, browser: &Browser) {
+        for (index, step) in browser.steps.iter().enumerate() {
+            if step.on == On::FirstPage {
+                let cure = "names a page that a crawl does not have: each of its pages begins a browser session of its own; write EveryPage, with optional: true for what not every page has";
+                self.refuse(format!("browser.steps[{index}].on"), "FirstPage", cure);
+            }
+        }
+        for (index, capture) in browser.captures.iter().enumerate() {
+            if capture.when == CaptureWhen::LastPage {
+                let cure = "names a page that a crawl does not have: its pages come in any order; write EveryPage";
+                self.refuse(format!("browser.captures[{index}].when"), "LastPage", cure);
+            }
+        }
     }
 
     fn seeds(&mut self, crawl: &Crawl, url: Option<&Url>) -> Vec<Url> {
@@ -274,6 +277,31 @@ mod tests {
             violations.iter().map(|v| v.field.as_str()).collect::<Vec<_>>(),
             ["browser.captures[0].when"]
         );
+    }
+
+    #[test]
+    fn a_crawl_has_no_first_page_for_steps() {
+        let steps = |on: &str| {
+            let spec = json!({
+                "url": "https://shop.test/", "fields": [{ "name": "t" }], "render": "Browser", "crawl": {},
+                "browser": { "steps": [{ "type": "Click", "selector": "#agree", "optional": true, "on": on }] },
+            });
+            serde_json::from_value::<TaskSpec>(spec).unwrap().compile()
+        };
+        assert!(steps("EveryPage").is_ok());
+        let told = steps("FirstPage").unwrap_err().to_string();
+        assert!(
+            told.contains("browser.steps[0].on = \"FirstPage\"") && told.contains("write EveryPage"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn a_crawl_is_compared_and_asked_like_any_other_run() {
+        let spec = json!({
+            "url": "https://shop.test/", "fields": [{ "name": "t" }], "crawl": {}, "watch": { "key": ["t"] }, "conditional": true,
+        });
+        assert!(serde_json::from_value::<TaskSpec>(spec).unwrap().compile().is_ok());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! From bytes to text, as the Encoding and HTML standards have it: byte order mark, `Content-Type`, what the page says about itself
 //! (`<meta>` in HTML, the declaration in XML), and then a guess.
 
+mod prescan;
+
 use std::sync::LazyLock;
 
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
@@ -8,7 +10,7 @@ use regex::bytes::Regex;
 
 use crate::content::Content;
 
-/// How far the standard looks for `<meta charset>`.
+/// How far a page's word about itself is looked for.
 const PRESCAN: usize = 1024;
 
 /// Decodes a page; what is not in its charset becomes U+FFFD.
@@ -17,8 +19,8 @@ pub(super) fn decode(bytes: &[u8], content_type: Option<&str>, content: Content)
     let encoding = content_type
         .and_then(of_content_type)
         .or_else(|| match content {
-            Content::Html => of_itself(&META, &without_comments(bytes)),
-            Content::Xml => of_itself(&DECLARATION, bytes),
+            Content::Html => prescan::prescan(bytes),
+            Content::Xml => of_declaration(bytes),
             Content::Json | Content::JsonLines | Content::Csv => None,
         })
         .unwrap_or_else(|| guessed(bytes));
@@ -33,41 +35,28 @@ fn of_content_type(content_type: &str) -> Option<&'static Encoding> {
     Encoding::for_label(parameter.trim_matches('"').as_bytes())
 }
 
-static META: Pattern = LazyLock::new(|| Regex::new(r#"(?i-u)<meta\s[^>]*?charset\s*=\s*["']?\s*([a-z0-9_:.-]+)"#).ok());
 static DECLARATION: Pattern =
     LazyLock::new(|| Regex::new(r#"(?-u)^\s*<\?xml\s[^>]*?encoding\s*=\s*["']\s*([A-Za-z0-9_:.-]+)"#).ok());
 
 type Pattern = LazyLock<Option<Regex>>;
 
-fn of_itself(pattern: &Pattern, bytes: &[u8]) -> Option<&'static Encoding> {
+fn of_declaration(bytes: &[u8]) -> Option<&'static Encoding> {
     let head = bytes.get(..PRESCAN).unwrap_or(bytes);
-    let found = pattern.as_ref()?.captures(head)?;
-    let label = found.get(1)?.as_bytes();
-    if label.eq_ignore_ascii_case(b"x-user-defined") {
+    let found = DECLARATION.as_ref()?.captures(head)?;
+    said(found.get(1)?.as_bytes())
+}
+
+/// The encoding that a page names for itself. One whose word about itself could be read as ASCII is not UTF-16, whatever it says.
+fn said(label: &[u8]) -> Option<&'static Encoding> {
+    if label.trim_ascii().eq_ignore_ascii_case(b"x-user-defined") {
         return Some(WINDOWS_1252);
     }
     let encoding = Encoding::for_label(label)?;
-    // A page whose word about itself could be read as ASCII is not UTF-16, whatever it says.
     Some(if encoding == UTF_16LE || encoding == UTF_16BE {
         UTF_8
     } else {
         encoding
     })
-}
-
-/// The beginning of a page without its comments, in which `<meta>` is nobody's word.
-fn without_comments(bytes: &[u8]) -> Vec<u8> {
-    let mut rest = bytes.get(..PRESCAN).unwrap_or(bytes);
-    let mut kept = Vec::with_capacity(rest.len());
-    let at = |bytes: &[u8], mark: &[u8]| bytes.windows(mark.len()).position(|window| window == mark);
-    while let Some(start) = at(rest, b"<!--") {
-        kept.extend_from_slice(&rest[..start]);
-        // `<!-->` is a whole comment.
-        let comment = &rest[start + 2..];
-        rest = at(comment, b"-->").map_or(&[], |end| &comment[end + 3..]);
-    }
-    kept.extend_from_slice(rest);
-    kept
 }
 
 fn guessed(bytes: &[u8]) -> &'static Encoding {

@@ -26,7 +26,10 @@ pub struct Shop {
 }
 
 pub fn routes(shop: Shop) -> Router {
-    Router::new().route("/shop/{page}", get(page)).with_state(shop)
+    Router::new()
+        .route("/shop/{page}", get(page))
+        .route("/aisle/{page}", get(aisle))
+        .with_state(shop)
 }
 
 async fn page(State(shop): State<Shop>, Path(page): Path<u32>, headers: HeaderMap) -> Response {
@@ -55,6 +58,28 @@ async fn page(State(shop): State<Shop>, Path(page): Path<u32>, headers: HeaderMa
         ""
     };
     ([("etag", etag)], Html(format!("<ul>{}</ul>{next}", items.concat()))).into_response()
+}
+
+/// Aisle 1 leads to 2 to 5, and 5 to 6. The second changes with the version, and in version 7 the fifth fails.
+async fn aisle(State(shop): State<Shop>, Path(page): Path<u32>, headers: HeaderMap) -> Response {
+    let version = shop.version.load(Ordering::Relaxed);
+    if (version, page) == (7, 5) {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
+    let price = page * 100 + if page == 2 { version } else { 0 };
+    let etag = format!("\"{page}.{price}\"");
+    if headers.get("if-none-match").is_some_and(|asked| asked == etag.as_str()) {
+        return StatusCode::NOT_MODIFIED.into_response();
+    }
+    shop.sent.fetch_add(1, Ordering::Relaxed);
+    let leads_to = match page {
+        1 => 2..6,
+        5 => 6..7,
+        _ => 0..0,
+    };
+    let links: Vec<String> = leads_to.map(|to| format!("<a href=/aisle/{to}>{to}</a>")).collect();
+    let html = format!("<li><b>{page}</b><i class=price>{price}</i></li>{}", links.concat());
+    ([("etag", etag)], Html(html)).into_response()
 }
 
 impl Bench {
@@ -121,6 +146,58 @@ async fn a_page_that_is_as_it_was_is_not_sent_again_and_the_results_are_whole() 
     assert_eq!(sent(), 2);
     stop.cancel();
     worker.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crawl_asks_what_has_changed_and_goes_on_along_the_links_of_pages_that_are_as_they_were() {
+    let bench = Bench::new().await;
+    let stop = CancellationToken::new();
+    let workers = [bench.worker("w1", pace(), &stop), bench.worker("w2", pace(), &stop)];
+    bench
+        .shop_task(json!({
+            "url": "http://site.test/aisle/1", "pagination": null, "crawl": {}, "maxRetries": 0, "watch": { "key": ["id"] },
+        }))
+        .await;
+    let sent = || bench.shop.sent.swap(0, Ordering::Relaxed);
+    let counts = |report: &Report| {
+        let counts = report.counts;
+        [counts.new, counts.changed, counts.gone, counts.same, counts.unseen]
+    };
+    let (_, status, _, report) = bench.run_shop().await;
+    assert_eq!(
+        (status.as_str(), sent(), counts(&report)),
+        ("succeeded", 6, [6, 0, 0, 0, 0])
+    );
+    let (second, status, _, report) = bench.run_shop().await;
+    assert_eq!(
+        (status.as_str(), sent(), counts(&report)),
+        ("succeeded", 0, [0, 0, 0, 6, 0])
+    );
+    let pages = bench.ledger.pages(second, 0, 10).await.unwrap();
+    assert_eq!(pages.len(), 6, "the links of what was not sent were followed");
+    assert!(pages.iter().all(|page| page.not_modified && page.records.len() == 1));
+    assert_eq!(report.fill.0[1].found, 6);
+    bench.shop.version.store(5, Ordering::Relaxed);
+    let (_, _, _, report) = bench.run_shop().await;
+    assert_eq!((sent(), counts(&report)), (1, [0, 1, 0, 5, 0]));
+    bench.shop.version.store(7, Ordering::Relaxed);
+    let (_, status, _, report) = bench.run_shop().await;
+    assert_eq!(
+        (status.as_str(), sent(), counts(&report)),
+        ("succeeded", 1, [0, 1, 0, 3, 2]),
+        "what stands on the page that failed, and behind it, is not gone"
+    );
+    bench.shop.version.store(0, Ordering::Relaxed);
+    let (_, _, _, report) = bench.run_shop().await;
+    assert_eq!(
+        (sent(), counts(&report)),
+        (1, [0, 1, 0, 5, 0]),
+        "and it is asked for as it was seen last"
+    );
+    stop.cancel();
+    for worker in workers {
+        worker.await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

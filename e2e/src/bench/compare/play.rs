@@ -252,7 +252,7 @@ impl Doer {
             if !left.is_empty() {
                 // The refill offered what was done meanwhile.
                 let left = ledger.unclaimed(&left).await?;
-                let unvisited: Vec<_> = left.iter().map(|(entry, _)| unvisited(entry)).collect();
+                let unvisited: Vec<_> = left.iter().map(|(entry, _)| entry.unvisited()).collect();
                 self.frontier.release(&unvisited).await?;
             }
             self.let_go(ledger, &claims).await?;
@@ -282,13 +282,5 @@ impl Doer {
             }
         }
         Ok(())
-    }
-}
-
-fn unvisited(entry: &Entry) -> Unvisited<'_> {
-    Unvisited {
-        id: entry.id,
-        owner: entry.owner,
-        host: &entry.host,
     }
 }

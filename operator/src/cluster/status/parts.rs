@@ -145,10 +145,14 @@ impl Outcome<'_> {
         }
     }
 
-    /// Where the pools of upstream proxies leave what the egress proxy has checked, if there are pools.
+    /// Whether the pools of upstream proxies have their credentials, and where they leave what the egress proxy has checked, if there are
+    /// pools.
     pub(super) fn proxy_pools(&self) -> Option<Verdict> {
         const KIND: &str = "ProxyPools";
         let pools = &self.cluster?.egress.upstreams;
+        if let Some(fault) = self.upstreams.filter(|_| !pools.is_empty()) {
+            return Some(Verdict::no(KIND, fault.reason, fault.message.clone()));
+        }
         let ends: Vec<&str> = pools
             .iter()
             .filter(|pool| pool.resolves == Resolves::Upstream)

@@ -75,6 +75,7 @@ struct Case {
     pooler_version: Option<String>,
     server_version: Option<String>,
     sandbox: SandboxNodes,
+    upstreams: Option<Refusal>,
     monitoring: MonitoringFound,
 }
 
@@ -93,6 +94,7 @@ impl Case {
             pooler_version: None,
             server_version: None,
             sandbox: SandboxNodes::Present,
+            upstreams: None,
             monitoring: MonitoringFound::default(),
         }
     }
@@ -110,6 +112,7 @@ impl Case {
             pooler_version: self.pooler_version.clone(),
             server_version: self.server_version.clone(),
             sandbox: self.sandbox,
+            upstreams: self.upstreams.as_ref(),
             monitoring: &self.monitoring,
             decisions: &crate::measure::Decisions::default(),
             due: &crate::accounts::Due::default(),
@@ -392,6 +395,30 @@ fn a_fault_that_stops_the_building_calls_no_part_ready_and_keeps_what_is_known()
     assert_eq!(condition(&status, "QueueReady").0, "Unknown");
     assert_eq!(condition(&status, "Stalled").1, "SecretMissing");
     assert_eq!(status.components, good.components);
+}
+
+#[test]
+fn a_pool_without_its_secret_is_told_and_nothing_waits_for_it() {
+    let mut case = Case::good();
+    case.upstreams = Some(Refusal {
+        reason: "SecretMissing",
+        message: "Pool eu: Secret acme".to_owned(),
+    });
+    let pools = |case: &Case| {
+        let conditions = case.status().conditions;
+        conditions.into_iter().find(|condition| condition.type_ == "ProxyPools")
+    };
+    assert!(pools(&case).is_none(), "there are no pools");
+    case.cluster = Some(cluster(&json!({
+        "profile": "Small",
+        "egress": { "upstreams": [{ "name": "eu", "proxies": [{ "url": "http://10.1.2.3:3128", "credentialsSecretRef": { "name": "acme" } }] }] },
+    })));
+    let told = pools(&case).unwrap();
+    assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "SecretMissing"));
+    assert_eq!(told.message, "Pool eu: Secret acme");
+    assert_eq!(condition(&case.status(), "Ready").0, "True");
+    case.upstreams = None;
+    assert_eq!(pools(&case).unwrap().reason, "Pinned");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What a crawl begins with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CrawlStart {
     /// Its seeds, sitemaps and robots.txt.
     pub found: Vec<FoundPage>,
@@ -25,6 +25,8 @@ pub struct CrawlStart {
     pub max_pages: u32,
     /// What is said when it ends without a record; `None` where that is well.
     pub nothing: Option<String>,
+    /// Whether it is compared with the one before when its pages have ended.
+    pub reports: bool,
     /// Compute units that finding out cost.
     pub units: u64,
 }
@@ -95,7 +97,7 @@ impl Ledger {
         sqlx::query(
             "WITH begun AS (
                  UPDATE tasks SET crawl_open = $2, crawl_found = $3, crawl_failed = 0, crawl_skipped = 0, crawl_micros = 0, crawl_nothing = $4,
-                     compute_units_used = compute_units_used + $5, attempts = 1, error_class = NULL, error_message = NULL,
+                     crawl_reports = $6, compute_units_used = compute_units_used + $5, attempts = 1, error_class = NULL, error_message = NULL,
                      lease_token = NULL, lease_until = NULL, worker = NULL
                  WHERE id = $1 RETURNING user_id, compute_units_used
              )
@@ -106,6 +108,7 @@ impl Ledger {
         .bind(written.pages)
         .bind(start.nothing.as_deref())
         .bind(i64::try_from(start.units).unwrap_or(i64::MAX))
+        .bind(start.reports)
         .execute(&mut *transaction)
         .await
         .context(doing)?;

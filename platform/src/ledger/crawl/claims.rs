@@ -8,10 +8,12 @@ use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use super::{CrawlKind, HeldPage, uuids};
+use crate::frontier::Entry;
 use crate::ledger::{
     Ledger, LedgerError, TaskId, UserId,
     claims::{Claim, Lease, Renewed},
     error::{DatabaseSnafu, StoredSnafu},
+    waiting::EntryRow,
 };
 
 #[derive(FromRow)]
@@ -29,6 +31,7 @@ struct Row {
     waited_seconds: f64,
     running_seconds: f64,
     units_used: i64,
+    source_uid: Option<String>,
 }
 
 impl Ledger {
@@ -55,7 +58,7 @@ impl Ledger {
              SELECT c.id, c.task_id, t.user_id, c.lease_token, t.spec, c.attempts, t.max_attempts, c.kind, c.url, c.depth,
                     extract(epoch FROM now() - c.due_at)::double precision AS waited_seconds,
                     extract(epoch FROM now() - t.started_at)::double precision AS running_seconds,
-                    t.compute_units_used - t.compute_units_before AS units_used
+                    t.compute_units_used - t.compute_units_before AS units_used, t.source_uid
              FROM claimed c JOIN tasks t ON t.id = c.task_id ORDER BY t.priority DESC, c.due_at",
         )
         .bind(uuids(ids))
@@ -67,6 +70,21 @@ impl Ledger {
             doing: "claiming pages of crawls",
         })?;
         rows.into_iter().map(Claim::try_from).collect()
+    }
+
+    /// Those of these pages that are there, as the frontier had them.
+    pub async fn unclaimed_crawl_pages(&self, ids: &[TaskId]) -> Result<Vec<Entry>, LedgerError> {
+        let rows: Vec<EntryRow> = sqlx::query_as(
+            "SELECT c.id, t.user_id, c.host, t.priority, ceil(extract(epoch FROM c.due_at) * 1000)::bigint AS due_milliseconds
+             FROM crawl_pages c JOIN tasks t ON t.id = c.task_id WHERE c.id = ANY($1)",
+        )
+        .bind(uuids(ids))
+        .fetch_all(&self.pool)
+        .await
+        .context(DatabaseSnafu {
+            doing: "reading pages that were not claimed",
+        })?;
+        Ok(rows.into_iter().map(Entry::from).collect())
     }
 
     /// Extends the leases of pages. One that is missing in the answer is lost: another has it, or its run has ended.
@@ -114,8 +132,7 @@ impl TryFrom<Row> for Claim {
             waited_seconds: row.waited_seconds,
             running_seconds: row.running_seconds,
             units_used: row.units_used,
-            // The pages of a crawl are not held against those of the run before.
-            source_uid: None,
+            source_uid: row.source_uid,
             page: Some(HeldPage {
                 task: row.task_id,
                 kind,

@@ -122,7 +122,8 @@ impl Ledger {
             "SELECT id, kind, url, depth, status, attempts, records, CASE WHEN status = 'pending' THEN rfc3339(due_at) END AS due_at,
                     rfc3339(ended_at) AS ended_at, error_class, error_message
              FROM crawl_pages
-             WHERE id BETWEEN crawl_first($1) AND crawl_last($1) AND task_id = $1 AND id > coalesce($2, crawl_first($1)) {of}
+             WHERE id BETWEEN crawl_first($1) AND crawl_last($1) AND task_id = $1 AND kind <> 'report'
+                 AND id > coalesce($2, crawl_first($1)) {of}
              ORDER BY id LIMIT $3"
         )))
         .bind(task)
@@ -182,7 +183,7 @@ impl Ledger {
         .await
         .context(doing)?;
         sqlx::query(
-            "UPDATE crawl_pages c SET status = 'pending', attempts = 0, due_at = now(), ended_at = NULL
+            "UPDATE crawl_pages c SET status = 'pending', attempts = 0, due_at = now(), ended_at = NULL, absent = false
              FROM unnest($1::uuid[]) AS run (id)
              WHERE c.id BETWEEN crawl_first(run.id) AND crawl_last(run.id) AND c.task_id = run.id AND c.status = 'failed'",
         )
@@ -211,6 +212,12 @@ impl Ledger {
         .execute(&mut *transaction)
         .await
         .context(doing)?;
+        // Nobody compares with a run that goes on.
+        sqlx::query("UPDATE run_reports SET succeeded = false WHERE task_id = ANY($1)")
+            .bind(&ids)
+            .execute(&mut *transaction)
+            .await
+            .context(doing)?;
         transaction.commit().await.context(doing)?;
         Ok(ids.into_iter().map(TaskId).collect())
     }

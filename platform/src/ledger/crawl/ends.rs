@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{
     FOUND, FoundPage,
     begin::{self, Turn},
-    column,
+    column, links,
     rows::{Batch, write_ends},
     settle::settle,
 };
@@ -25,6 +25,7 @@ use crate::{
         Ledger, LedgerError, TaskId,
         artifacts::{Contents, NewArtifact, Place},
         claims::{Fenced, Lease, Record},
+        conditional::{self, PageState},
         error::DatabaseSnafu,
         together::all_or_each,
     },
@@ -35,7 +36,7 @@ const MOST: usize = 128;
 const LANES: usize = 2;
 
 /// A page that was read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ReadPage {
     /// Where it was in the end, as it is shown.
     pub url: String,
@@ -50,6 +51,14 @@ pub struct ReadPage {
     pub found: Vec<FoundPage>,
     /// What is kept beside the records; seen with the page or not at all.
     pub artifacts: Vec<NewArtifact>,
+    /// How many items the page has, and in how many of them each field of the spec was found; empty where nobody counted.
+    pub fill: Vec<i32>,
+    /// The site said that it is as it was; its records and links are those of a former run.
+    pub not_modified: bool,
+    /// Its state, for a run to come that asks whether it is as it was.
+    pub state: Option<Box<PageState>>,
+    /// Whether what it leads to is kept with it, for that run to go on along it.
+    pub keeps_links: bool,
 }
 
 /// How a page's claim ends.
@@ -61,6 +70,8 @@ pub enum CrawlEnd {
     Mapped(Vec<FoundPage>),
     /// It failed for good.
     Failed(RunError),
+    /// It failed for good, since its site says that there is no such page.
+    Absent(RunError),
     /// It is none that is read: its site forbids it, it leads out of the crawl, or it is no page.
     Skipped(RunError),
     /// It is tried again later; this attempt counts.
@@ -79,6 +90,8 @@ pub enum CrawlEnd {
     },
     /// It waits again and this attempt does not count; and the whole run fails.
     FailsRun(RunError),
+    /// The run was compared with the one before when it had so many pages.
+    Reported(i32),
 }
 
 /// What became of a run with the end of a page's claim.
@@ -96,12 +109,24 @@ pub(super) struct End {
     pub(super) held: Lease,
     pub(super) task: TaskId,
     pub(super) step: Step,
+    /// What is kept of its links.
+    pub(super) links: Option<Vec<u8>>,
     /// Those of the page, written already.
     pub(super) artifacts: Option<Contents>,
     pub(super) micros: i64,
     pub(super) max_pages: i64,
     /// Only while the lease has expired: the sweeper's.
     pub(super) expired: bool,
+}
+
+impl End {
+    /// What is to be remembered of its page.
+    fn state(&self) -> Option<&PageState> {
+        match &self.step {
+            Step::End(CrawlEnd::Done(page)) => page.state.as_deref(),
+            Step::Found(_) | Step::End(_) => None,
+        }
+    }
 }
 
 /// A part of an end.
@@ -160,11 +185,16 @@ impl Ledger {
         let Ok(artifacts) = self.write_crawl_artifacts(held, task, &mut end).await? else {
             return Ok(Err(Fenced));
         };
+        let links = match &end {
+            CrawlEnd::Done(page) if page.keeps_links => Some(links::pack(&page.found)?),
+            _ => None,
+        };
         let mut entries = Vec::new();
         let make = |step, micros| End {
             held,
             task,
             step,
+            links: None,
             artifacts: None,
             micros,
             max_pages: max_pages.into(),
@@ -182,6 +212,7 @@ impl Ledger {
         }
         let micros = i64::try_from(micros).unwrap_or(i64::MAX / 2);
         let last = Arc::new(End {
+            links,
             artifacts,
             ..make(Step::End(end), micros)
         });
@@ -277,6 +308,11 @@ async fn commit(
             }
         }
         answer.entries = write_ends(&mut transaction, task, run.turn, &batch.rows).await?;
+        let states = batch
+            .read
+            .iter()
+            .filter_map(|(end, number)| Some((ours.get(*end)?.state()?, *number)));
+        conditional::remember(&mut *transaction, (run.turn.user_id, task), &states.collect::<Vec<_>>()).await?;
         for (end, number) in &batch.read {
             if let Some(artifacts) = ours.get(*end).and_then(|end| end.artifacts.as_ref()) {
                 artifacts.keep(&mut transaction, task, *number).await?;
@@ -288,7 +324,13 @@ async fn commit(
         batch.delta.found = written.pages;
         batch.delta.open += i32::try_from(written.entries.len()).unwrap_or(i32::MAX);
         answer.entries.extend(written.entries);
-        answer.run_ended = settle(&mut transaction, task, &batch.delta).await?;
+        let settled = settle(&mut transaction, task, &batch.delta).await?;
+        answer.run_ended = settled.ended;
+        answer.entries.extend(
+            settled
+                .report
+                .map(|due_milliseconds| run.turn.report(task, due_milliseconds)),
+        );
     }
     transaction.commit().await?;
     // What is to be offered is told to one of them.

@@ -8,6 +8,8 @@ mod begin;
 mod claims;
 mod control;
 mod ends;
+pub(in crate::ledger) mod links;
+mod report;
 mod rows;
 mod settle;
 mod upkeep;
@@ -17,6 +19,7 @@ pub use control::{CrawlPageRow, CrawlProgress, PAGE_LIMIT, PageStatus};
 pub(super) use ends::CrawlEnds;
 pub(super) use ends::gather;
 pub use ends::{CrawlEnd, CrawlEnded, ReadPage};
+pub use report::CrawlReport;
 pub use upkeep::CrawlCursor;
 
 use sha2::{Digest, Sha256};
@@ -38,6 +41,8 @@ pub enum CrawlKind {
     Sitemap,
     /// A site's robots.txt, which gives sitemaps; its row has the site's URL.
     Robots,
+    /// The end of a crawl that is compared with the one before: nothing is fetched, and nobody sees the row.
+    Report,
 }
 
 impl CrawlKind {
@@ -47,12 +52,13 @@ impl CrawlKind {
             Self::Page => "page",
             Self::Sitemap => "sitemap",
             Self::Robots => "robots",
+            Self::Report => "report",
         }
     }
 
     /// Reads what the ledger wrote.
     pub fn from_ledger(text: &str) -> Option<Self> {
-        [Self::Page, Self::Sitemap, Self::Robots]
+        [Self::Page, Self::Sitemap, Self::Robots, Self::Report]
             .into_iter()
             .find(|kind| kind.as_str() == text)
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     frontier::Entry,
-    ledger::{TaskId, pages},
+    ledger::{TaskId, claims::fill_literal, pages},
 };
 
 /// The end of a page as its row; with the page's records when it was read.
@@ -26,6 +26,7 @@ pub(super) struct Ending {
     after_seconds: Option<f64>,
     give_back: i32,
     error: Option<RunError>,
+    absent: bool,
     read: Option<Read>,
 }
 
@@ -36,6 +37,9 @@ struct Read {
     warnings: i32,
     compressed: bool,
     records: Vec<u8>,
+    fill: Option<String>,
+    not_modified: bool,
+    links: Option<Vec<u8>>,
 }
 
 /// What the ends of a run's pages are together.
@@ -65,12 +69,20 @@ impl Batch {
             Step::End(how) => how,
         };
         let mut row = match how {
-            CrawlEnd::Done(page) => self.take_page(connection, run, end.task, page).await?,
+            CrawlEnd::Done(page) => self.take_page(connection, run, end, page).await?,
             CrawlEnd::Mapped(pages) => {
                 self.found.extend_from_slice(pages);
                 Ending::of("done", None)
             }
             CrawlEnd::Failed(error) => Ending::of("failed", Some(error)),
+            CrawlEnd::Absent(error) => Ending {
+                absent: true,
+                ..Ending::of("failed", Some(error))
+            },
+            CrawlEnd::Reported(pages) => {
+                self.delta.reported = Some(*pages);
+                Ending::of("done", None)
+            }
             CrawlEnd::Skipped(error) => Ending::of("skipped", Some(error)),
             CrawlEnd::Retry { after, error } => Ending::again(Some(*after), Some(error), 0),
             CrawlEnd::Waits { after, reason } => Ending::again(Some(*after), reason.as_ref(), 1),
@@ -93,12 +105,12 @@ impl Batch {
         &mut self,
         connection: &mut PgConnection,
         run: &Run,
-        task: TaskId,
+        end: &End,
         page: &ReadPage,
     ) -> Result<Ending, sqlx::Error> {
         let mut row = Ending::of("done", None);
         if let Some(moved) = &page.moved {
-            let arrived = arrive(connection, task, moved, page.records.len()).await?;
+            let arrived = arrive(connection, end.task, moved, page.records.len()).await?;
             row = Ending::of("skipped", Some(&led_to(moved, arrived)));
             if !arrived {
                 return Ok(row);
@@ -115,6 +127,9 @@ impl Batch {
             warnings: page.warnings,
             compressed: stored.compressed,
             records: stored.bytes,
+            fill: fill_literal(&page.fill),
+            not_modified: page.not_modified,
+            links: end.links.clone(),
         });
         self.found.extend_from_slice(&page.found);
         Ok(row)
@@ -203,15 +218,19 @@ pub(super) async fn write_ends(
              UPDATE crawl_pages c SET status = new.status, attempts = greatest(c.attempts - new.give_back, 0), records = new.records,
                  due_at = CASE WHEN new.after_seconds IS NULL THEN c.due_at ELSE now() + make_interval(secs => new.after_seconds) END,
                  ended_at = CASE WHEN new.status <> 'pending' THEN now() END,
-                 error_class = new.error_class, error_message = new.error_message, lease_token = NULL, lease_until = NULL,
+                 error_class = new.error_class, error_message = new.error_message, absent = new.absent, lease_token = NULL, lease_until = NULL,
                  worker = CASE WHEN new.status <> 'pending' THEN c.worker END
-             FROM unnest($2::uuid[], $3::text[], $4::double precision[], $5::integer[], $6::integer[], $7::text[], $8::text[])
-                 AS new (id, status, after_seconds, give_back, records, error_class, error_message)
+             FROM unnest($2::uuid[], $3::text[], $4::double precision[], $5::integer[], $6::integer[], $7::text[], $8::text[],
+                     $18::boolean[])
+                 AS new (id, status, after_seconds, give_back, records, error_class, error_message, absent)
              WHERE c.id = new.id
              RETURNING c.id, c.status, c.host, c.due_at
          ), kept AS (
-             INSERT INTO pages (task_id, number, url, record_count, warnings, compressed, records)
-             SELECT $1, * FROM unnest($9::integer[], $10::text[], $11::integer[], $12::integer[], $13::boolean[], $14::bytea[])
+             INSERT INTO pages (task_id, number, url, record_count, warnings, compressed, records, fill, not_modified, links)
+             SELECT $1, number, url, record_count, warnings, compressed, records, fill::integer[], not_modified, links
+             FROM unnest($9::integer[], $10::text[], $11::integer[], $12::integer[], $13::boolean[], $14::bytea[], $15::text[], $16::boolean[],
+                     $17::bytea[])
+                 AS read (number, url, record_count, warnings, compressed, records, fill, not_modified, links)
          )
          SELECT id, host, ceil(extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds FROM ended WHERE status = 'pending'",
     )
@@ -229,6 +248,10 @@ pub(super) async fn write_ends(
     .bind(column(&read, |read| read.warnings))
     .bind(column(&read, |read| read.compressed))
     .bind(column(&read, |read| read.records.as_slice()))
+    .bind(column(&read, |read| read.fill.as_deref()))
+    .bind(column(&read, |read| read.not_modified))
+    .bind(column(&read, |read| read.links.as_deref()))
+    .bind(column(rows, |row| row.absent))
     .fetch_all(connection)
     .await?;
     let entry = |row: Ended| Entry {

@@ -8,7 +8,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    CrawlEnd,
+    CrawlEnd, CrawlKind,
     ends::{End, Step},
 };
 use crate::{
@@ -36,6 +36,7 @@ struct Expired {
     attempts: i32,
     max_attempts: Option<i16>,
     runs: Option<bool>,
+    kind: String,
 }
 
 impl Ledger {
@@ -96,7 +97,7 @@ impl Ledger {
             doing: "taking expired leases of pages back",
         };
         let expired: Vec<Expired> = sqlx::query_as(
-            "SELECT c.id, c.task_id, c.lease_token, c.attempts, t.max_attempts, t.status = 'running' AS runs
+            "SELECT c.id, c.task_id, c.lease_token, c.attempts, t.max_attempts, t.status = 'running' AS runs, c.kind
              FROM crawl_pages c LEFT JOIN tasks t ON t.id = c.task_id
              WHERE c.status = 'running' AND c.lease_until < now() ORDER BY c.id LIMIT $1",
         )
@@ -135,7 +136,10 @@ impl Expired {
             class: "AttemptsExhausted".into(),
             message: format!("it was begun {} times and its worker was lost each time", self.attempts),
         };
-        let end = if exhausted {
+        let end = if exhausted && self.kind == CrawlKind::Report.as_str() {
+            // Without it the run would seem to be what it was compared as.
+            CrawlEnd::FailsRun(error)
+        } else if exhausted {
             CrawlEnd::Failed(error)
         } else {
             CrawlEnd::Retry {
@@ -153,6 +157,7 @@ impl Expired {
             },
             task: self.task_id,
             step: Step::End(end),
+            links: None,
             artifacts: None,
             micros: 0,
             max_pages: 0,
