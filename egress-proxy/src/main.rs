@@ -21,7 +21,8 @@ use tracing::{error, info};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
+// One thread: ADR 38.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let settings = Settings::parse();
     start_logs(&settings.log).map_err(anyhow::Error::msg)?;

@@ -36,6 +36,10 @@ const SILENCE_WAIT: Duration = Duration::from_secs(5);
 const SLICE: Duration = Duration::from_secs(30);
 /// A page's slot outlives the page's own time by this: for its extraction, and for what the network delays.
 const MARGIN: Duration = Duration::from_secs(10);
+/// The longest that a page waits for others to commit with: a crash costs what waits, and somebody may look at the run.
+const COMPANY: Duration = Duration::from_millis(50);
+/// What a commit and the question for the next turn may take.
+const COMMITS: Duration = Duration::from_millis(50);
 /// The wait of a run whose site's robots.txt was unavailable for another one lately.
 const ROBOTS_WAIT: Duration = Duration::from_mins(1);
 
@@ -66,6 +70,8 @@ pub struct Gate<'a> {
     /// Whether it had a turn at any host.
     had_turn: bool,
     held: Option<Held>,
+    /// Until when the host of the last turn rests before it may be visited again.
+    rests_until: Instant,
 }
 
 /// A page under way, or one that ended and whose end the host was not told yet.
@@ -86,6 +92,7 @@ impl<'a> Gate<'a> {
             pages: 0,
             had_turn: false,
             held: None,
+            rests_until: Instant::now(),
         }
     }
 
@@ -149,6 +156,12 @@ impl<'a> Gate<'a> {
         }
     }
 
+    /// How long a page may wait for its commit without its run being late for the next one: its host rests anyway.
+    pub fn spare(&self) -> Duration {
+        let rest = self.rests_until.saturating_duration_since(Instant::now());
+        rest.saturating_sub(COMMITS).min(COMPANY)
+    }
+
     /// Tells the host that the run is gone; `taken_for` is the one that it was taken for.
     pub async fn leave_for_good(&mut self, taken_for: Option<&str>) {
         if let (false, Some(host)) = (self.had_turn, taken_for) {
@@ -204,6 +217,7 @@ impl<'a> Gate<'a> {
             match self.ask(&visit).await? {
                 Admission::Start(wait) => {
                     self.had_turn = true;
+                    self.rests_until = Instant::now() + wait + delay;
                     self.held = Some(Held {
                         host: host.to_owned(),
                         ended: None,

@@ -316,7 +316,9 @@ impl<'a> Run<'a> {
                     Err(failure) => return Ok(Walk::Ended(self.failed(&failure, started))),
                 }
             }
-            match self.commit(&mut page, extracted, following.as_ref()).await? {
+            // The last page is waited for by whoever asked for the run.
+            let spare = following.as_ref().map_or(Duration::ZERO, |_| gate.spare());
+            match self.commit(&mut page, extracted, (following.as_ref(), spare)).await? {
                 Err(Fenced) => return Ok(Walk::Fenced),
                 Ok(renewed) => {
                     self.count_page(committed(&page), started);
@@ -550,7 +552,7 @@ impl<'a> Run<'a> {
         &mut self,
         page: &mut Page,
         extracted: Extracted,
-        next: Option<&Url>,
+        (next, spare): (Option<&Url>, Duration),
     ) -> Result<Result<Renewed, Fenced>, LedgerError> {
         let page = NewPage {
             number: self.pages + 1,
@@ -561,6 +563,7 @@ impl<'a> Run<'a> {
             artifacts: std::mem::take(&mut page.captures).into_iter().map(kept).collect(),
             fill: extracted.fill.counts(),
             not_modified: matches!(page.freshness, Freshness::NotModified(_)),
+            spare,
         };
         let committed = self.claims.commit(self.claim, &page).await?;
         self.pages += 1;

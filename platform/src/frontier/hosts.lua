@@ -18,14 +18,16 @@ local function clock()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+local FIELDS = { 'n', 't', 'b', 'o', 'p', 'e', 'd', 'c', 'x', 'f', 'w', 'k' }
 local function recall(host)
-  local v = redis.call('HMGET', 'sx:host:' .. host, 'n', 't', 'b', 'o', 'p', 'e', 'd', 'c', 'x', 'f', 'w', 'k')
+  local v = redis.call('HMGET', 'sx:host:' .. host, unpack(FIELDS))
   local function number(i, default)
     return tonumber(v[i] or default)
   end
   return {
     n = v[1] and tonumber(v[1]), t = number(2, 0), b = number(3, 0), o = number(4, 0), p = v[5] or '', e = number(6, 0),
     d = number(7, DELAY), c = number(8, CONCURRENT), x = number(9, 0), f = number(10, 0), w = v[11] or '', k = number(12, 0),
+    was = v,
   }
 end
 
@@ -38,9 +40,19 @@ local function next_start(h, delay, now)
   return h.n
 end
 
-local function keep(host, h, now, ...)
-  local key = 'sx:host:' .. host
-  redis.call('HSET', key, ...)
+-- Writes what has changed since it was recalled: most of a write's cost is its fields.
+local function keep(host, h, now)
+  local key, changed = 'sx:host:' .. host, {}
+  for i, name in ipairs(FIELDS) do
+    local is, was = h[name], h.was[i]
+    if is ~= (type(is) == 'number' and tonumber(was) or was) then
+      changed[#changed + 1] = name
+      changed[#changed + 1] = is
+    end
+  end
+  if #changed > 0 then
+    redis.call('HSET', key, unpack(changed))
+  end
   redis.call('PEXPIRE', key, math.max(h.b, h.o, h.n, h.t, now) - now + MEMORY)
 end
 

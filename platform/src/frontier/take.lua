@@ -31,11 +31,8 @@ local function visit(owner, vtime, host)
     answer[#answer + 1] = id
     turn = turn + 1
     h.t = now + math.max(h.d, h.x)
-    if h.o > 0 then
-      keep(host, h, now, 'n', h.n, 't', h.t, 'p', id, 'e', now + RESERVED)
-    else
-      keep(host, h, now, 'n', h.n, 't', h.t)
-    end
+    if h.o > 0 then h.p, h.e = id, now + RESERVED end
+    keep(host, h, now)
     occupy(host, '~' .. id, now, now + RESERVED, count == 0)
     redis.call('ZREM', 'sx:w:' .. host, owner)
     vclock = math.max(vclock, vtime)

@@ -29,13 +29,12 @@ local function learn()
     h.b = math.max(h.b, now + math.max(asked, h.x))
   end
   if h.p == id then h.p, h.e = '', 0 end
-  keep(host, h, now, 'n', next_start(h, h.d, now), 'b', h.b, 'o', h.o, 'p', h.p, 'e', h.e, 'x', h.x, 'f', h.f, 'w', h.w, 'k', h.k)
+  next_start(h, h.d, now)
   return probed
 end
 
 if outcome ~= '' then
   was_closed = redis.call('ZCARD', slots) >= h.c
-  redis.call('ZREM', slots, id)
   was_closed = learn() or was_closed
 end
 
@@ -84,16 +83,20 @@ local function begin()
   -- What was taken has begun, so its rest is the page's from now on.
   if redis.call('ZREM', slots, '~' .. id) == 1 then h.t = 0 end
   local ends = at + takes
-  if h.o > 0 then
-    keep(host, h, now, 'n', h.n, 't', h.t, 'd', own, 'c', most, 'p', id, 'e', ends)
-  else
-    keep(host, h, now, 'n', h.n, 't', h.t, 'd', own, 'c', most)
-  end
+  h.d, h.c = own, most
+  if h.o > 0 then h.p, h.e = id, ends end
+  -- The page that ended had its place under the same id.
   occupy(host, id, now, ends)
   return { 'go', at - now }
 end
 
 local answer = ARGV[6] and begin() or { '', 0 }
+if outcome ~= '' or answer[1] == 'go' then
+  keep(host, h, now)
+end
+if outcome ~= '' and answer[1] ~= 'go' then
+  redis.call('ZREM', slots, id)
+end
 -- A host that was full or probed and is not any more: who waited for it need not wait for their next look.
 if was_closed and answer[1] ~= 'go' then
   reopen(host, who_waits(host, now), opens_at(host, h, now), now)

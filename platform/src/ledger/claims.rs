@@ -98,6 +98,8 @@ pub struct NewPage {
     pub fill: Vec<i32>,
     /// The site said that it is as it was; its records are those of a former run.
     pub not_modified: bool,
+    /// How long its commit may wait for other pages', to be one with them.
+    pub spare: Duration,
 }
 
 /// How a claim ends.
@@ -171,7 +173,7 @@ impl Ledger {
         })
     }
 
-    /// Commits a page and its records under the lease, and extends it, with other pages that come at the same time. A page commits once, whoever tries how often.
+    /// Commits a page and its records under the lease, and extends it, with other pages that come at the same time, or while it may wait for them. A page commits once, whoever tries how often.
     /// One with artifacts commits by itself, after their contents were written.
     pub async fn commit_page(
         &self,
@@ -194,7 +196,7 @@ impl Ledger {
             lease_seconds: lease.as_secs_f64(),
         };
         if page.artifacts.is_empty() {
-            return self.commit_together(row).await;
+            return self.commit_together(row, page.spare).await;
         }
         self.commit_with_artifacts(row, &page.artifacts).await
     }

@@ -6,7 +6,7 @@
 //! Each row is looked for by its id. `coalesce` hides the state from the planner, which would look through an index of all that runs, for each
 //! row, and through what ran since the last vacuum: that was two thirds of what an end cost.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use snafu::{IntoError, ResultExt};
 use sqlx::{FromRow, PgExecutor, PgPool};
@@ -76,11 +76,15 @@ pub(super) fn gather(pool: PgPool) -> Writes {
 }
 
 impl Ledger {
-    pub(super) async fn commit_together(&self, page: PageRow) -> Result<Result<Renewed, Fenced>, LedgerError> {
+    pub(super) async fn commit_together(
+        &self,
+        page: PageRow,
+        spare: Duration,
+    ) -> Result<Result<Renewed, Fenced>, LedgerError> {
         let doing = DatabaseSnafu {
             doing: "committing a page",
         };
-        let answer = self.writes.pages.call(Arc::new(page)).await;
+        let answer = self.writes.pages.call_within(Arc::new(page), spare).await;
         answer
             .ok_or_else(|| doing.into_error(sqlx::Error::PoolTimedOut))?
             .context(doing)

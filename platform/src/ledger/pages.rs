@@ -8,6 +8,8 @@ use crate::packing;
 
 /// Records above this many bytes of JSON are stored compressed (the guide: "Use compression for large values").
 const COMPRESS_ABOVE: usize = 2048;
+/// About as much as most records take.
+const RECORD_BYTES: usize = 256;
 /// The most bytes that a stored page may unpack to.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -111,7 +113,8 @@ pub(crate) fn encode(records: &[Record]) -> Result<Encoded, LedgerError> {
         }
         .build()
     };
-    let json = serde_json::to_vec(records).map_err(|e| unreadable(e.to_string()))?;
+    let mut json = Vec::with_capacity(RECORD_BYTES * records.len());
+    serde_json::to_writer(&mut json, records).map_err(|e| unreadable(e.to_string()))?;
     if json.len() <= COMPRESS_ABOVE {
         return Ok(Encoded {
             compressed: false,

@@ -1,9 +1,11 @@
 //! What comes at the same time is written together, and everybody gets the own answer.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use selextract_platform::ledger::{
     UserId,
-    claims::{Ending, Fenced},
+    claims::{Ending, Fenced, NewPage},
     tasks::NewTask,
 };
 
@@ -107,4 +109,29 @@ async fn pages_and_ends_that_come_at_the_same_time_are_written_once_and_foreign_
         room.number("SELECT count(*) FROM tasks WHERE status = 'running'").await,
         6
     );
+}
+
+#[tokio::test]
+async fn a_page_that_may_wait_commits_with_one_that_may_not() {
+    let room = Room::new().await;
+    let (owner, task) = (UserId::new(), new_task());
+    let accepted = join_all((0..2).map(|_| room.ledger.accept(owner, &task, None))).await;
+    let ids: Vec<_> = accepted.into_iter().map(|accepted| accepted.unwrap().id).collect();
+    let claims = room.ledger.claim(&ids, "a-worker", LEASE).await.unwrap();
+    let patient = NewPage {
+        spare: Duration::from_mins(1),
+        ..page(1)
+    };
+    let waits = room.ledger.commit_page(claims[0].lease(), &patient, LEASE);
+    let hasty = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(room.number("SELECT count(*) FROM pages").await, 0);
+        room.ledger.commit_page(claims[1].lease(), &page(1), LEASE).await
+    };
+    let both = async { tokio::join!(waits, hasty) };
+    let (patient, hasty) = tokio::time::timeout(Duration::from_secs(30), Box::pin(both))
+        .await
+        .unwrap();
+    assert!(patient.unwrap().is_ok() && hasty.unwrap().is_ok());
+    assert_eq!(room.number("SELECT count(*) FROM pages").await, 2);
 }

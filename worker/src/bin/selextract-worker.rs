@@ -46,7 +46,8 @@ fn main() -> Result<ExitCode> {
     // Below that level it writes what it sends to the browser, passwords among it.
     let filter = format!("{},chromiumoxide=info", settings.log);
     start_logs_beside(&filter, timings.statements_layer()).map_err(anyhow::Error::msg)?;
-    tokio::runtime::Builder::new_multi_thread()
+    // One thread: ADR 38.
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?

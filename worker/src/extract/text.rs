@@ -47,6 +47,8 @@ impl Folded {
             if rest.is_empty() {
                 return;
             }
+            // At once, and not word by word.
+            self.out.reserve(1 + rest.len());
             let (word, after) = rest.split_at(word(rest));
             if self.gap && !self.out.is_empty() {
                 self.out.push(' ');

@@ -24,6 +24,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_ROBOTS_REDIRECTS: usize = 5;
 /// How much of a robots.txt is read (section 2.5).
 const MAX_ROBOTS_BYTES: usize = 500 << 10;
+/// So much of a length that a site tells is believed before it has come.
+const EXPECTED: usize = 64 << 10;
 const ACCEPT: &str = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.1";
 
 /// A client that knows one way out.
@@ -401,7 +403,10 @@ async fn read(url: Url, mut response: Response) -> Result<Page, FetchError> {
     check_status(response.status().as_u16(), wait)?;
     let freshness = freshness::of(response.headers());
     let content = check_content(content_type.as_deref(), &url, "HTML, XML, JSON or CSV", |_| true)?;
-    let mut body = Vec::new();
+    let told = response
+        .content_length()
+        .and_then(|length| usize::try_from(length).ok());
+    let mut body = Vec::with_capacity(told.unwrap_or_default().min(EXPECTED));
     while let Some(chunk) = response.chunk().await.map_err(|error| connection(&error))? {
         // Chunks come out of the decompressor, so a bomb is stopped when it has grown to the cap.
         if body.len() + chunk.len() > MAX_BYTES {

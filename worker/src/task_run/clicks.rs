@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use selextract_platform::{frontier::hosts::Outcome, ledger::LedgerError};
@@ -121,7 +121,10 @@ impl Run<'_> {
                     Err(failure) => return Ok(Walk::Ended(self.failed(&failure, started))),
                 }
             }
-            match self.commit(&mut page, extracted, goes_on.then_some(&url)).await? {
+            match self
+                .commit(&mut page, extracted, (goes_on.then_some(&url), Duration::ZERO))
+                .await?
+            {
                 Err(Fenced) => return Ok(Walk::Fenced),
                 Ok(renewed) => {
                     self.count_page(PageOutcome::Committed, started);
@@ -230,7 +233,11 @@ impl Run<'_> {
                 freshness: Freshness::Unknown,
                 captures,
             };
-            if self.commit(&mut page, Extracted::default(), None).await?.is_err() {
+            if self
+                .commit(&mut page, Extracted::default(), (None, Duration::ZERO))
+                .await?
+                .is_err()
+            {
                 return Ok(Walk::Fenced);
             }
         }
