@@ -28,11 +28,10 @@ const BACKLOG: usize = 200;
 const HOSTS: usize = 25;
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// Both, signed in to.
+/// Both.
 pub struct Platforms<'a> {
     world: &'a World,
     tasks: Value,
-    apis: Vec<Api>,
 }
 
 impl<'a> Platforms<'a> {
@@ -43,16 +42,12 @@ impl<'a> Platforms<'a> {
         for name in [OURS, THEIRS] {
             world.apply(&cluster(world, name, MOST).to_string())?;
         }
-        let mut apis = Vec::new();
         for name in [OURS, THEIRS] {
             clusters::wait_until_ready(world, name).await?;
             let object = format!("selextractcluster/{name}");
             world
                 .wait_for_condition(&object, "MonitoringReady", "True", clusters::PATIENCE)
                 .await?;
-            let service = format!("{name}-api");
-            let password = world.secret(&service, "admin-password")?;
-            apis.push(Api::login(&world.service_address(&service)?, "admin", &password).await?);
         }
         let tasks: Vec<Value> = (0..BACKLOG)
             .map(|number| {
@@ -62,7 +57,7 @@ impl<'a> Platforms<'a> {
             })
             .collect::<Result<_>>()?;
         let tasks = json!({ "tasks": tasks });
-        Ok(Self { world, tasks, apis })
+        Ok(Self { world, tasks })
     }
 
     /// One worker each, and nothing decided: for ours by its bounds, which takes it back at once.
@@ -76,8 +71,16 @@ impl<'a> Platforms<'a> {
         self.world.apply(&cluster(self.world, OURS, MOST).to_string())
     }
 
+    /// Signs in: a token does not last for all rounds.
+    async fn sign_in(&self, name: &str) -> Result<Api> {
+        let service = format!("{name}-api");
+        let password = self.world.secret(&service, "admin-password")?;
+        Api::login(&self.world.service_address(&service)?, "admin", &password).await
+    }
+
     /// The backlog, to both at once; it is in both ledgers then.
     pub async fn post(&self) -> Result<()> {
+        let apis = [self.sign_in(OURS).await?, self.sign_in(THEIRS).await?];
         let post = |api: &Api| {
             let api = api.clone();
             async move {
@@ -86,14 +89,13 @@ impl<'a> Platforms<'a> {
                 Ok(())
             }
         };
-        futures::future::try_join_all(self.apis.iter().map(post))
-            .await
-            .map(drop)
+        futures::future::try_join_all(apis.iter().map(post)).await.map(drop)
     }
 
     /// Takes what is left of it back.
     pub async fn cancel(&self) -> Result<()> {
-        for (api, name) in self.apis.iter().zip([OURS, THEIRS]) {
+        for name in [OURS, THEIRS] {
+            let api = &self.sign_in(name).await?;
             let sql = "SELECT id FROM tasks WHERE status IN ('pending', 'running')";
             let left = self.world.sql(&format!("{name}-postgres-0"), sql)?;
             stream::iter(left.lines().map(|id| format!("tasks/{id}/cancel")).collect::<Vec<_>>())
