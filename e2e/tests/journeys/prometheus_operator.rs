@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::platform::{READY, SHOP};
 
-/// What is served is asked once a minute.
-const NOTICED: Duration = Duration::from_mins(3);
+/// Whether kinds are served is asked every other minute, and what was answered holds for a minute.
+const NOTICED: Duration = Duration::from_mins(6);
 const DEFINITIONS: [&str; 3] = [
     "crd/podmonitors.monitoring.coreos.com",
     "crd/prometheusrules.monitoring.coreos.com",
