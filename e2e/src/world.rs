@@ -182,7 +182,7 @@ impl World {
             .output()
     }
 
-    /// One of our charts' templates as it would be installed.
+    /// One of our charts' templates as it would be installed into the journey's namespace.
     ///
     /// # Errors
     /// When helm refuses; the message is its own.
