@@ -16,6 +16,17 @@ impl Bench {
             .unwrap()
     }
 
+    /// Whether a host's places are free within two seconds: they are given back just after the ledger says so, and expire after ten.
+    async fn is_vacated(&self, host: &str) -> bool {
+        for _ in 0..40 {
+            if self.occupied(host).await == 0 {
+                return true;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        false
+    }
+
     /// A task whose place its own host gets back by the end of its run.
     async fn ends(&self, more: Value) -> TaskDetail {
         let mut spec = json!({ "url": "http://site.test/wares/1", "pagination": null, "maxRetries": 0 });
@@ -60,7 +71,7 @@ async fn pages_that_nobody_may_claim_give_their_places_back() {
         while claims.claim(10).await.unwrap().next != Some(Duration::ZERO) {
             sleep(Duration::from_millis(50)).await;
         }
-        assert_eq!(bench.occupied(&host).await, 0, "{keeps}");
+        assert!(bench.is_vacated(&host).await, "{keeps}");
     }
 }
 
@@ -79,13 +90,13 @@ async fn runs_and_pages_that_visit_nobody_give_their_places_back() {
     ] {
         let task = bench.ends(more.clone()).await;
         assert_eq!(task.error_class.as_deref(), Some(class), "{more}");
-        assert_eq!(bench.occupied("site.test").await, 0, "{more}");
+        assert!(bench.is_vacated("site.test").await, "{more}");
     }
     let task = bench
         .ends(json!({ "crawl": { "maxDepth": 0 }, "watch": { "key": ["t"] } }))
         .await;
     assert_eq!(task.status, "succeeded");
-    assert_eq!(bench.occupied(&format!("{}.invalid", task.id)).await, 0);
+    assert!(bench.is_vacated(&format!("{}.invalid", task.id)).await);
     stop.cancel();
     worker.await.unwrap();
 }
