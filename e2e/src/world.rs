@@ -189,14 +189,8 @@ impl World {
     pub fn render(&self, chart: &str, template: &str, settings: &[&str]) -> Result<String> {
         let folder = tools::repository()?.join("charts").join(chart);
         self.kubernetes
-            .helm(&[
-                "template",
-                chart,
-                "--show-only",
-                template,
-                "--kube-version",
-                tools::KUBERNETES,
-            ])
+            .helm(&["template", chart, "--namespace", &self.namespace])
+            .and(["--show-only", template, "--kube-version", tools::KUBERNETES])
             .and([folder])
             .and(settings.iter().map(|setting| format!("--set={setting}")))
             .output()
