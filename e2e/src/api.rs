@@ -97,6 +97,18 @@ impl Api {
         Ok(body["id"].as_str().context("the created task has no id")?.to_owned())
     }
 
+    /// Creates many tasks in one request, all or none.
+    pub async fn create_tasks(&self, tasks: &[Value]) -> Result<()> {
+        let body = json!({ "tasks": tasks });
+        let (status, answer) = self.send(Method::POST, "tasks:batch", Some(&body)).await?;
+        ensure!(
+            status.is_success(),
+            "creating {} tasks: {status}: {answer}",
+            tasks.len()
+        );
+        Ok(())
+    }
+
     /// Creates a task under an idempotency key: however often it is asked for, there is one; its id.
     pub async fn create_task_once(&self, task: &Value, key: &str) -> Result<String> {
         let request = self.http.post(format!("{}/tasks", self.base)).bearer_auth(&self.token);

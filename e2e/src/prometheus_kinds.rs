@@ -1,6 +1,6 @@
 //! The definitions of the Prometheus operator's kinds, generated from its own Go types into the cache.
 
-use std::{fs, time::Duration};
+use std::{ffi::OsStr, fs, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -18,20 +18,17 @@ const KINDS: [&str; 3] = ["podmonitors", "prometheusrules", "servicemonitors"];
 /// When they cannot be generated.
 pub fn definitions() -> Result<String> {
     let sources = tools::repository()?.join("e2e/peers/prometheus-operator");
-    let sum = tools::sha256(&[&sources.join("go.mod"), &sources.join("go.sum")])?;
-    let hash = sum.get(..12).context("sha256sum printed no hash")?;
-    let folder = tools::cache()?.join(format!("prometheus-kinds-{hash}"));
-    if !folder.is_dir() {
+    let pinned = ["go.mod", "go.sum"].map(|name| sources.join(name));
+    let folder = tools::made("prometheus-kinds", &[&pinned[0], &pinned[1]], |folder| {
         println!("      generating the kinds of the Prometheus operator: about a minute on 2 cores, once");
-        let partial = folder.with_extension("partial");
-        let generator = partial.join("controller-gen");
-        let go = |program: &str| {
+        let generator = folder.join("controller-gen");
+        let run = |program: &OsStr| {
             Program::new(program, [] as [&str; 0])
                 .folder(&sources)
                 .env("GOFLAGS", "-mod=readonly")
                 .timeout(TIMEOUT)
         };
-        go("go")
+        run("go".as_ref())
             .and([
                 "build".as_ref(),
                 "-o".as_ref(),
@@ -39,15 +36,14 @@ pub fn definitions() -> Result<String> {
                 GENERATOR.as_ref(),
             ])
             .run()?;
-        go(&generator.to_string_lossy())
+        run(generator.as_os_str())
             .and([
                 "crd",
                 &format!("paths={TYPES}"),
-                &format!("output:crd:dir={}", partial.display()),
+                &format!("output:crd:dir={}", folder.display()),
             ])
-            .run()?;
-        fs::rename(&partial, &folder)?;
-    }
+            .run()
+    })?;
     let read = |kind: &str| {
         let path = folder.join(format!("monitoring.coreos.com_{kind}.yaml"));
         fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))

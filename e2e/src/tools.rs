@@ -103,6 +103,22 @@ pub fn repository() -> Result<PathBuf> {
     Ok(root.to_owned())
 }
 
+/// A folder of the cache whose name follows these sources, made when it is not there; whole or not at all.
+pub fn made(name: &str, sources: &[&Path], make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let sums = sha256(sources)?;
+    let hashes: Vec<_> = sums.split('-').filter_map(|sum| sum.get(..12)).collect();
+    let folder = cache()?.join(format!("{name}-{}", hashes.join("-")));
+    if !folder.is_dir() {
+        let partial = folder.with_extension("partial");
+        // What an interrupted run left.
+        drop(fs::remove_dir_all(&partial));
+        fs::create_dir_all(&partial).with_context(|| format!("{} cannot be made", partial.display()))?;
+        make(&partial)?;
+        fs::rename(&partial, &folder)?;
+    }
+    Ok(folder)
+}
+
 /// The folder of the Go programs; they are there after [`provide`].
 pub fn bin() -> Result<PathBuf> {
     Ok(cache()?.join(format!("kubernetes-{KUBERNETES}/bin")))

@@ -7,13 +7,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Client, Config,
+    Api as Objects, Client, Config,
+    api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::Value;
 
 use crate::{
+    api::Api,
     cluster::{self, Layout},
     demo::Kubernetes,
     ground, images,
@@ -330,6 +333,27 @@ impl World {
         Ok(String::from_utf8(
             base64::engine::general_purpose::STANDARD.decode(text)?,
         )?)
+    }
+
+    /// A cluster's API, as its administrator.
+    ///
+    /// # Errors
+    /// When it has no such Service or Secret, or refuses.
+    pub async fn sign_in(&self, cluster: &str) -> Result<Api> {
+        let service = format!("{cluster}-api");
+        let password = self.secret(&service, "admin-password")?;
+        Api::login(&self.service_address(&service)?, "admin", &password).await
+    }
+
+    /// The pods of a component of a cluster.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn pods(&self, cluster: &str, component: &str) -> Result<Vec<Pod>> {
+        let labels = format!("app.kubernetes.io/instance={cluster},app.kubernetes.io/component={component}");
+        let here = ListParams::default().labels(&labels).match_any();
+        let pods = Objects::<Pod>::namespaced(self.client.clone(), &self.namespace);
+        Ok(pods.list(&here).await?.items)
     }
 
     /// The address of a Service's first port; the host reaches Services and pods.

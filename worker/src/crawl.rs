@@ -277,9 +277,7 @@ impl<'a> Visit<'a> {
             found: links.map(|link| found_page(CrawlKind::Page, link, deeper)).collect(),
             artifacts: page.captures.into_iter().map(kept).collect(),
             fill: extracted.fill.counts(),
-            not_modified: false,
-            state: None,
-            keeps_links: false,
+            ..ReadPage::default()
         }
     }
 

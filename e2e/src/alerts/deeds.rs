@@ -77,7 +77,7 @@ async fn kill(world: &World, component: &str, after: Duration) -> Result<()> {
             continue;
         };
         for process in running {
-            if age(&process).is_some_and(|age| age >= after) {
+            if processes::age(&process).is_some_and(|age| age >= after) {
                 let pid = process.file_name().context("a process without a number")?;
                 // It may have ended meanwhile.
                 drop(
@@ -91,20 +91,6 @@ async fn kill(world: &World, component: &str, after: Duration) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// How long a process has run: the folder of `/proc` is as old as it is looked at, so its start is read.
-fn age(process: &Path) -> Option<Duration> {
-    let stat = fs::read_to_string(process.join("stat")).ok()?;
-    let ticks: f64 = stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()?;
-    let uptime: f64 = fs::read_to_string("/proc/uptime")
-        .ok()?
-        .split(' ')
-        .next()?
-        .parse()
-        .ok()?;
-    // A hundred ticks a second on every Linux that people run (`getconf CLK_TCK`).
-    Duration::try_from_secs_f64(uptime - ticks / 100.0).ok()
 }
 
 /// The control group of a component's container.
@@ -148,21 +134,10 @@ fn memory_group(text: &str) -> Result<PathBuf> {
         .with_context(|| format!("no control group of memory in {text:?}"))
 }
 
-fn selector(component: &str) -> String {
-    format!("app.kubernetes.io/instance={NAME},app.kubernetes.io/component={component}")
-}
-
 async fn pods(world: &World, component: &str) -> Result<Vec<Value>> {
-    use k8s_openapi::api::core::v1::Pod;
-    use kube::{Api, api::ListParams};
-    let here = ListParams::default().labels(&selector(component));
-    let list = Api::<Pod>::namespaced(world.client.clone(), &world.namespace)
-        .list(&here)
-        .await?;
-    list.items
-        .iter()
-        .map(|pod| serde_json::to_value(pod).context("a pod is no JSON"))
-        .collect()
+    let pods = world.pods(NAME, component).await?;
+    let as_json = |pod| serde_json::to_value(pod).context("a pod is no JSON");
+    pods.iter().map(as_json).collect()
 }
 
 #[cfg(test)]
@@ -177,10 +152,5 @@ mod tests {
             Path::new("/sys/fs/cgroup/memory/kubepods/pod1/abc")
         );
         assert!(memory_group("9:cpuset:/a\n").is_err());
-    }
-
-    #[test]
-    fn this_process_has_an_age() {
-        assert!(age(Path::new("/proc/self")).unwrap() < Duration::from_mins(30));
     }
 }

@@ -47,17 +47,14 @@ fn unmeasured() -> Value {
 
 /// Applies small clusters on the played node; their names.
 pub fn apply_played(world: &World, number: usize) -> Result<Vec<String>> {
-    let pod = played::pod();
+    let mut spec = json!({ "profile": "Small", "monitoring": unmeasured() });
+    played::place(&mut spec);
     let names: Vec<_> = (1..=number).map(|index| format!("played-{index}")).collect();
     for name in &names {
         let cluster = json!({
             "apiVersion": "selextract.io/v1alpha1", "kind": "SelextractCluster",
             "metadata": { "name": name, "namespace": world.namespace },
-            "spec": {
-                "profile": "Small", "api": { "pod": pod }, "keeper": { "pod": pod }, "worker": { "pod": pod },
-                "postgres": { "pod": pod }, "pgbouncer": { "pod": pod }, "egress": { "pod": pod },
-                "redis": { "queue": { "pod": pod }, "cache": { "pod": pod } }, "monitoring": unmeasured(),
-            },
+            "spec": spec,
         });
         world.apply(&cluster.to_string())?;
     }

@@ -28,12 +28,18 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Well within the 20 s after which the local cluster calls a node lost.
 const HEARTBEAT: Duration = Duration::from_secs(8);
 
-/// What a component's `pod` says so that its pods come to the played node.
-pub fn pod() -> Value {
-    json!({
+/// Puts every pod of a cluster with this spec on the played node.
+pub fn place(spec: &mut Value) {
+    let pod = json!({
         "nodeSelector": { LABEL: "true" },
         "tolerations": [{ "key": LABEL, "operator": "Exists", "effect": "NoSchedule" }],
-    })
+    });
+    for part in ["api", "keeper", "worker", "postgres", "pgbouncer", "egress"] {
+        spec[part]["pod"] = pod.clone();
+    }
+    for redis in ["queue", "cache"] {
+        spec["redis"][redis]["pod"] = pod.clone();
+    }
 }
 
 /// The played node; ends with [`PlayedNode::end`].

@@ -1,6 +1,10 @@
 //! The processes of a container, which are processes of this machine too, and their memory. Reads `/proc`.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -38,14 +42,35 @@ pub fn resident(processes: &[PathBuf]) -> (u64, u64) {
 
 /// CPU that they have used so far, in user and kernel mode.
 pub fn cpu(processes: &[PathBuf]) -> Duration {
-    let ticks = |path: &PathBuf| -> Option<u32> {
-        let stat = fs::read_to_string(path.join("stat")).ok()?;
-        let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
-        Some(fields.next()?.parse::<u32>().ok()? + fields.next()?.parse::<u32>().ok()?)
-    };
-    let all: u32 = processes.iter().filter_map(ticks).sum();
+    let used = |path: &PathBuf| Some(clock(path, 14)? + clock(path, 15)?);
+    processes.iter().filter_map(used).sum()
+}
+
+/// How long a process has run.
+pub fn age(process: &Path) -> Option<Duration> {
+    let uptime: f64 = fs::read_to_string("/proc/uptime")
+        .ok()?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()?;
+    let since_boot = Duration::try_from_secs_f64(uptime).ok()?;
+    Some(since_boot.saturating_sub(clock(process, 22)?))
+}
+
+/// A time of a process, by its field in `proc_pid_stat(5)`.
+fn clock(process: &Path, field: usize) -> Option<Duration> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    // Behind the name of the program, which may hold anything, comes the third.
+    let ticks: u32 = stat
+        .rsplit(')')
+        .next()?
+        .split_whitespace()
+        .nth(field - 3)?
+        .parse()
+        .ok()?;
     // A hundred ticks a second on every Linux that people run (`getconf CLK_TCK`).
-    Duration::from_millis(10) * all
+    Some(Duration::from_millis(10) * ticks)
 }
 
 /// Memory in KiB in which shared pages count once.
@@ -53,7 +78,7 @@ pub fn proportional(processes: &[PathBuf]) -> u64 {
     processes.iter().map(|path| field(path, "smaps_rollup", "Pss:")).sum()
 }
 
-fn field(process: &std::path::Path, file: &str, name: &str) -> u64 {
+fn field(process: &Path, file: &str, name: &str) -> u64 {
     // A process that has just ended holds nothing.
     let text = fs::read_to_string(process.join(file)).unwrap_or_default();
     text.lines()
@@ -66,6 +91,11 @@ fn field(process: &std::path::Path, file: &str, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn this_process_has_an_age() {
+        assert!(age(Path::new("/proc/self")).unwrap() < Duration::from_mins(30));
+    }
 
     #[test]
     fn this_process_holds_memory() {

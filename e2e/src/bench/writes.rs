@@ -153,7 +153,8 @@ fn everybody(text: &str) -> BTreeMap<String, u64> {
     found
 }
 
-fn operator(text: &str) -> BTreeMap<String, u64> {
+/// What the operator says in its metrics that it wrote, by kind of thing.
+pub fn operator(text: &str) -> BTreeMap<String, u64> {
     samples(text, "selextract_api_server_writes_total")
         .map(|(labels, value)| (label(labels, "what").to_owned(), value))
         .collect()
@@ -168,7 +169,7 @@ fn with_part(resource: &str, part: &str) -> String {
 }
 
 /// Labels and value of every sample of a counter.
-fn samples<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = (&'a str, u64)> {
+pub fn samples<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = (&'a str, u64)> {
     text.lines().filter_map(move |line| {
         let (labels, value) = line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once("} ")?;
         Some((labels, whole(value)?))

@@ -75,8 +75,7 @@ impl Platform {
 
     /// The API, as its administrator.
     pub async fn api(&self) -> Result<Api> {
-        let password = self.world.secret("shop-api", "admin-password")?;
-        Api::login(&self.world.service_address("shop-api")?, "admin", &password).await
+        self.world.sign_in("shop").await
     }
 
     /// The demo's task that reads every server parameter of PostgreSQL's documentation, as the API takes it.

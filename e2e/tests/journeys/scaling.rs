@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::platform::{DONE, Platform, READY, SHOP};
@@ -88,10 +87,7 @@ async fn a_backlog_adds_workers_a_slow_site_does_not_and_calm_takes_them_away() 
     let api = platform.api().await?;
 
     let tasks: Vec<Value> = (0..150).map(|_| politely(&platform, "0s")).collect::<Result<_>>()?;
-    let (status, answer) = api
-        .send(Method::POST, "tasks:batch", Some(&json!({ "tasks": tasks })))
-        .await?;
-    assert!(status.is_success(), "{status}: {answer}");
+    api.create_tasks(&tasks).await?;
     let worker = scale(
         &platform,
         "worker",
@@ -153,10 +149,7 @@ async fn a_backlog_adds_workers_a_slow_site_does_not_and_calm_takes_them_away() 
     );
 
     let slow: Vec<Value> = (0..60).map(|_| politely(&platform, "20s")).collect::<Result<_>>()?;
-    let (status, answer) = api
-        .send(Method::POST, "tasks:batch", Some(&json!({ "tasks": slow })))
-        .await?;
-    assert!(status.is_success(), "{status}: {answer}");
+    api.create_tasks(&slow).await?;
     let limited = |worker: &Value| worker["decision"]["reason"] == "DomainLimited";
     let worker = scale(
         &platform,

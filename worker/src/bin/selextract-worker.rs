@@ -33,7 +33,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// A page is many small allocations by many threads: glibc's allocator was a sixth of the worker's profile.
+/// A page is many small allocations: glibc's allocator was a sixth of the worker's profile.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -42,7 +42,7 @@ struct Counted {
     asked: f64,
     answered: f64,
     changes: u64,
-    statuses: u64,
+    written: u64,
 }
 
 /// Measures it.
@@ -57,7 +57,7 @@ pub async fn run(options: &Options) -> Result<()> {
     world.serve_sites()?;
     let feed = Feed::start(&world).await?;
     start_prometheus(&world, &feed)?;
-    world.apply(&cluster(&world, WHOLE, &Value::Null).to_string())?;
+    world.apply(&cluster(&world, WHOLE, false).to_string())?;
     clusters::wait_until_ready(&world, WHOLE).await?;
     let recording = Recording::take(&world, WHOLE).await?;
     report.add("recorded of the whole cluster", recording.told(), "");
@@ -65,7 +65,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let node = PlayedNode::start(world.client.clone()).await?;
     let names: Vec<_> = (1..clusters).map(|index| format!("played-{index}")).collect();
     for name in &names {
-        world.apply(&cluster(&world, name, &played::pod()).to_string())?;
+        world.apply(&cluster(&world, name, true).to_string())?;
     }
     for name in &names {
         clusters::wait_until_ready(&world, name).await?;
@@ -86,30 +86,16 @@ pub async fn run(options: &Options) -> Result<()> {
 
 async fn count(world: &World, server: &Prometheus) -> Result<Counted> {
     let metrics = writes::fetch_operator_metrics(world).await?;
-    let sum = |name: &str| sum(&metrics, name);
     let asked = "sum(prometheus_http_requests_total{handler=~\"/api/v1/query(_range)?\"})";
     Ok(Counted {
         cpu: processes::cpu(&processes::of_container(&writes::operator_pod(world)?, "operator")?),
         asked: server.number(asked).await?,
         answered: server.number("process_cpu_seconds_total{job=\"itself\"}").await?,
-        changes: sum("selextract_scaling_decisions_total"),
-        statuses: writes::count(world).await?.operator.values().sum(),
+        changes: writes::samples(&metrics, "selextract_scaling_decisions_total")
+            .map(|(_, value)| value)
+            .sum(),
+        written: writes::operator(&metrics).values().sum(),
     })
-}
-
-/// The sum of a counter's series in the text of an exposition.
-fn sum(text: &str, name: &str) -> u64 {
-    let series = text.lines().filter_map(|line| line.strip_prefix(name));
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "counts of some minutes"
-    )]
-    let sum = series
-        .filter(|rest| rest.starts_with(['{', ' ']))
-        .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum::<f64>() as u64;
-    sum
 }
 
 fn tell(
@@ -137,7 +123,7 @@ fn tell(
     report.add("Prometheus' CPU meanwhile, with scraping", told, "");
     let changes = after.changes - before.changes;
     report.add("changes of a number of pods meanwhile", changes.to_string(), "");
-    let written = after.statuses - before.statuses;
+    let written = after.written - before.written;
     report.add(
         "writes by the operator meanwhile, its own count",
         written.to_string(),
@@ -146,8 +132,8 @@ fn tell(
     Ok(())
 }
 
-/// A small cluster that is sized by the one Prometheus; its pods are where they are put.
-fn cluster(world: &World, name: &str, pod: &Value) -> Value {
+/// A small cluster that is sized by the one Prometheus.
+fn cluster(world: &World, name: &str, is_played: bool) -> Value {
     let url = format!("http://{PROMETHEUS}.{}.svc:9090", world.namespace);
     let allowed = format!("sites.{}.svc.cluster.local", world.namespace);
     let quick = json!({ "minReplicas": 1, "maxReplicas": 4, "stabilizationWindow": "30s", "cooldown": "10s" });
@@ -158,15 +144,10 @@ fn cluster(world: &World, name: &str, pod: &Value) -> Value {
         "egress": { "allow": [{ "host": allowed }] },
         "scaling": { "api": quick, "worker": worker },
         "monitoring": { "prometheus": { "provider": "External", "external": { "url": url } } },
-        "postgres": {}, "pgbouncer": {}, "api": {}, "keeper": {}, "worker": { "lease": "5s" }, "redis": { "queue": {}, "cache": {} },
+        "worker": { "lease": "5s" },
     });
-    if !pod.is_null() {
-        for part in ["api", "keeper", "worker", "postgres", "pgbouncer", "egress"] {
-            spec[part]["pod"] = pod.clone();
-        }
-        for redis in ["queue", "cache"] {
-            spec["redis"][redis]["pod"] = pod.clone();
-        }
+    if is_played {
+        played::place(&mut spec);
     }
     json!({
         "apiVersion": "selextract.io/v1alpha1", "kind": "SelextractCluster",
@@ -214,15 +195,4 @@ fn start_prometheus(world: &World, feed: &Feed) -> Result<()> {
         "--timeout=60s",
     ])?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_series_of_the_counter_are_summed_up() {
-        let text = "# HELP a_total x\na_total{b=\"c\"} 2\na_total{b=\"d\"} 3\na_total_more 9\na_total 1\n";
-        assert_eq!(sum(text, "a_total"), 6);
-    }
 }

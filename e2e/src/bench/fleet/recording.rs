@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api as Objects, ResourceExt, api::ListParams};
-use reqwest::Method;
+use kube::ResourceExt;
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -30,9 +29,7 @@ pub struct Recording {
 impl Recording {
     /// Records for three minutes, with a backlog in the first.
     pub async fn take(world: &World, cluster: &str) -> Result<Self> {
-        let service = format!("{cluster}-api");
-        let password = world.secret(&service, "admin-password")?;
-        let api = Api::login(&world.service_address(&service)?, "admin", &password).await?;
+        let api = world.sign_in(cluster).await?;
         let http = reqwest::Client::builder().no_proxy().timeout(EVERY).build()?;
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -78,15 +75,7 @@ fn samples(text: &str) -> usize {
 async fn post(world: &World, api: &Api) -> Result<()> {
     let mut task = documentation::task(&format!("sites.{}.svc.cluster.local", world.namespace))?;
     task["politeness"] = json!({ "minDelay": "0s", "maxConcurrent": 16 });
-    let (status, answer) = api
-        .send(
-            Method::POST,
-            "tasks:batch",
-            Some(&json!({ "tasks": vec![task; BACKLOG] })),
-        )
-        .await?;
-    ensure!(status.is_success(), "a backlog: {status}: {answer}");
-    Ok(())
+    api.create_tasks(&vec![task; BACKLOG]).await
 }
 
 /// The first pod of each component that answers, as for what it tells one is like the other.
@@ -108,11 +97,8 @@ async fn moment(world: &World, cluster: &str, http: &reqwest::Client) -> Result<
 }
 
 async fn addresses(world: &World, cluster: &str, component: &str) -> Result<Vec<String>> {
-    let labels = format!("app.kubernetes.io/instance={cluster},app.kubernetes.io/component={component}");
-    let list = Objects::<Pod>::namespaced(world.client.clone(), &world.namespace)
-        .list(&ListParams::default().labels(&labels).match_any())
-        .await?;
-    list.iter()
+    let pods = world.pods(cluster, component).await?;
+    pods.iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
         .filter_map(|pod| address(pod).transpose())
         .collect()

@@ -1,7 +1,7 @@
 //! metrics-server, which tells the autoscalers CPU: built once from its Go module into the cache, run on the host.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     net::{IpAddr, TcpListener},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -74,23 +74,17 @@ impl MetricsServer {
 /// The program, in a folder of the cache that follows its sources.
 fn provide() -> Result<PathBuf> {
     let sources = tools::repository()?.join("e2e/peers/metrics-server");
-    let sum = tools::sha256(&[&sources.join("go.mod"), &sources.join("go.sum")])?;
-    let hash = sum.get(..12).context("sha256sum printed no hash")?;
-    let folder = tools::cache()?.join(format!("metrics-server-{hash}"));
-    let program = folder.join("metrics-server");
-    if !program.is_file() {
+    let pinned = ["go.mod", "go.sum"].map(|name| sources.join(name));
+    let folder = tools::made("metrics-server", &[&pinned[0], &pinned[1]], |folder| {
         println!("      building metrics-server: about 5 minutes on 2 cores, once");
-        fs::create_dir_all(&folder)?;
-        let partial = folder.join("partial");
         Program::new("go", ["build", "-trimpath", "-ldflags", "-s -w", "-o"])
-            .and([partial.as_os_str(), PACKAGE.as_ref()])
-            .folder(sources)
+            .and([folder.join("metrics-server").as_os_str(), PACKAGE.as_ref()])
+            .folder(&sources)
             .env("CGO_ENABLED", "0")
             .env("GOFLAGS", "-mod=readonly")
             .timeout(BUILD)
             .run()
-            .context("metrics-server cannot be built")?;
-        fs::rename(partial, &program)?;
-    }
-    Ok(program)
+            .context("metrics-server cannot be built")
+    })?;
+    Ok(folder.join("metrics-server"))
 }

@@ -9,7 +9,7 @@ use kube::{Api as Objects, ResourceExt, api::ListParams};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{api::Api, bench::clusters, documentation, world::World};
+use crate::{bench::clusters, documentation, world::World};
 
 /// The platform that the operator sizes.
 pub const OURS: &str = "ours";
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_mins(3);
 /// Both.
 pub struct Platforms<'a> {
     world: &'a World,
-    tasks: Value,
+    tasks: Vec<Value>,
 }
 
 impl<'a> Platforms<'a> {
@@ -49,14 +49,13 @@ impl<'a> Platforms<'a> {
                 .wait_for_condition(&object, "MonitoringReady", "True", clusters::PATIENCE)
                 .await?;
         }
-        let tasks: Vec<Value> = (0..BACKLOG)
+        let tasks = (0..BACKLOG)
             .map(|number| {
                 let mut task = documentation::task(&host(world, number % HOSTS))?;
                 task["politeness"] = json!({ "minDelay": "0s", "maxConcurrent": 16 });
                 Ok(task)
             })
             .collect::<Result<_>>()?;
-        let tasks = json!({ "tasks": tasks });
         Ok(Self { world, tasks })
     }
 
@@ -71,31 +70,18 @@ impl<'a> Platforms<'a> {
         self.world.apply(&cluster(self.world, OURS, MOST).to_string())
     }
 
-    /// Signs in: a token does not last for all rounds.
-    async fn sign_in(&self, name: &str) -> Result<Api> {
-        let service = format!("{name}-api");
-        let password = self.world.secret(&service, "admin-password")?;
-        Api::login(&self.world.service_address(&service)?, "admin", &password).await
-    }
-
     /// The backlog, to both at once; it is in both ledgers then.
     pub async fn post(&self) -> Result<()> {
-        let apis = [self.sign_in(OURS).await?, self.sign_in(THEIRS).await?];
-        let post = |api: &Api| {
-            let api = api.clone();
-            async move {
-                let (status, answer) = api.send(Method::POST, "tasks:batch", Some(&self.tasks)).await?;
-                ensure!(status.is_success(), "a backlog: {status}: {answer}");
-                Ok(())
-            }
-        };
-        futures::future::try_join_all(apis.iter().map(post)).await.map(drop)
+        // A token does not last for all rounds.
+        let apis = [self.world.sign_in(OURS).await?, self.world.sign_in(THEIRS).await?];
+        let posts = apis.iter().map(|api| api.create_tasks(&self.tasks));
+        futures::future::try_join_all(posts).await.map(drop)
     }
 
     /// Takes what is left of it back.
     pub async fn cancel(&self) -> Result<()> {
         for name in [OURS, THEIRS] {
-            let api = &self.sign_in(name).await?;
+            let api = &self.world.sign_in(name).await?;
             let sql = "SELECT id FROM tasks WHERE status IN ('pending', 'running')";
             let left = self.world.sql(&format!("{name}-postgres-0"), sql)?;
             stream::iter(left.lines().map(|id| format!("tasks/{id}/cancel")).collect::<Vec<_>>())
