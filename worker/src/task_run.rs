@@ -393,7 +393,8 @@ impl<'a> Run<'a> {
                 self.charge_browser(spending);
                 return read.map_err(late)?;
             }
-            Render::Http | Render::Browser => timeout(allowed, self.fetch(url, gate, stop, spending)).await,
+            Render::Http => timeout(allowed, self.fetch(Engine::Http, url, gate, stop, spending)).await,
+            Render::Browser => timeout(allowed, self.fetch(Engine::Browser, url, gate, stop, spending)).await,
         };
         self.charge_browser(spending);
         let page = fetched.map_err(late)??;
@@ -405,18 +406,19 @@ impl<'a> Run<'a> {
         Ok(read_page(Arc::clone(&self.plan), page, deadline).await?)
     }
 
-    /// By the plan's one engine; where the session that was logged in is over, once more with another.
+    /// By one engine; where the session that was logged in is over, once more with another.
     async fn fetch(
         &mut self,
+        engine: Engine,
         url: &Url,
         gate: &mut Gate<'_>,
         stop: &CancellationToken,
         spending: &mut Spending,
     ) -> Result<Page, Stopped> {
         loop {
-            let fetched = match self.plan.render {
-                Render::Browser => self.fetch_by_browser(url, spending).await,
-                Render::Http | Render::Auto => self.fetch_by_http(url, gate, stop).await,
+            let fetched = match engine {
+                Engine::Browser => self.fetch_by_browser(url, spending).await,
+                Engine::Http => self.fetch_by_http(url, gate, stop).await,
             };
             match fetched {
                 // The next session is another tab's.

@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     hash::{DefaultHasher, Hash, Hasher},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -23,7 +24,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// An object store with one empty bucket, of one test's own.
 #[derive(Debug)]
 pub struct ObjectStore {
-    port: u16,
+    address: SocketAddr,
     tls: bool,
     process: Process,
     _folder: TempDir,
@@ -40,13 +41,21 @@ impl ObjectStore {
     /// # Errors
     /// When Go is missing, or the program does not start.
     pub fn start(tls: Option<(&str, &str)>) -> Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST, tls)
+    }
+
+    /// Starts one that listens at another address of this machine.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_at(ip: Ipv4Addr, tls: Option<(&str, &str)>) -> Result<Self> {
         let program = program()?;
         let folder = tempfile::tempdir()?;
-        let port = process::free_port()?;
+        let address = SocketAddr::from((ip, process::free_port()?));
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(program);
         command
-            .env("OBJECTS_ADDRESS", format!("127.0.0.1:{port}"))
+            .env("OBJECTS_ADDRESS", address.to_string())
             .env("OBJECTS_BUCKET", Self::BUCKET)
             .env("OBJECTS_ACCESS_KEY_ID", Self::ACCESS_KEY_ID)
             .env("OBJECTS_SECRET_ACCESS_KEY", PASSWORD);
@@ -61,9 +70,9 @@ impl ObjectStore {
         }
         let log = folder.path().join("log");
         let process = Process::spawn(command, &log)?;
-        process::wait_for_port(START_TIMEOUT, "the object store", port, &log)?;
+        process::wait_for_address(START_TIMEOUT, "the object store", address, &log)?;
         Ok(Self {
-            port,
+            address,
             tls: tls.is_some(),
             process,
             _folder: folder,
@@ -73,7 +82,7 @@ impl ObjectStore {
     /// Where it is reached.
     pub fn endpoint(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
-        format!("{scheme}://127.0.0.1:{}", self.port)
+        format!("{scheme}://{}", self.address)
     }
 
     /// Its process, to freeze, thaw or kill.

@@ -124,7 +124,10 @@ pub fn free_port() -> Result<u16> {
 }
 
 pub(crate) fn wait_for_port(limit: Duration, what: &str, port: u16, log: &Path) -> Result<()> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    wait_for_address(limit, what, (Ipv4Addr::LOCALHOST, port).into(), log)
+}
+
+pub(crate) fn wait_for_address(limit: Duration, what: &str, address: SocketAddr, log: &Path) -> Result<()> {
     wait_until(limit, what, log, || {
         TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
     })

@@ -85,7 +85,8 @@ pub async fn run(options: &Options) -> Result<()> {
     if fetched.is_none() {
         report.add("tasks posted for", format!("{} s", options.duration().as_secs()), "");
     }
-    report.add("killed", kills.join(", "), "");
+    let what = if fetched.is_some() { "taken away" } else { "killed" };
+    report.add(what, kills.join(", "), "");
     tally.tell(&mut report);
     let memory = format!("{} MiB → {} MiB", begin / 1024, end / 1024);
     report.add("memory of workers with their browsers, shared pages once", memory, "");

@@ -24,7 +24,7 @@ pub async fn work(world: &World, times: usize) -> Result<Vec<String>> {
         scale(world, FEW).await?;
         println!("      {round} of {times} times from {MANY} workers to {FEW}");
     }
-    Ok(vec![format!("no part; {times} times from {MANY} workers to {FEW}")])
+    Ok(vec![format!("{times} times from {MANY} workers to {FEW}")])
 }
 
 async fn scale(world: &World, replicas: usize) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The task engine on the real cluster: a crawl, a page that only a browser sees, a capture, and a run that is compared with the one before.
+//! The task engine on the real cluster: a crawl, a page that only a browser sees, a capture, and runs that are compared with those before.
 
 use std::collections::BTreeSet;
 
@@ -137,6 +137,66 @@ async fn a_task_that_runs_again_tells_what_has_changed() -> Result<()> {
     assert_eq!(first["baseline"], true, "{first}");
     assert_eq!((&second["new"], &second["gone"]), (&json!(0), &json!(0)), "{second}");
     platform.world.kubectl(&["delete", "scrapetask/watched"])?;
+    Ok(())
+}
+
+const CHANGING: &str = "
+apiVersion: selextract.io/v1alpha1
+kind: ScrapeTask
+metadata: {name: changing, namespace: NAMESPACE}
+spec:
+  clusterRef: {name: shop}
+  schedule: {cron: '0 0 1 1 *'}
+  task:
+    url: http://sites.NAMESPACE.svc.cluster.local/changing/index.html
+    items: dl.toc dt
+    fields:
+      - {name: title, selector: a, required: true}
+      - {name: page, selector: a, type: Link}
+";
+
+#[tokio::test]
+async fn a_site_that_changes_under_the_selectors_is_told_before_columns_are_empty() -> Result<()> {
+    let platform = shared().await?;
+    let (api, world) = (platform.api().await?, &platform.world);
+    let put = |script: &str| world.kubectl(&["exec", "deployment/sites", "--", "sh", "-c", script]);
+    put("mkdir -p /tmp/changing && cp /usr/share/doc/postgresql-doc-17/html/index.html /tmp/changing/")?;
+    world.apply(CHANGING)?;
+    let ready = world
+        .wait_for_condition("scrapetask/changing", "Ready", "True", DONE)
+        .await?;
+    let uid = ready["metadata"]["uid"].as_str().context("a uid")?.to_owned();
+    let run = async || {
+        let (status, started) = api.send(Method::POST, &format!("schedules/{uid}/run"), None).await?;
+        assert!(status.is_success(), "{status}: {started}");
+        let id = started["id"].as_str().context("a run has an id")?.to_owned();
+        api.wait_for_end(&id, DONE).await
+    };
+    for _ in 0..3 {
+        let ended = run().await?;
+        assert_eq!(
+            (&ended["status"], &ended["drift"]),
+            (&json!("succeeded"), &Value::Null),
+            "{ended}"
+        );
+    }
+
+    // The site's authors link by script from now on.
+    put("sed -i 's/ href=/ data-href=/g' /tmp/changing/index.html")?;
+    let ended = run().await?;
+    assert_eq!(ended["status"], "succeeded", "the records are there: {ended}");
+    let told = world
+        .wait_for_condition("scrapetask/changing", "SchemaDrift", "True", DONE)
+        .await?;
+    let drift = told["status"]["drift"].to_string();
+    assert!(drift.contains("page") && !drift.contains("title"), "{drift}");
+
+    put("cp /usr/share/doc/postgresql-doc-17/html/index.html /tmp/changing/")?;
+    run().await?;
+    world
+        .wait_for_condition("scrapetask/changing", "SchemaDrift", "False", DONE)
+        .await?;
+    world.kubectl(&["delete", "scrapetask/changing"])?;
     Ok(())
 }
 

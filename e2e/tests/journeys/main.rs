@@ -10,6 +10,7 @@ mod guarantees;
 mod measured_elsewhere;
 mod monitoring;
 mod operator;
+mod outside;
 mod platform;
 mod prometheus_operator;
 mod refusals;

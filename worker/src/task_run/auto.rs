@@ -15,7 +15,7 @@ use crate::{
     failure::Failure,
     fetch::{Freshness, Page},
     gate::{Gate, Stopped},
-    rendering::lack,
+    rendering::{Engine, lack},
     telemetry::Decision,
 };
 
@@ -37,9 +37,9 @@ impl Run<'_> {
         };
         if remembered == Remembered::Scripted {
             self.engines.metrics.auto_decided(Decision::Remembered);
-            return self.read_by_browser(url, host, deadline, spending).await;
+            return self.read_by_browser(url, deadline, gate, stop, spending).await;
         }
-        let page = self.fetch_by_http(url, gate, stop).await?;
+        let page = self.fetch(Engine::Http, url, gate, stop, spending).await?;
         spending.bytes += page.bytes;
         if let Freshness::NotModified(known) = &page.freshness {
             // What was remembered of a page was read by HTTP, and was enough.
@@ -64,21 +64,23 @@ impl Run<'_> {
         self.claims.found_rendering(host, Finding::Suspected).await;
         gate.ended(Outcome::Answered);
         gate.pass(url, &self.plan, stop).await?;
-        self.read_by_browser(url, host, deadline, spending).await
+        self.read_by_browser(url, deadline, gate, stop, spending).await
     }
 
     async fn read_by_browser(
         &mut self,
         url: &Url,
-        host: &str,
         deadline: Instant,
+        gate: &mut Gate<'_>,
+        stop: &CancellationToken,
         spending: &mut Spending,
     ) -> Result<(Page, Extracted), Stopped> {
-        let page = self.fetch_by_browser(url, spending).await?;
+        let page = self.fetch(Engine::Browser, url, gate, stop, spending).await?;
         spending.bytes += page.bytes;
         let (page, read) = look_at_page(Arc::clone(&self.plan), page, deadline).await?;
         let helped = lack(&self.plan, &read).is_none();
         let finding = if helped { Finding::Scripted } else { Finding::Plain };
+        let host = url.host_str().unwrap_or_default();
         self.claims.found_rendering(host, finding).await;
         self.browser_helps_not = !helped;
         Ok((page, read.map_err(Failure::from)?))

@@ -316,7 +316,7 @@ async fn a_form_login_sends_the_hidden_token_and_keeps_the_session_in_both_engin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_the_site_forgets_is_made_anew_once() {
-    for engine in ENGINES {
+    for engine in ENGINES.into_iter().chain(["Auto"]) {
         let bench = Bench::new().await;
         with_worker(&bench, async {
             bench.credentials("shop", form(&json!({}))).await;

@@ -15,7 +15,7 @@ const BY_CPU: &str = "by-cpu";
 /// For the first look and for metrics of a pod that has just begun.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Both.
+/// They.
 pub struct Rivals<'a> {
     world: &'a World,
 }
@@ -26,8 +26,8 @@ impl<'a> Rivals<'a> {
         Self { world }
     }
 
-    /// Begins to look; both have their metrics, and want one pod, then.
-    pub async fn start(&self) -> Result<()> {
+    /// Begins to look; they have their metrics, and want one pod, then. The one by CPU only where it is asked for.
+    pub async fn start(&self, with_cpu: bool) -> Result<()> {
         self.world.apply(&deployment().to_string())?;
         wait_for_one(self.world, BY_QUEUE).await?;
         let backlog = json!({ "type": "External", "external": {
@@ -37,10 +37,12 @@ impl<'a> Rivals<'a> {
         let cpu = json!({ "type": "Resource", "resource": {
             "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 70 },
         } });
-        for (name, target, metric) in [(BY_QUEUE, BY_QUEUE, backlog), (BY_CPU, THEIRS_WORKER, cpu)] {
-            self.world.apply(&autoscaler(name, target, &metric).to_string())?;
+        let all = [(BY_QUEUE, BY_QUEUE, backlog), (BY_CPU, THEIRS_WORKER, cpu)];
+        let wanted = if with_cpu { &all[..] } else { &all[..1] };
+        for (name, target, metric) in wanted {
+            self.world.apply(&autoscaler(name, target, metric).to_string())?;
         }
-        for name in [BY_QUEUE, BY_CPU] {
+        for (name, ..) in wanted {
             let object = format!("hpa/{name}");
             let looked = || {
                 let found = self.world.get(&object)?;
@@ -59,7 +61,8 @@ impl<'a> Rivals<'a> {
 
     /// Ends, with what they made.
     pub async fn end(&self) -> Result<()> {
-        self.world.kubectl(&["delete", "hpa", BY_QUEUE, BY_CPU])?;
+        self.world
+            .kubectl(&["delete", "hpa", BY_QUEUE, BY_CPU, "--ignore-not-found"])?;
         self.world
             .kubectl(&["scale", &format!("deployment/{BY_QUEUE}"), "--replicas=1"])?;
         wait_for_one(self.world, BY_QUEUE).await
