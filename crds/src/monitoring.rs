@@ -178,16 +178,16 @@ impl Default for AlertsSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RoutingSpec {
-    /// The webhook that pages people at once, for critical alerts.
-    #[schemars(length(min = 8, max = 512), regex(pattern = "^https?://[^\\s]+$"))]
+    /// The webhook that pages people at once, for critical alerts: a URL, or, where the URL is a secret itself, the path of a file in Alertmanager's container that holds it (url_file), such as a mounted Secret's.
+    #[schemars(length(min = 8, max = 512), regex(pattern = "^(https?://|/)[^\\s]+$"))]
     pub page_webhook: String,
 
-    /// The webhook that notifies people during business hours, for warnings.
-    #[schemars(length(min = 8, max = 512), regex(pattern = "^https?://[^\\s]+$"))]
+    /// The webhook that notifies people during business hours, for warnings: a URL, or the path of a file that holds it.
+    #[schemars(length(min = 8, max = 512), regex(pattern = "^(https?://|/)[^\\s]+$"))]
     pub business_hours_webhook: String,
 
-    /// The webhook that takes the summary, for what is only to be known.
-    #[schemars(length(min = 8, max = 512), regex(pattern = "^https?://[^\\s]+$"))]
+    /// The webhook that takes the summary, for what is only to be known: a URL, or the path of a file that holds it.
+    #[schemars(length(min = 8, max = 512), regex(pattern = "^(https?://|/)[^\\s]+$"))]
     pub summary_webhook: String,
 
     /// The days of business, as Alertmanager writes them, such as monday:friday.

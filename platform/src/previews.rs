@@ -27,6 +27,10 @@ const LISTEN: Duration = Duration::from_secs(5);
 const KEPT: u64 = 30;
 const TIMEOUT: Duration = Duration::from_secs(2);
 const REQUESTS: &str = "sx:previews";
+/// Somebody wants a preview and no worker is there; `size.lua` counts it as work for one.
+const WANTED: &str = "sx:previews:wanted";
+/// How long a worker may take to come: a pod, on a node that has its image.
+const WAKE: u64 = 60;
 
 /// A page to read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,6 +132,15 @@ impl Previews {
             .context(PreviewSnafu { doing })?;
         let answer = answer.and_then(|(_, text)| serde_json::from_str(&text).ok());
         Ok(answer.map_or(Asked::Unanswered, |answer| Asked::Answered(Box::new(answer))))
+    }
+
+    /// Has a worker come where none is: whoever wants a preview comes back for it.
+    pub async fn want_worker(&self) -> Result<(), PreviewError> {
+        let mut connection = self.connection("want_worker").await?;
+        let wanted = connection.set_ex(WANTED, 1, WAKE).await;
+        wanted.context(PreviewSnafu {
+            doing: "asking for a worker",
+        })
     }
 
     /// Opens an ear.

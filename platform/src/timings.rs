@@ -12,15 +12,11 @@ use prometheus::{
     core::{Collector, Desc},
     proto::MetricFamily,
 };
+use selextract_telemetry::SHORT_SECONDS;
 use sqlx::PgPool;
 use statements::Statements;
 use tracing::Subscriber;
 use tracing_subscriber::{Layer, registry::LookupSpan};
-
-/// Edges in seconds: the guide's thresholds for stores (1 ms, 5 ms, 10 ms, 50 ms, 100 ms, 500 ms, 1 s), and finer ones below.
-const EDGES: [f64; 16] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0,
-];
 
 /// What a program waits for. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -142,7 +138,7 @@ pub(crate) async fn timed<T, E>(
 }
 
 fn seconds(name: &str, help: &str) -> HistogramOpts {
-    HistogramOpts::new(name, help).buckets(EDGES.to_vec())
+    HistogramOpts::new(name, help).buckets(SHORT_SECONDS.to_vec())
 }
 
 /// A program's pools, looked at when they are scraped.
@@ -202,7 +198,7 @@ mod tests {
     #[test]
     fn every_threshold_of_the_guide_is_an_edge() {
         for threshold in [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0] {
-            assert!(EDGES.contains(&threshold), "{threshold}");
+            assert!(SHORT_SECONDS.contains(&threshold), "{threshold}");
         }
     }
 

@@ -19,6 +19,17 @@ pub const SECONDS: [f64; 20] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0,
 ];
 
+/// The same for what takes milliseconds, statements and round trips: the guide's thresholds are .001 .005 .01 .05 .1 .5 1.
+pub const SHORT_SECONDS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0,
+];
+
+/// The same for tasks, which take seconds to minutes: the guide's thresholds are 5 30 60 120. What is told never exceeds the last edge, so
+/// the largest threshold that can be crossed lies below it.
+pub const LONG_SECONDS: [f64; 17] = [
+    0.05, 0.1, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 90.0, 120.0, 180.0, 300.0, 900.0, 3600.0,
+];
+
 /// Writes logs as JSON lines to standard output; `filter` is an `EnvFilter`, such as `info` or `info,sqlx=warn`.
 ///
 /// # Errors

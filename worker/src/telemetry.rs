@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 use selextract_platform::frontier::hosts::Admission;
-use selextract_telemetry::SECONDS;
+use selextract_telemetry::{LONG_SECONDS, SECONDS};
 
 use crate::rendering::{Engine, Lack};
 
@@ -59,20 +59,22 @@ impl Metrics {
                 "Runs that this worker let go of.",
                 &["outcome"],
             )?,
-            run_duration: seconds(
+            run_duration: histogram(
                 registry,
                 "selextract_task_duration_seconds",
                 "From a run's claim until this worker let go of it.",
+                &LONG_SECONDS,
             )?,
             page_duration: seconds(
                 registry,
                 "selextract_page_duration_seconds",
                 "From a page's request to its commit.",
             )?,
-            wait: seconds(
+            wait: histogram(
                 registry,
                 "selextract_task_wait_seconds",
                 "From the moment when a run could start to its claim.",
+                &LONG_SECONDS,
             )?,
             host_turns: counters(
                 registry,
@@ -303,8 +305,12 @@ fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> pro
 }
 
 fn seconds(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
+    histogram(registry, name, help, &SECONDS)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, edges: &[f64]) -> prometheus::Result<Histogram> {
     registered(
         registry,
-        Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))?,
+        Histogram::with_opts(HistogramOpts::new(name, help).buckets(edges.to_vec()))?,
     )
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{Json, extract::State};
 use jiff::Timestamp;
-use selextract_platform::previews::{self, Asked, LONGEST, Request};
+use selextract_platform::previews::{self, Asked, LONGEST, PreviewError, Request};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -60,7 +60,9 @@ pub async fn preview(
     let busy = || Problem::unavailable().detail("no worker is free for a preview; come back in a moment");
     let turn = state.preview_turns.try_acquire().map_err(|_| busy())?;
     if state.presence.any_worker().await == Some(false) {
-        return Err(Problem::unavailable().detail("no worker is there; previews are read by workers"));
+        state.previews.want_worker().await.map_err(|error| unanswered(&error))?;
+        let told = "no worker is there, and previews are read by workers; one is asked for";
+        return Err(Problem::unavailable().detail(told).retry_after(LONGEST));
     }
     let request = Request {
         id: Uuid::new_v4(),
@@ -69,15 +71,18 @@ pub async fn preview(
         spec,
         owner: Some(caller.owner()),
     };
-    let asked = state.previews.ask(&request, LONGEST + MARGIN).await.map_err(|error| {
-        tracing::warn!(%error, "A preview could not be asked for.");
-        Problem::unavailable().detail("the queue does not answer; come back in a moment")
-    })?;
+    let asked = state.previews.ask(&request, LONGEST + MARGIN).await;
+    let asked = asked.map_err(|error| unanswered(&error))?;
     drop(turn);
     match asked {
         Asked::Answered(answer) => Ok(Json((*answer).into())),
         Asked::Full | Asked::Unanswered => Err(busy()),
     }
+}
+
+fn unanswered(error: &PreviewError) -> Problem {
+    tracing::warn!(%error, "A preview could not be asked for.");
+    Problem::unavailable().detail("the queue does not answer; come back in a moment")
 }
 
 impl From<previews::Answer> for Preview {

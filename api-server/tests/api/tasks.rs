@@ -167,6 +167,8 @@ async fn a_preview_is_read_by_a_worker_stored_nowhere_and_limited() {
     let nobody = api.post("/api/v1/tasks:preview", Some(&admin), &body).await;
     assert_eq!(nobody.status, StatusCode::SERVICE_UNAVAILABLE, "{}", nobody.text);
     assert!(nobody.text.contains("no worker is there"), "{}", nobody.text);
+    // Workers that sleep are woken by what could run.
+    assert_eq!(api.state.frontier.size().await.unwrap().runnable, 1);
     let other = api.another_replica();
     let worker = api.state.previews.clone();
     let frontier = api.state.frontier.clone();

@@ -74,30 +74,35 @@ pub fn served_kinds(served: Served) -> Vec<ApiResource> {
     foreign_kinds().into_iter().filter(is_served).collect()
 }
 
-/// Whether the managed Prometheus may read the kubelets' metrics; `None` where the operator may not ask.
+/// Whether the managed Prometheus may find the nodes and read their kubelets' metrics; `None` where the operator may not ask.
 pub async fn fetch_kubelet_right(client: &Client, names: &Names<'_>, namespace: &str) -> Option<bool> {
     let account = names.component(Component::Prometheus);
-    let review = SubjectAccessReview {
-        spec: SubjectAccessReviewSpec {
-            user: Some(format!("system:serviceaccount:{namespace}:{account}")),
-            groups: Some(vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-                "system:authenticated".to_owned(),
-            ]),
-            resource_attributes: Some(ResourceAttributes {
-                verb: Some("get".to_owned()),
-                resource: Some("nodes".to_owned()),
-                subresource: Some("metrics".to_owned()),
-                ..ResourceAttributes::default()
-            }),
-            ..SubjectAccessReviewSpec::default()
-        },
-        ..SubjectAccessReview::default()
-    };
     let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
-    let answer = reviews.create(&PostParams::default(), &review).await.ok()?;
-    Some(answer.status?.allowed)
+    for (verb, subresource) in [("get", Some("metrics")), ("list", None), ("watch", None)] {
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(format!("system:serviceaccount:{namespace}:{account}")),
+                groups: Some(vec![
+                    "system:serviceaccounts".to_owned(),
+                    format!("system:serviceaccounts:{namespace}"),
+                    "system:authenticated".to_owned(),
+                ]),
+                resource_attributes: Some(ResourceAttributes {
+                    verb: Some(verb.to_owned()),
+                    resource: Some("nodes".to_owned()),
+                    subresource: subresource.map(str::to_owned),
+                    ..ResourceAttributes::default()
+                }),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let answer = reviews.create(&PostParams::default(), &review).await.ok()?;
+        if !answer.status?.allowed {
+            return Some(false);
+        }
+    }
+    Some(true)
 }
 
 /// How the cluster's Prometheus is asked; `None` where there is none.

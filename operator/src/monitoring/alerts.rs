@@ -249,6 +249,9 @@ fn store_alerts(group: &mut Group<'_>) {
         let expression = group.query(query);
         group.levels(text, &expression, levels);
     }
+    // A replica that is no longer wanted has its slot for five minutes.
+    let gone = is_zero(&group.query(&stores::REPLICA_CONNECTED));
+    group.add_after(&texts::REPLICA_DOWN, Severity::Warning, Duration::from_mins(10), &gone);
     let evictions = format!("({}) > 0", group.query(&stores::REDIS_EVICTIONS));
     group.add(&texts::EVICTIONS, Severity::Info, &evictions);
     // A request gives up after two seconds without a connection.

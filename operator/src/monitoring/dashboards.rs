@@ -127,7 +127,11 @@ const RESOURCES: Dashboard = Dashboard {
         Row {
             title: "CPU and memory",
             panels: &[
-                Panel("CPU of what is there", Lines, &[resources::CPU_RATIO]),
+                Panel(
+                    "CPU of what is there",
+                    Lines,
+                    &[resources::CPU_RATIO, resources::CPU_OVERALL],
+                ),
                 Panel("Memory of what is there", Lines, &[resources::MEMORY_RATIO]),
                 Panel("Cores", Lines, &[resources::CPU, resources::CPU_THROTTLED]),
                 Panel("Memory", Lines, &[resources::MEMORY]),
@@ -164,6 +168,11 @@ const RESOURCES: Dashboard = Dashboard {
                 ),
                 Panel("Redis memory", Lines, &[stores::REDIS_MEMORY_RATIO]),
                 Panel("Database size", Lines, &[stores::DATABASE_SIZE]),
+                Panel(
+                    "Read replicas",
+                    Lines,
+                    &[stores::REPLICATION_LAG, stores::REPLICA_CONNECTED],
+                ),
             ],
         },
     ],

@@ -58,12 +58,14 @@ fn inhibit(worse: &str, lesser: &str) -> Value {
     json!({
         "source_matchers": [format!("severity=\"{worse}\"")],
         "target_matchers": [format!("severity=~\"{lesser}\"")],
-        "equal": ["alertname", "namespace", "cluster", "component", "pod", "redis", "volume"],
+        "equal": ["alertname", "namespace", "cluster", "component", "pod", "redis", "replica", "slot_name", "to", "volume"],
     })
 }
 
-fn receiver(name: &str, url: &str) -> Value {
-    json!({ "name": name, "webhook_configs": [{ "url": url, "send_resolved": true }] })
+/// A URL that is a secret itself lies in a file beside Alertmanager.
+fn receiver(name: &str, webhook: &str) -> Value {
+    let key = if webhook.starts_with('/') { "url_file" } else { "url" };
+    json!({ "name": name, "webhook_configs": [{ key: webhook, "send_resolved": true }] })
 }
 
 #[cfg(test)]
@@ -73,7 +75,7 @@ mod tests {
     #[test]
     fn each_severity_has_its_receiver_and_its_hours() {
         let routing: RoutingSpec = serde_json::from_value(json!({
-            "pageWebhook": "https://pager.example.org/a", "businessHoursWebhook": "https://chat.example.org/b",
+            "pageWebhook": "/etc/alertmanager/secrets/pager/url", "businessHoursWebhook": "https://chat.example.org/b",
             "summaryWebhook": "https://mail.example.org/c", "timeZone": "Europe/Berlin",
         }))
         .unwrap();

@@ -151,6 +151,13 @@ fn budget_cases() -> Vec<Case> {
             &["info", "warning"],
         ),
         slow(
+            "selextract_task_duration_seconds",
+            "component=\"worker\"",
+            180.0,
+            "TaskProcessingSlow",
+            &ALL,
+        ),
+        slow(
             "selextract_database_query_duration_seconds",
             query,
             0.2,
@@ -303,6 +310,12 @@ fn store_cases() -> Vec<Case> {
             lag,
             steady(400.0),
             &[("ReplicationLag", &ALL)],
+        ),
+        one(
+            "pg_replication_slots_active",
+            "component=\"keeper\",slot_name=\"replica_0\"",
+            steady(0.0),
+            &[("ReplicaDown", &["warning"])],
         ),
         one(
             "pg_stat_database_numbackends",

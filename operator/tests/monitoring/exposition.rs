@@ -184,6 +184,7 @@ impl Writer {
         self.gauge("pg_settings_max_connections", "", 100.0);
         self.gauge("pg_stat_database_numbackends", database, 9.0);
         self.gauge("pg_replication_lag_seconds", "replica=\"0\"", 0.1);
+        self.gauge("pg_replication_slots_active", "slot_name=\"replica_0\"", 1.0);
         self.gauge("pg_database_size_bytes", database, 1e7);
         for name in ["blks_hit", "blks_read", "xact_commit", "xact_rollback", "deadlocks"] {
             self.counter(&format!("pg_stat_database_{name}_total"), database);

@@ -2,14 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use selextract_telemetry::{LONG_SECONDS, SECONDS, SHORT_SECONDS};
+
 /// How long a healthy platform is played, in steps of half a minute.
 const STEPS: u32 = 260;
-
-/// Edges of the histograms around the guide's figures.
-const EDGES: [&str; 21] = [
-    "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.2", "0.3", "0.5", "0.6", "0.8", "1", "1.5", "2",
-    "3", "5", "10", "30", "60", "120",
-];
 
 /// The labels of a pool of the pooler in front of the primary.
 pub const POOLER: &str =
@@ -35,17 +31,30 @@ pub fn name(metric: &str, labels: &str) -> String {
 
 /// A histogram in which everything takes `seconds`, as series that replace others of the name and labels.
 pub fn histogram(metric: &str, labels: &str, seconds: f64) -> Series {
-    let of = |edge: &str| edge.parse::<f64>().map_or(f64::INFINITY, |edge| edge);
-    let edges = EDGES.into_iter().chain(["+Inf"]);
+    let edges = edges(metric).iter().copied().chain([f64::INFINITY]);
     edges
         .map(|edge| {
-            let count = if of(edge) >= seconds { 30.0 } else { 0.0 };
+            let count = if edge >= seconds { 30.0 } else { 0.0 };
+            let le = if edge.is_finite() {
+                edge.to_string()
+            } else {
+                "+Inf".to_owned()
+            };
             (
-                name(&format!("{metric}_bucket"), &format!("{labels},le=\"{edge}\"")),
+                name(&format!("{metric}_bucket"), &format!("{labels},le=\"{le}\"")),
                 growing(count),
             )
         })
         .collect()
+}
+
+/// The edges that the programs themselves give this histogram.
+fn edges(metric: &str) -> &'static [f64] {
+    match metric {
+        "selextract_task_duration_seconds" | "selextract_task_wait_seconds" => &LONG_SECONDS,
+        "http_request_duration_seconds" => &SECONDS,
+        _ => &SHORT_SECONDS,
+    }
 }
 
 /// The labels of a route's histogram.
@@ -104,6 +113,11 @@ pub fn healthy() -> Series {
         "pg_replication_lag_seconds",
         "component=\"keeper\",replica=\"0\"",
         steady(0.5),
+    );
+    put(
+        "pg_replication_slots_active",
+        "component=\"keeper\",slot_name=\"replica_0\"",
+        steady(1.0),
     );
     put(
         "pg_stat_database_deadlocks_total",

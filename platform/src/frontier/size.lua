@@ -60,4 +60,6 @@ local mean = runnable > 0 and waited / runnable or 0
 if seen > 0 then
   runnable = math.min(waiting, math.floor(runnable * math.max(ready, seen) / seen))
 end
-return { runnable, waiting - runnable, later, math.floor(mean), longest }
+-- A preview that found no worker is work for one.
+local wanted = redis.call('EXISTS', 'sx:previews:wanted')
+return { math.max(runnable, wanted), waiting - runnable, later, math.floor(mean), longest }

@@ -13,6 +13,7 @@ impl Ledger {
     pub async fn figures(&self) -> Vec<Figure> {
         let mut figures = self.database_figures().await;
         figures.extend(self.lags().await);
+        figures.extend(self.replicas().await);
         figures.extend(self.counted().await);
         figures
     }
@@ -67,6 +68,22 @@ impl Ledger {
         let one = |row: &sqlx::postgres::PgRow| {
             let replica: String = row.get(0);
             Figure::gauge("pg_replication_lag_seconds", HELP, row.get(1)).with("replica", &replica)
+        };
+        rows.iter().map(one).collect()
+    }
+
+    /// Replicas by their slots, which stay when a replica goes.
+    async fn replicas(&self) -> Vec<Figure> {
+        let rows = sqlx::query(
+            "SELECT slot_name::text, active::int::float8 FROM pg_replication_slots
+             WHERE slot_type = 'physical' AND slot_name ~ '^replica_[0-9]{1,4}$' ORDER BY 1 LIMIT 16",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap_or_default();
+        let one = |row: &sqlx::postgres::PgRow| {
+            let slot: String = row.get(0);
+            Figure::gauge("pg_replication_slots_active", HELP, row.get(1)).with("slot_name", &slot)
         };
         rows.iter().map(one).collect()
     }

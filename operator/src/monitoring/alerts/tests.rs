@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use selextract_telemetry::{LONG_SECONDS, SECONDS, SHORT_SECONDS};
+
 use super::*;
 use crate::{build::fixture, validated::ValidatedCluster};
 
@@ -70,6 +72,41 @@ fn every_text_is_an_alert_and_every_alert_has_its_runbook() {
         .filter(|name| name != "README")
         .collect();
     assert_eq!(pages, known);
+}
+
+/// A quantile of a histogram never exceeds its last edge, and says nothing of what lies between two edges.
+#[test]
+fn every_threshold_is_an_edge_of_its_histogram_with_another_above() {
+    let thresholds = selextract_crds::ThresholdsSpec::default();
+    let of_api = [
+        thresholds.response_time.all(),
+        thresholds.login.all(),
+        thresholds.dashboard.all(),
+        thresholds.task_creation.all(),
+        thresholds.task_results.all(),
+    ];
+    let of_stores = [
+        thresholds.database_query.all(),
+        thresholds.redis.all(),
+        [
+            &thresholds.api_to_database,
+            &thresholds.api_to_redis,
+            &thresholds.worker_to_queue,
+        ],
+    ];
+    for (levels, edges) in [
+        (&of_api[..], &SECONDS[..]),
+        (&of_stores, &SHORT_SECONDS),
+        (&[thresholds.task_processing.all()], &LONG_SECONDS),
+    ] {
+        for level in levels.iter().flatten().map(|level| level.get().as_secs_f64()) {
+            assert!(edges.contains(&level), "{level} is no edge");
+            assert!(
+                edges.last().is_some_and(|last| *last > level),
+                "{level} is never crossed"
+            );
+        }
+    }
 }
 
 #[test]

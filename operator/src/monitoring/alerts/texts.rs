@@ -39,6 +39,7 @@ impl Text {
         QUEUE_DOWN,
         CACHE_DOWN,
         REPLICATION_LAG,
+        REPLICA_DOWN,
         CONNECTIONS,
         QUEUE_MEMORY,
         EVICTIONS,
@@ -210,6 +211,12 @@ pub(super) const REPLICATION_LAG: Text = Text {
     name: "ReplicationLag",
     summary: "Replica {{ $labels.replica }} of {{ $labels.namespace }}/{{ $labels.cluster }} is {{ $value | humanizeDuration }} behind.",
     description: "The read replica shows an old state; beyond maxLag reads go to the primary, which then carries them.",
+};
+
+pub(super) const REPLICA_DOWN: Text = Text {
+    name: "ReplicaDown",
+    summary: "Nobody follows the primary of {{ $labels.namespace }}/{{ $labels.cluster }} as {{ $labels.slot_name }}.",
+    description: "A read replica is gone or cannot connect: reads go to the others and to the primary, which keeps its log for the replica meanwhile.",
 };
 
 pub(super) const CONNECTIONS: Text = Text {

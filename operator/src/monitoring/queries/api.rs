@@ -63,25 +63,25 @@ pub const ERRORS_BY_ROUTE: Query = Query {
 /// The median of response times.
 pub const RESPONSE_P50: Query = Query {
     name: "http_response_p50",
-    help: "Half of the requests are answered within it.",
+    help: "Half of the requests are answered within it, previews apart, which wait for a site.",
     unit: Unit::Seconds,
-    template: "histogram_quantile(0.5, sum by (namespace, cluster, le) (rate(http_request_duration_seconds_bucket{component=\"api\",$scope}[$window])))",
+    template: "histogram_quantile(0.5, sum by (namespace, cluster, le) (rate(http_request_duration_seconds_bucket{component=\"api\",route!=\"/api/v1/tasks:preview\",$scope}[$window])))",
 };
 
 /// P95 of response times.
 pub const RESPONSE_P95: Query = Query {
     name: "http_response_p95",
-    help: "95 % of the requests are answered within it (guide: API response time P95).",
+    help: "95 % of the requests are answered within it, previews apart, which wait for a site (guide: API response time P95).",
     unit: Unit::Seconds,
-    template: "histogram_quantile(0.95, sum by (namespace, cluster, le) (rate(http_request_duration_seconds_bucket{component=\"api\",$scope}[$window])))",
+    template: "histogram_quantile(0.95, sum by (namespace, cluster, le) (rate(http_request_duration_seconds_bucket{component=\"api\",route!=\"/api/v1/tasks:preview\",$scope}[$window])))",
 };
 
 /// P99 of response times.
 pub const RESPONSE_P99: Query = Query {
     name: "http_response_p99",
-    help: "99 % of the requests are answered within it.",
+    help: "99 % of the requests are answered within it, previews apart, which wait for a site.",
     unit: Unit::Seconds,
-    template: "histogram_quantile(0.99, sum by (namespace, cluster, le) (rate(http_request_duration_seconds_bucket{component=\"api\",$scope}[$window])))",
+    template: "histogram_quantile(0.99, sum by (namespace, cluster, le) (rate(http_request_duration_seconds_bucket{component=\"api\",route!=\"/api/v1/tasks:preview\",$scope}[$window])))",
 };
 
 /// P95 by route.
@@ -95,10 +95,10 @@ pub const RESPONSE_P95_BY_ROUTE: Query = Query {
 /// P95 now over P95 a week ago.
 pub const RESPONSE_TREND: Query = Query {
     name: "http_response_trend",
-    help: "P95 of response times over that at the same time a week ago; a week, because the guide's weekend is 40 % calmer.",
+    help: "P95 of response times, previews apart, over that at the same time a week ago; a week, because the guide's weekend is 40 % calmer.",
     unit: Unit::Ratio,
-    template: "histogram_quantile(0.95, sum by (namespace, cluster, le) (rate(http_request_duration_seconds_bucket{component=\"api\",$scope}[$window]))) \
-               / histogram_quantile(0.95, sum by (namespace, cluster, le) (rate(http_request_duration_seconds_bucket{component=\"api\",$scope}[$window] offset 1w)))",
+    template: "histogram_quantile(0.95, sum by (namespace, cluster, le) (rate(http_request_duration_seconds_bucket{component=\"api\",route!=\"/api/v1/tasks:preview\",$scope}[$window]))) \
+               / histogram_quantile(0.95, sum by (namespace, cluster, le) (rate(http_request_duration_seconds_bucket{component=\"api\",route!=\"/api/v1/tasks:preview\",$scope}[$window] offset 1w)))",
 };
 
 /// P95 of signing in.

@@ -11,6 +11,15 @@ pub const CPU_RATIO: Query = Query {
                / sum by (namespace, cluster, component) (selextract_container_cpu_capacity_cores{$scope})",
 };
 
+/// The share of its CPU that the platform as a whole uses.
+pub const CPU_OVERALL: Query = Query {
+    name: "cpu_overall",
+    help: "The share of its CPU, limit or else request, that the platform as a whole uses (guide: CPU utilization, overall).",
+    unit: Unit::Ratio,
+    template: "sum by (namespace, cluster) (rate(selextract_container_cpu_seconds_total{$scope}[$window])) \
+               / sum by (namespace, cluster) (selextract_container_cpu_capacity_cores{$scope})",
+};
+
 /// Cores that a component uses.
 pub const CPU: Query = Query {
     name: "cpu",
@@ -44,12 +53,16 @@ pub const MEMORY: Query = Query {
     template: "sum by (namespace, cluster, component) (selextract_container_memory_working_set_bytes{$scope})",
 };
 
-/// Processes killed for memory.
+/// Processes killed for memory. A container that goes as a whole takes its count with it: there the start that followed full memory tells.
 pub const OOM_KILLS: Query = Query {
     name: "oom_kills",
-    help: "Processes that were killed because memory was full, within the window.",
+    help: "Processes that were killed because memory was full, within the window, and programs that began anew after memory was full.",
     unit: Unit::Count,
-    template: "sum by (namespace, cluster, component) (increase(selextract_container_oom_kills_total{$scope}[$window]))",
+    template: "sum by (namespace, cluster, component) (\
+               (increase(selextract_container_oom_kills_total{$scope}[$window]) > 0) \
+               or (changes(process_start_time_seconds{$scope}[$window]) > 0 and on (namespace, cluster, pod) \
+               max_over_time((selextract_container_memory_working_set_bytes{$scope} / selextract_container_memory_capacity_bytes{$scope})[$window:15s]) > 0.9) \
+               or 0 * increase(selextract_container_oom_kills_total{$scope}[$window]))",
 };
 
 /// CPU of a pod over that a week ago.
@@ -153,12 +166,12 @@ pub const OPEN_FILES: Query = Query {
     template: "max by (namespace, cluster, component) (process_open_fds{$scope})",
 };
 
-/// Starts of a component's programs.
+/// Starts of a program; where a node goes many programs begin anew once.
 pub const RESTARTS: Query = Query {
     name: "restarts",
-    help: "Starts of a component's programs within the window.",
+    help: "Starts of a pod's program within the window, the most of a component's pods.",
     unit: Unit::Count,
-    template: "sum by (namespace, cluster, component) (changes(process_start_time_seconds{$scope}[$window]))",
+    template: "max by (namespace, cluster, component) (changes(process_start_time_seconds{$scope}[$window]))",
 };
 
 /// Cores that a component uses, as the kubelets say.
@@ -181,6 +194,7 @@ pub(super) const ALL: &[Query] = &[
     KUBELET_CPU,
     KUBELET_MEMORY,
     CPU_RATIO,
+    CPU_OVERALL,
     CPU,
     CPU_THROTTLED,
     MEMORY_RATIO,

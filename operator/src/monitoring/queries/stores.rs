@@ -66,6 +66,14 @@ pub const REPLICATION_LAG: Query = Query {
     template: "max by (namespace, cluster, replica) (pg_replication_lag_seconds{$scope})",
 };
 
+/// Whether each read replica is connected.
+pub const REPLICA_CONNECTED: Query = Query {
+    name: "replica_connected",
+    help: "1 for each read replica that follows the primary, 0 for one that is not connected; nothing where there is none.",
+    unit: Unit::Count,
+    template: "max by (namespace, cluster, slot_name) (pg_replication_slots_active{$scope})",
+};
+
 /// The share of blocks found in memory.
 pub const DATABASE_HIT_RATIO: Query = Query {
     name: "database_cache_hit_ratio",
@@ -286,6 +294,7 @@ pub(super) const ALL: &[Query] = &[
     CONNECTION_RATIO,
     CONNECTIONS,
     REPLICATION_LAG,
+    REPLICA_CONNECTED,
     DATABASE_HIT_RATIO,
     TRANSACTIONS,
     ROLLBACKS,
