@@ -135,6 +135,7 @@ pub async fn run(settings: KeeperSettings, timings: Timings, end: CancellationTo
             .as_ref()
             .map(|url| Poolers::new(url, &settings.poolers)),
         postgres_storage: settings.postgres_storage,
+        redis_queue_storage: settings.redis_queue_storage,
     };
     tokio::spawn(stores.clone().follow(sources, end.clone()));
     let now = Instant::now();

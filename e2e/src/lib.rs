@@ -16,3 +16,5 @@ pub mod prometheus_kinds;
 mod soak;
 mod tools;
 pub mod world;
+
+pub use cluster::HOST;

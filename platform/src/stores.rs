@@ -19,11 +19,22 @@ pub fn redis(info: &str, redis: &str) -> Vec<Figure> {
         gauge("redis_memory_used_bytes", "used_memory"),
         gauge("redis_memory_max_bytes", "maxmemory"),
         gauge("redis_connected_clients", "connected_clients"),
+        gauge("redis_aof_current_size_bytes", "aof_current_size"),
         counter("redis_evicted_keys_total", "evicted_keys"),
         counter("redis_keyspace_hits_total", "keyspace_hits"),
         counter("redis_keyspace_misses_total", "keyspace_misses"),
     ];
     figures.into_iter().flatten().collect()
+}
+
+/// How much of a volume is used.
+pub fn storage_used(volume: &str, bytes: f64) -> Figure {
+    Figure::gauge(
+        "selextract_storage_used_bytes",
+        "How much of the volume is used.",
+        bytes,
+    )
+    .with("volume", volume)
 }
 
 #[cfg(test)]

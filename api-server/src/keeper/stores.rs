@@ -48,6 +48,8 @@ pub(super) struct Sources {
     pub(super) poolers: Option<Poolers>,
     /// The size of the database's volume in bytes, where the operator made it.
     pub(super) postgres_storage: Option<u64>,
+    /// The size of the queue's volume.
+    pub(super) redis_queue_storage: Option<u64>,
 }
 
 impl Stores {
@@ -115,17 +117,28 @@ impl Sources {
             Err(_) => figures.extend(redis("cache", None)),
         }
         figures.extend(pools.into_iter().flatten());
-        if let Some(bytes) = self.postgres_storage {
-            #[expect(clippy::cast_precision_loss, reason = "a volume's size")]
-            let capacity = Figure::gauge(
-                "selextract_storage_capacity_bytes",
-                "How much the volume can hold.",
-                bytes as f64,
-            );
-            figures.push(capacity.with("volume", "postgres"));
-        }
+        // The queue's log is all that lies on its volume.
+        let log = figures
+            .iter()
+            .find(|figure| figure.name() == "redis_aof_current_size_bytes");
+        let used = log
+            .filter(|_| self.redis_queue_storage.is_some())
+            .map(|log| stores::storage_used("redis-queue", log.value()));
+        figures.extend(used);
+        figures.extend(self.postgres_storage.map(|bytes| capacity("postgres", bytes)));
+        figures.extend(self.redis_queue_storage.map(|bytes| capacity("redis-queue", bytes)));
         figures
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a volume's size")]
+fn capacity(volume: &str, bytes: u64) -> Figure {
+    Figure::gauge(
+        "selextract_storage_capacity_bytes",
+        "How much the volume can hold.",
+        bytes as f64,
+    )
+    .with("volume", volume)
 }
 
 fn redis(name: &str, info: Option<&str>) -> Vec<Figure> {

@@ -105,6 +105,7 @@ impl Platform {
             database_url: None,
             poolers: Vec::new(),
             postgres_storage: None,
+            redis_queue_storage: None,
             redis_cache_url: None,
             data_key: None,
             egress_proxy: None,

@@ -22,7 +22,7 @@ pub const KUBERNETES_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 205, 0, 1);
 pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 205, 0, 10);
 /// The control plane on the bridge.
 pub const CONTROL_PLANE: Ipv4Addr = Ipv4Addr::new(10, 203, 0, 1);
-/// The host on the bridge.
+/// The host on the bridge of the local cluster: what a journey serves there, pods reach.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 203, 0, 254);
 /// The network namespace of the control plane.
 pub const CONTROL_PLANE_NAMESPACE: &str = "sxl-control";

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use reqwest::Method;
-use selextract_e2e::{cluster::HOST, world::World};
+use selextract_e2e::{HOST, world::World};
 use selextract_test_services::{ObjectStore, PASSWORD};
 use serde_json::{Value, json};
 

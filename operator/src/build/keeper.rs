@@ -31,9 +31,22 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
         "volumeMounts": mounts,
     });
     let postgres = &inputs.cluster.postgres;
-    let storage = postgres.storage.units().filter(|_| postgres.is_managed());
-    if let (Some(env_list), Some(bytes)) = (container["env"].as_array_mut(), storage) {
-        env_list.push(env("SELEXTRACT_POSTGRES_STORAGE", bytes.to_string()));
+    let queue = inputs.cluster.queue.volume.as_ref();
+    let sizes = [
+        (
+            "SELEXTRACT_POSTGRES_STORAGE",
+            postgres.storage.units().filter(|_| postgres.is_managed()),
+        ),
+        (
+            "SELEXTRACT_REDIS_QUEUE_STORAGE",
+            queue.and_then(|(storage, _)| storage.units()),
+        ),
+    ];
+    if let Some(env_list) = container["env"].as_array_mut() {
+        let told = sizes
+            .iter()
+            .filter_map(|(name, bytes)| Some(env(name, (*bytes)?.to_string())));
+        env_list.extend(told);
     }
     program::probes(&mut container);
     let mut template = Template::new(Component::Keeper, &keeper.pod, container);

@@ -165,7 +165,7 @@ impl Writer {
         for dependency in ["postgres", "pgbouncer", "redis-queue", "redis-cache"] {
             self.gauge("selextract_dependency_up", &format!("dependency=\"{dependency}\""), 1.0);
         }
-        for volume in ["postgres", "redis-queue", "artifacts-database"] {
+        for volume in ["postgres", "redis-queue"] {
             self.counter("selextract_storage_used_bytes", &format!("volume=\"{volume}\""));
         }
         for volume in ["postgres", "redis-queue"] {

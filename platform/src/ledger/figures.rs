@@ -4,7 +4,7 @@ use selextract_telemetry::Figure;
 use sqlx::Row;
 
 use super::Ledger;
-use crate::stores::HELP;
+use crate::stores::{HELP, storage_used};
 
 impl Ledger {
     /// Connections, cache hits, transactions, size and lag, and what the ledger counted over all owners.
@@ -47,12 +47,7 @@ impl Ledger {
         let log = sqlx::query_scalar::<_, f64>("SELECT coalesce(sum(size), 0)::float8 FROM pg_ls_waldir()")
             .fetch_one(&self.pool)
             .await;
-        let used = Figure::gauge(
-            "selextract_storage_used_bytes",
-            "How much of the volume is used.",
-            size + log.unwrap_or(0.0),
-        );
-        figures.push(used.with("volume", "postgres"));
+        figures.push(storage_used("postgres", size + log.unwrap_or(0.0)));
         figures
     }
 
