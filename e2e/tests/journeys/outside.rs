@@ -141,7 +141,7 @@ spec:
 
 #[tokio::test]
 async fn pages_come_by_an_upstream_proxy_and_captures_lie_in_a_bucket() -> Result<()> {
-    let store = ObjectStore::start_at(HOST.into(), None)?;
+    let store = ObjectStore::start_at(HOST, None)?;
     let platform = Platform {
         world: World::enter("journey-outside").await?,
     };
