@@ -479,7 +479,7 @@ impl<'a> Run<'a> {
         Ok(taken.map_err(|_| Failure::late(allowed))??)
     }
 
-    /// Each host on the way has its turn.
+    /// Each host on the way has its turn, and each redirect is judged like a page.
     async fn fetch_by_http(
         &mut self,
         url: &Url,
@@ -508,9 +508,8 @@ impl<'a> Run<'a> {
             if let Some(page) = arrived.map_err(Failure::from)? {
                 return Ok(page);
             }
-            gate.ended(Outcome::Answered);
             crawl::stay_inside(plan, url, trip.next())?;
-            gate.pass(trip.next(), plan, stop).await?;
+            gate.follow(trip.next(), plan, stop).await?;
         }
     }
 
