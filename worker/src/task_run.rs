@@ -460,10 +460,20 @@ impl<'a> Run<'a> {
         };
         let session = self.session.insert(session);
         session.enter().await?;
+        let alternates = plan.render == Render::Auto;
+        if alternates {
+            session.bring_cookies().await.map_err(Failure::from)?;
+        }
         // A page that is brought again is the run's first one too.
         let errand = Errand::of(plan, self.pages == 0 || plan.visit.more.is_some());
         match session.fetch(url, &errand, plan.timeout).await {
-            Ok(page) => Ok(page),
+            Ok(page) => {
+                // For the next page by HTTP, and for the next tab.
+                if alternates || self.access.form().is_some() {
+                    session.keep_cookies().await.map_err(Failure::from)?;
+                }
+                Ok(page)
+            }
             Err(error) => Err(Failure::from(self.http.explain(url, error).await).into()),
         }
     }
