@@ -451,7 +451,7 @@ impl Check {
 
 /// Headers that the platform sets itself, or that would change how the connection is framed (RFC 9110, section 7.6.1), or that carry
 /// credentials, which a spec must not hold.
-const RESERVED_HEADERS: [&str; 12] = [
+const RESERVED_HEADERS: [&str; 13] = [
     "authorization",
     "connection",
     "content-length",
@@ -463,6 +463,7 @@ const RESERVED_HEADERS: [&str; 12] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "user-agent",
     "accept-encoding",
 ];
 
@@ -476,6 +477,9 @@ fn instead_of(reserved: &str) -> &'static str {
         "cookie" => "cannot be given here; write it in cookies",
         "authorization" => {
             "cannot be given here; store it with PUT /api/v1/credentials/{name} and name it in credentials"
+        }
+        "user-agent" => {
+            "cannot be given: it tells sites the platform and whom to write to, which the cluster sets in spec.worker.contact; leave it out"
         }
         _ => "is set by the platform and cannot be given",
     }
@@ -565,6 +569,18 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn the_name_that_sites_know_the_platform_by_is_not_replaced() {
+        let hidden = serde_json::json!({ "customHeaders": { "User-Agent": "Mozilla/5.0 (ours alone)" } });
+        let told = spec(&hidden).compile().unwrap_err().to_string();
+        assert!(
+            told.contains("customHeaders[\"User-Agent\"]")
+                && told.contains("spec.worker.contact")
+                && told.contains("leave it out"),
+            "{told}"
+        );
     }
 
     #[test]

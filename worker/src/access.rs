@@ -1,20 +1,23 @@
 //! With whose rights a run's requests are made: its cookies, and the credentials that its spec names.
 //!
 //! Credentials go to the origin that they are bound to and to no other, by whatever redirect a request came. They are opened here, at the
-//! start of a claim, and live as long as it; nothing of them is logged, told or shown.
+//! start of a claim, and live as long as it; a session that they open is kept for minutes, for the run's next claims. Nothing of them is
+//! logged, told or shown.
 
 mod date;
 mod form;
 pub mod http_login;
 pub mod jar;
+mod login;
 
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use moka::future::Cache;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use selextract_platform::{
     ledger::{
@@ -35,19 +38,45 @@ use crate::{
     fetch::{FetchError, http::Http},
 };
 use jar::Jar;
+use login::{Login, Logins};
 
-/// Where credentials come from: the ledger, and the key that opens them.
-#[derive(Clone, Default)]
-pub struct Vault(Option<Arc<(Ledger, Seal)>>);
+/// How long a client through a pool is kept that nobody asks for: its connections last about as long.
+const CLIENT_IDLES: Duration = Duration::from_mins(2);
+/// The most clients through pools.
+const MOST_CLIENTS: u64 = 200;
+
+/// Where credentials come from: the ledger, and the key that opens them. And what a run's claims in this worker share of their rights:
+/// its login, and its client through a pool.
+#[derive(Clone)]
+pub struct Vault {
+    credentials: Option<Arc<(Ledger, Seal)>>,
+    logins: Logins,
+    /// By pool and session.
+    clients: Cache<(String, Uuid), Http>,
+}
+
+impl Default for Vault {
+    fn default() -> Self {
+        let clients = Cache::builder().max_capacity(MOST_CLIENTS).time_to_idle(CLIENT_IDLES);
+        Self {
+            credentials: None,
+            logins: Logins::default(),
+            clients: clients.build(),
+        }
+    }
+}
 
 impl Vault {
     /// Over the ledger, with the cluster's data key. Without a key nothing can be opened.
     pub fn new(ledger: Ledger, seal: Option<Seal>) -> Self {
-        Self(seal.map(|seal| Arc::new((ledger, seal))))
+        Self {
+            credentials: seal.map(|seal| Arc::new((ledger, seal))),
+            ..Self::default()
+        }
     }
 
-    /// What a run of this plan may use, and the client that its requests go by: of a pool's, `session` keeps a proxy where the pool says
-    /// so. An `owner` who is not known has no credentials.
+    /// What a run of this plan may use, and the client that its requests go by: of a pool's, `run` keeps a proxy where the pool says so.
+    /// An `owner` who is not known has no credentials.
     ///
     /// # Errors
     /// When the ledger does not answer; within it, why the run cannot have what its spec names.
@@ -55,32 +84,47 @@ impl Vault {
         &self,
         plan: &Plan,
         owner: Option<UserId>,
-        (http, session): (&Http, Uuid),
+        (http, run): (&Http, Uuid),
     ) -> Result<Result<(Arc<Access>, Http), Failure>, LedgerError> {
-        let http = match &plan.proxy_pool {
-            None => Ok(http.clone()),
-            Some(pool) => http.through(pool, &session.to_string()),
-        };
-        let http = match http {
+        let http = match self.client(plan, http, run).await {
             Ok(http) => http,
             Err(error) => return Ok(Err(error.into())),
         };
-        let credentials = match self.credentials(plan, owner).await? {
-            Ok(credentials) => credentials,
+        let access = match self.credentials(plan, owner).await? {
+            Ok(None) => Access::of(plan, None),
+            Ok(Some((write, name, checked))) => {
+                let login = self.logins.of(run, write).await;
+                Access::of(plan, Some((name, checked))).sharing(login)
+            }
             Err(failure) => return Ok(Err(failure)),
         };
-        Ok(Ok((Arc::new(Access::of(plan, credentials).by(&http)), http)))
+        Ok(Ok((Arc::new(access.by(&http)), http)))
     }
 
+    /// One client for all claims of a run: each has connections of its own to the pool.
+    async fn client(&self, plan: &Plan, http: &Http, run: Uuid) -> Result<Http, FetchError> {
+        let Some(pool) = &plan.proxy_pool else {
+            return Ok(http.clone());
+        };
+        let key = (pool.clone(), run);
+        if let Some(client) = self.clients.get(&key).await {
+            return Ok(client);
+        }
+        let client = http.through(pool, &run.to_string())?;
+        self.clients.insert(key, client.clone()).await;
+        Ok(client)
+    }
+
+    /// The credentials that a plan names, with the id of the write that stored them and their name.
     async fn credentials(
         &self,
         plan: &Plan,
         owner: Option<UserId>,
-    ) -> Result<Result<Option<(String, Checked)>, Failure>, LedgerError> {
+    ) -> Result<Result<Option<(Uuid, String, Checked)>, Failure>, LedgerError> {
         let Some(name) = &plan.credentials else {
             return Ok(Ok(None));
         };
-        let Some(vault) = &self.0 else {
+        let Some(vault) = &self.credentials else {
             return Ok(Err(unreadable(name, "this cluster's workers have no data key")));
         };
         let (ledger, seal) = vault.as_ref();
@@ -96,13 +140,15 @@ impl Vault {
         };
         Ok(opened(seal, &sealed)
             .ok_or_else(|| unreadable(name, "they cannot be opened; is their data key still there?"))
-            .map(|checked| Some((name.clone(), checked))))
+            .map(|checked| Some((sealed.id, name.clone(), checked))))
     }
 }
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Vault").field(&self.0.is_some()).finish()
+        f.debug_struct("Vault")
+            .field("credentials", &self.credentials.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -126,16 +172,28 @@ pub struct Access {
     jar: Mutex<Jar>,
     planned: Vec<selextract_task::access::PlannedCookie>,
     credentials: Option<(String, Checked)>,
+    login: Arc<Login>,
     session: Mutex<Session>,
     route: Option<Url>,
 }
 
-/// The session that a form login makes.
+/// The session that a form login makes, as one claim has it.
 #[derive(Clone, Copy, Default)]
 struct Session {
+    /// The jar has it.
     is_open: bool,
-    /// It was made anew, which is done once.
-    renewed: bool,
+    /// It was had, in the jar or in a tab.
+    has_entered: bool,
+    /// Which one of its run's logins made it, from 1.
+    login: u32,
+    /// The login whose session the site did not know any more. It is made anew once.
+    lost: Option<u32>,
+}
+
+impl Session {
+    fn enter(&mut self, login: u32) {
+        (self.is_open, self.has_entered, self.login) = (true, true, login);
+    }
 }
 
 impl Access {
@@ -145,9 +203,15 @@ impl Access {
             jar: Mutex::new(Jar::of(&plan.cookies)),
             planned: plan.cookies.clone(),
             credentials,
+            login: Arc::default(),
             session: Mutex::default(),
             route: None,
         }
+    }
+
+    /// The same, with a login that other claims of its run share.
+    fn sharing(self, login: Arc<Login>) -> Self {
+        Self { login, ..self }
     }
 
     /// The same for requests that go by this client.
@@ -242,14 +306,9 @@ impl Access {
         FetchError::CredentialsRefused { name, status }
     }
 
-    /// The form to log in by, if there is one that was not used yet or is to be used again.
+    /// The form to log in by, if there is one and the jar has no session of it.
     pub fn due_login(&self) -> Option<(&Url, &FormLogin)> {
         self.form().filter(|_| !self.session().is_open)
-    }
-
-    /// The login went well.
-    pub fn enter(&self) {
-        self.session().is_open = true;
     }
 
     /// Has the login done once more after this failure, the first time that the site does not know the session any more.
@@ -258,9 +317,9 @@ impl Access {
             return false;
         }
         let mut session = self.session();
-        let again = session.is_open && !session.renewed;
+        let again = session.has_entered && session.lost.is_none();
         if again {
-            (session.is_open, session.renewed) = (false, true);
+            (session.is_open, session.lost) = (false, Some(session.login));
             *self.jar() = Jar::of(&self.planned);
         }
         again
@@ -269,6 +328,16 @@ impl Access {
     /// The cookies, for a browser that goes on with them.
     pub fn cookies(&self) -> Vec<jar::Kept> {
         self.jar().all().to_vec()
+    }
+
+    /// Goes on with a browser's cookies instead, those that it has for all of the run.
+    pub fn take_cookies(&self, cookies: Vec<jar::Kept>) {
+        *self.jar() = Jar::with(cookies);
+    }
+
+    /// Whether a request to this URL would carry any cookie.
+    pub fn has_cookies(&self, url: &Url) -> bool {
+        self.jar().header(url, SystemTime::now()).is_some()
     }
 
     /// Whether a request to this URL would carry a cookie of this name.
@@ -377,8 +446,8 @@ mod tests {
         ));
     }
 
-    #[test]
-    fn a_lost_session_is_made_anew_once() {
+    #[tokio::test]
+    async fn a_lost_session_is_made_anew_once() {
         let form = json!({ "loginUrl": "/login", "usernameField": "u", "username": "ann", "password": "pass" });
         let access = access(json!({ "origin": "https://shop.example", "formLogin": form }));
         let [home, login]: [Url; 2] =
@@ -386,15 +455,57 @@ mod tests {
         let refused = || Failure::from(access.refused(401));
         assert!(access.is_turned_away(&home, &login) && !access.is_turned_away(&login, &login));
         assert!(!access.may_enter_again(&refused()), "it never entered");
-        access.enter();
-        assert!(access.due_login().is_none());
+        access.begin_login().await.unwrap().done();
+        assert!(access.due_login().is_none() && access.begin_login().await.is_none());
         let mut answer = HeaderMap::new();
         answer.insert("set-cookie", "sid=1".parse().unwrap());
         access.learn(&home, &answer);
         assert_eq!(access.headers(&home)["cookie"], "region=eu; sid=1");
         assert!(access.may_enter_again(&refused()) && access.due_login().is_some());
         assert_eq!(access.headers(&home)["cookie"], "region=eu");
-        access.enter();
+        access.begin_login().await.unwrap().done();
         assert!(!access.may_enter_again(&refused()));
+    }
+
+    #[tokio::test]
+    async fn claims_of_a_run_share_a_login_and_its_cookies_and_make_it_anew_once_for_all() {
+        let login: Arc<Login> = Arc::default();
+        let form = json!({ "loginUrl": "/login", "usernameField": "u", "username": "ann", "password": "pass" });
+        let form = json!({ "origin": "https://shop.example", "formLogin": form });
+        let [one, two, three] = [(); 3].map(|()| access(form.clone()).sharing(Arc::clone(&login)));
+        let home: Url = "https://shop.example/list".parse().unwrap();
+        let set = |access: &Access, cookie: &'static str| {
+            let mut answer = HeaderMap::new();
+            answer.insert("set-cookie", cookie.parse().unwrap());
+            access.learn(&home, &answer);
+        };
+        let entering = one.begin_login().await.unwrap();
+        let waits = tokio::time::timeout(Duration::from_millis(20), two.begin_login()).await;
+        assert!(waits.is_err(), "one makes it");
+        set(&one, "sid=1");
+        entering.done();
+        assert!(two.begin_login().await.is_none());
+        assert_eq!(two.headers(&home)["cookie"], "region=eu; sid=1");
+        set(&two, "mine=2");
+        assert!(!one.has_cookie(&home, "mine"), "what a page sets is its claim's own");
+        let refused = Failure::from(one.refused(401));
+        assert!(one.may_enter_again(&refused) && two.may_enter_again(&refused));
+        let again = two.begin_login().await.unwrap();
+        set(&two, "sid=2");
+        again.done();
+        assert!(one.begin_login().await.is_none() && three.begin_login().await.is_none());
+        assert_eq!(one.headers(&home)["cookie"], "region=eu; sid=2");
+        assert_eq!(three.headers(&home)["cookie"], "region=eu; sid=2");
+    }
+
+    #[tokio::test]
+    async fn a_login_that_is_given_up_is_the_next_claims() {
+        let form = json!({ "loginUrl": "/login", "usernameField": "u", "username": "ann", "password": "pass" });
+        let access = access(json!({ "origin": "https://shop.example", "formLogin": form }));
+        drop(access.begin_login().await.unwrap());
+        let entering = access.begin_login().await.unwrap();
+        entering.done_in_a_tab();
+        assert!(access.due_login().is_some(), "HTTP has none of it");
+        assert!(access.may_enter_again(&Failure::from(access.refused(401))));
     }
 }

@@ -45,14 +45,17 @@ pub(crate) async fn work(
     stop: &CancellationToken,
 ) -> Result<RunOutcome, LedgerError> {
     match (&claim.page, &plan.crawl) {
-        (Some(held), Some(_)) if held.kind == CrawlKind::Report => report(engines, claims, claim, held).await,
         (Some(held), Some(crawl)) => {
+            let Some(sought) = Sought::of(held.kind) else {
+                return report(engines, claims, claim, held).await;
+            };
             let url = Url::parse(&held.url);
             let (crawl, max_pages) = (crawl.clone(), crawl.max_pages);
-            let session = (&engines.http, held.task.0);
-            let (end, micros) = match (url, engines.vault.open(&plan, Some(claim.user_id), session).await?) {
+            // Of the run, not of the page: its pages share a login and a client.
+            let of_run = (&engines.http, held.task.0);
+            let (end, micros) = match (url, engines.vault.open(&plan, Some(claim.user_id), of_run).await?) {
                 (Ok(url), Ok(rights)) => {
-                    let mut visit = Visit::new(engines, claims, claim, held, (plan, rights), crawl);
+                    let mut visit = Visit::new(engines, claims, claim, (held, sought), (plan, rights), crawl);
                     (visit.run(&url, stop).await, visit.spending.micros())
                 }
                 (_, Err(failure)) => {
@@ -172,10 +175,32 @@ fn out_of_scope(from: &Url, to: &Url) -> Failure {
     Failure::permanent("OutOfScope", message).blaming(Blame::Page)
 }
 
+/// What is fetched for a row of a crawl.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sought {
+    Page,
+    Sitemap,
+    /// The sitemaps that it names.
+    Robots,
+}
+
+impl Sought {
+    /// `None` for a report: nothing is fetched for it.
+    fn of(kind: CrawlKind) -> Option<Self> {
+        match kind {
+            CrawlKind::Page => Some(Self::Page),
+            CrawlKind::Sitemap => Some(Self::Sitemap),
+            CrawlKind::Robots => Some(Self::Robots),
+            CrawlKind::Report => None,
+        }
+    }
+}
+
 /// One page of a crawl in one worker.
 struct Visit<'a> {
     claim: &'a Claim,
     held: &'a HeldPage,
+    sought: Sought,
     engines: &'a Engines,
     claims: &'a Claims,
     crawl: CrawlPlan,
@@ -188,7 +213,7 @@ impl<'a> Visit<'a> {
         engines: &'a Engines,
         claims: &'a Claims,
         claim: &'a Claim,
-        held: &'a HeldPage,
+        (held, sought): (&'a HeldPage, Sought),
         (mut plan, rights): (Plan, (Arc<Access>, Http)),
         crawl: CrawlPlan,
     ) -> Self {
@@ -198,6 +223,7 @@ impl<'a> Visit<'a> {
         Self {
             claim,
             held,
+            sought,
             engines,
             claims,
             crawl,
@@ -222,10 +248,10 @@ impl<'a> Visit<'a> {
             return CrawlEnd::FailsRun(told(&over));
         }
         let started = Instant::now();
-        let end = match self.held.kind {
-            CrawlKind::Page => self.page(url, gate, stop).await,
-            CrawlKind::Sitemap => self.sitemap(url, gate, stop).await,
-            CrawlKind::Robots | CrawlKind::Report => gate
+        let end = match self.sought {
+            Sought::Page => self.page(url, gate, stop).await,
+            Sought::Sitemap => self.sitemap(url, gate, stop).await,
+            Sought::Robots => gate
                 .sitemaps(url, &self.run.plan, stop)
                 .await
                 .map(|sitemaps| CrawlEnd::Mapped(further(url, &sitemaps, |_| true))),
@@ -283,12 +309,17 @@ impl<'a> Visit<'a> {
 
     /// Fetches and reads a sitemap. Its pages are as near to the beginning as the seeds.
     async fn sitemap(&mut self, url: &Url, gate: &mut Gate<'_>, stop: &CancellationToken) -> Result<CrawlEnd, Stopped> {
+        // Before the host's turn and the page's time begin: what another site's sitemap takes is not this one's fault.
+        let _alone = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(Stopped::GivenBack(Ending::HandedBack)),
+            alone = SITEMAPS.acquire() => alone,
+        };
         gate.pass(url, &self.run.plan, stop).await?;
         let allowed = self.run.plan.timeout;
         let deadline = Instant::now() + allowed;
         let late = |_| Stopped::from(Failure::late(allowed).blaming(Blame::Host));
         let reading = async {
-            let _alone = SITEMAPS.acquire().await;
             let bytes = self.fetch_sitemap(url, gate, stop).await?;
             let size = bytes.len() as u64;
             let parsed = tokio::task::spawn_blocking(move || sitemap::parse(&bytes, deadline)).await;
@@ -324,8 +355,7 @@ impl<'a> Visit<'a> {
             if let Some(bytes) = arrived.map_err(Failure::from)? {
                 return Ok(bytes);
             }
-            gate.ended(Outcome::Answered);
-            gate.pass(trip.next(), &self.run.plan, stop).await?;
+            gate.follow(trip.next(), &self.run.plan, stop).await?;
         }
     }
 
@@ -333,7 +363,7 @@ impl<'a> Visit<'a> {
         if let Some(late) = self.run.is_late() {
             return CrawlEnd::FailsRun(told(&late));
         }
-        if NO_PAGES.contains(&failure.class) && self.held.kind == CrawlKind::Page {
+        if NO_PAGES.contains(&failure.class) && self.sought == Sought::Page {
             return CrawlEnd::Skipped(told(failure));
         }
         let attempt = u32::try_from(self.claim.attempts).unwrap_or(1).max(1);

@@ -119,6 +119,30 @@ impl<'a> Gate<'a> {
         Ok(())
     }
 
+    /// Waits until a redirect of the page under way may be followed. On the same host it belongs to the page's turn; what robots.txt says
+    /// of it is asked all the same.
+    ///
+    /// # Errors
+    /// As [`Gate::pass`].
+    pub async fn follow(&mut self, url: &Url, plan: &Plan, stop: &CancellationToken) -> Result<(), Stopped> {
+        let has_turn = self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.ended.is_none() && Some(held.host.as_str()) == url.host_str());
+        if has_turn && !plan.obeys_robots {
+            return Ok(());
+        }
+        // Another scheme or port is another origin, with a robots.txt of its own; asking for it takes a turn.
+        if has_turn && let Some(known) = self.robots.known(url).await {
+            return match settled(known)?.objection(url) {
+                Some(rule) => Err(Stopped::Failed(disallowed(url, &rule))),
+                None => Ok(()),
+            };
+        }
+        self.ended(Outcome::Answered);
+        self.pass(url, plan, stop).await
+    }
+
     /// The sitemaps that the robots.txt of a URL's site names.
     ///
     /// # Errors

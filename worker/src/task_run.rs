@@ -460,10 +460,20 @@ impl<'a> Run<'a> {
         };
         let session = self.session.insert(session);
         session.enter().await?;
+        let alternates = plan.render == Render::Auto;
+        if alternates {
+            session.bring_cookies().await.map_err(Failure::from)?;
+        }
         // A page that is brought again is the run's first one too.
         let errand = Errand::of(plan, self.pages == 0 || plan.visit.more.is_some());
         match session.fetch(url, &errand, plan.timeout).await {
-            Ok(page) => Ok(page),
+            Ok(page) => {
+                // For the next page by HTTP, and for the next tab.
+                if alternates || self.access.form().is_some() {
+                    session.keep_cookies().await.map_err(Failure::from)?;
+                }
+                Ok(page)
+            }
             Err(error) => Err(Failure::from(self.http.explain(url, error).await).into()),
         }
     }
@@ -479,7 +489,7 @@ impl<'a> Run<'a> {
         Ok(taken.map_err(|_| Failure::late(allowed))??)
     }
 
-    /// Each host on the way has its turn.
+    /// Each host on the way has its turn, and each redirect is judged like a page.
     async fn fetch_by_http(
         &mut self,
         url: &Url,
@@ -508,9 +518,8 @@ impl<'a> Run<'a> {
             if let Some(page) = arrived.map_err(Failure::from)? {
                 return Ok(page);
             }
-            gate.ended(Outcome::Answered);
             crawl::stay_inside(plan, url, trip.next())?;
-            gate.pass(trip.next(), plan, stop).await?;
+            gate.follow(trip.next(), plan, stop).await?;
         }
     }
 

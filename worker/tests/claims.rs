@@ -132,6 +132,7 @@ impl Bench {
             )
             .merge(hostile::routes())
             .merge(paging::routes())
+            .merge(politeness::routes())
             .merge(watching::routes(shop.clone()))
             .merge(access::routes())
             .merge(crawl::routes())

@@ -24,6 +24,7 @@ const PARSING: Duration = Duration::from_secs(5);
 const MAX_PAGE: usize = 2 << 20;
 
 /// Where a request arrived in the end.
+#[derive(Clone)]
 struct Landing {
     url: Url,
     status: StatusCode,
@@ -36,9 +37,11 @@ struct Landing {
 /// # Errors
 /// `LoginFailed`, or what kept the site from answering.
 pub async fn enter(http: &Http, access: &Access) -> Result<(), Failure> {
-    let Some((page, login)) = access.due_login() else {
+    let Some(entering) = access.begin_login().await else {
         return Ok(());
     };
+    let (page, login) = (entering.page, entering.form);
+    let may_be_in = access.has_cookies(page);
     let asked = land(http, access, page, None).await?;
     if asked.url.origin() != page.origin() {
         return Err(failed("the login page redirects to another origin"));
@@ -46,10 +49,13 @@ pub async fn enter(http: &Http, access: &Access) -> Result<(), Failure> {
     if !asked.status.is_success() {
         return Err(status_failure(asked.status));
     }
-    let filled = fill(asked, login.clone()).await?;
-    let answer = land(http, access, &filled.action, Some(&filled.fields)).await?;
-    check(answer, access, page, login).await?;
-    access.enter();
+    let led_away = may_be_in && asked.url.path() != page.path();
+    if !(led_away && is_inside(asked.clone(), access, page, login).await?) {
+        let filled = fill(asked, login.clone()).await?;
+        let answer = land(http, access, &filled.action, Some(&filled.fields)).await?;
+        check(answer, access, page, login).await?;
+    }
+    entering.done();
     Ok(())
 }
 
@@ -64,6 +70,24 @@ fn status_failure(status: StatusCode) -> Failure {
         status: status.as_u16(),
         retry_after: None,
     })
+}
+
+/// Whether a page that the login page led to is a member's: many a site leads members away from its login. It is believed only where all
+/// holds that tells a login that went well, but for the status, which is that of the form's answer.
+async fn is_inside(page: Landing, access: &Access, home: &Url, login: &FormLogin) -> Result<bool, Failure> {
+    let success = login.success.clone().unwrap_or_default();
+    if success.cookie.is_some_and(|name| !access.has_cookie(home, &name)) {
+        return Ok(false);
+    }
+    let login = login.clone();
+    let work = move || {
+        let (html, _) = tree(&page.text, &page.url, Instant::now() + PARSING)?;
+        let holds = success
+            .selector
+            .is_none_or(|selector| form::find(&html, &selector).is_some());
+        Ok(holds && !form::asks(&html, &login))
+    };
+    off_the_runtime(work).await
 }
 
 async fn fill(page: Landing, login: FormLogin) -> Result<Filled, Failure> {

@@ -36,10 +36,18 @@ pub struct Kept {
     pub path: String,
     /// Whether it is sent by https alone.
     pub secure: bool,
-    expires: Option<SystemTime>,
+    /// When it ends; without it, with the run.
+    pub expires: Option<SystemTime>,
 }
 
 impl Jar {
+    /// With these cookies, as many as a jar holds.
+    pub fn with(cookies: impl IntoIterator<Item = Kept>) -> Self {
+        let mut jar = Self::default();
+        cookies.into_iter().for_each(|cookie| jar.put(cookie));
+        jar
+    }
+
     /// With the cookies of a spec.
     pub fn of(planned: &[PlannedCookie]) -> Self {
         let kept = |cookie: &PlannedCookie| Kept {
@@ -67,20 +75,26 @@ impl Jar {
             return;
         };
         let is_secure = url.scheme() == "https";
-        let same = |kept: &Kept| kept.name == cookie.name && kept.domain == cookie.domain && kept.path == cookie.path;
-        if !is_secure && self.cookies.iter().any(|kept| kept.secure && same(kept)) {
+        if !is_secure && self.cookies.iter().any(|kept| kept.secure && kept.is_of_place(&cookie)) {
             return;
         }
-        let gone = cookie.expires.is_some_and(|expires| expires <= now);
-        if let Some(known) = self.cookies.iter_mut().find(|kept| same(kept))
-            && !gone
-        {
+        if cookie.expires.is_some_and(|expires| expires <= now) {
+            self.cookies.retain(|kept| !kept.is_of_place(&cookie));
+        } else {
+            self.put(cookie);
+        }
+    }
+
+    /// Takes what another jar has.
+    pub fn extend(&mut self, cookies: &[Kept]) {
+        cookies.iter().cloned().for_each(|cookie| self.put(cookie));
+    }
+
+    fn put(&mut self, cookie: Kept) {
+        if let Some(known) = self.cookies.iter_mut().find(|kept| kept.is_of_place(&cookie)) {
             // It keeps its place: the order of the header is that of the first setting.
             *known = cookie;
-            return;
-        }
-        self.cookies.retain(|kept| !same(kept));
-        if !gone {
+        } else {
             self.make_room(&cookie.domain);
             self.cookies.push(cookie);
         }
@@ -123,6 +137,11 @@ impl Jar {
 }
 
 impl Kept {
+    /// Whether one replaces the other.
+    fn is_of_place(&self, other: &Self) -> bool {
+        self.name == other.name && self.domain == other.domain && self.path == other.path
+    }
+
     fn goes_to(&self, url: &Url, now: SystemTime) -> bool {
         let host = if self.host_only {
             url.host_str() == Some(self.domain.as_str())

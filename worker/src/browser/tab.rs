@@ -8,8 +8,9 @@ use chromiumoxide::{
         browser_protocol::{
             browser::{BrowserContextId, SetDownloadBehaviorBehavior, SetDownloadBehaviorParams},
             inspector,
-            network::{BlockPattern, SetBlockedUrLsParams, SetUserAgentOverrideParams},
+            network::{BlockPattern, Cookie, SetBlockedUrLsParams, SetUserAgentOverrideParams},
             page::{DialogType, EventJavascriptDialogOpening, FrameId, HandleJavaScriptDialogParams},
+            storage::GetCookiesParams,
             target::{CreateBrowserContextParams, CreateTargetParams},
         },
         js_protocol::runtime::EvaluateParams,
@@ -107,6 +108,13 @@ impl Tab {
     /// Browser CPU that its run is charged so far.
     pub fn cpu(&self) -> Duration {
         self.share.spent()
+    }
+
+    /// All cookies of its context. A tab itself tells only of those that it would send to URLs that it is asked about.
+    pub(crate) async fn cookies(&self) -> Result<Vec<Cookie>, BrowserError> {
+        let of_context = GetCookiesParams::builder().browser_context_id(self.context.id.clone());
+        let answer = self.context.chromium.browser.execute(of_context.build());
+        Ok(command("reading cookies", answer).await?.result.cookies)
     }
 
     /// Cancelled when the browser is gone.

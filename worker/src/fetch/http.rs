@@ -102,7 +102,8 @@ impl Http {
         }
     }
 
-    /// Goes on with a trip: to the page, or `None` when a redirect leads to another host, which is not asked yet: it has rules of its own.
+    /// Goes on with a trip: to the page, or `None` when a redirect leads on, to where it is not asked yet: what the site and the task allow
+    /// holds there too.
     ///
     /// # Errors
     /// See [`FetchError`].
@@ -121,29 +122,27 @@ impl Http {
         })
     }
 
-    /// The answer at the end of a trip, or `None` when a redirect leads to another host.
+    /// The answer at the end of a trip, or `None` when a redirect leads on.
     pub(super) async fn arrive(&self, trip: &mut Trip, request: Request<'_>) -> Result<Option<Response>, FetchError> {
-        // Redirects are followed by hand: each hop's scheme is looked at, and the task's headers stay at home.
-        while trip.hops <= MAX_REDIRECTS {
-            trip.hops += 1;
-            let access = trip.access.as_deref();
-            let known = trip.known.as_ref().filter(|known| known.url == trip.url.as_str());
-            let response = self.get(&trip.url, request, (known, access)).await?;
-            if known.is_some() && response.status() == StatusCode::NOT_MODIFIED {
-                return Ok(Some(response));
-            }
-            let Some(target) = redirect_target(&trip.url, &response)? else {
-                return Ok(Some(response));
-            };
-            if let Some(access) = access.filter(|access| access.is_turned_away(request.url, &target)) {
-                return Err(access.refused(response.status().as_u16()));
-            }
-            let left = std::mem::replace(&mut trip.url, target);
-            if left.host() != trip.url.host() {
-                return Ok(None);
-            }
+        // Redirects are followed by hand: each hop is judged by the caller, its scheme is looked at, and the task's headers stay at home.
+        if trip.hops > MAX_REDIRECTS {
+            return TooManyRedirectsSnafu { limit: MAX_REDIRECTS }.fail();
         }
-        TooManyRedirectsSnafu { limit: MAX_REDIRECTS }.fail()
+        trip.hops += 1;
+        let access = trip.access.as_deref();
+        let known = trip.known.as_ref().filter(|known| known.url == trip.url.as_str());
+        let response = self.get(&trip.url, request, (known, access)).await?;
+        if known.is_some() && response.status() == StatusCode::NOT_MODIFIED {
+            return Ok(Some(response));
+        }
+        let Some(target) = redirect_target(&trip.url, &response)? else {
+            return Ok(Some(response));
+        };
+        if let Some(access) = access.filter(|access| access.is_turned_away(request.url, &target)) {
+            return Err(access.refused(response.status().as_u16()));
+        }
+        trip.url = target;
+        Ok(None)
     }
 
     /// Asks for the robots.txt of a URL's origin. The caller bounds the time.

@@ -20,9 +20,19 @@ pub fn seal() -> Seal {
 #[derive(Clone, Default)]
 struct Sessions(Arc<Mutex<(Vec<String>, u32)>>);
 
+impl Sessions {
+    /// Whether a request is a member's.
+    fn know(&self, headers: &HeaderMap) -> bool {
+        let cookies = header(headers, "cookie");
+        let known = &self.0.lock().unwrap().0;
+        known.iter().any(|id| cookies.contains(&format!("sid={id}")))
+    }
+}
+
 /// A site with every kind of door.
 pub fn routes() -> Router {
-    let sessions = Sessions::default();
+    // One session was there before anybody logged in.
+    let sessions = Sessions(Arc::new(Mutex::new((vec!["gift".to_owned()], 0))));
     Router::new()
         .route("/seen", get(seen))
         .route(
@@ -50,6 +60,11 @@ pub fn routes() -> Router {
         .route("/welcome", get(async || Html("<h1>Hello</h1>")))
         .route("/private", get(private))
         .route("/forgets", get(forgets))
+        .route("/door", get(door_of_members))
+        .route("/members/{n}", get(members))
+        .route("/club/{n}", get(club))
+        .route("/token", get(async || Html(TOKEN)))
+        .route("/by-token/{n}", get(by_token))
         .with_state(sessions)
 }
 
@@ -106,9 +121,8 @@ async fn enter(
 }
 
 async fn private(State(sessions): State<Sessions>, headers: HeaderMap) -> Response {
-    let (known, count) = sessions.0.lock().unwrap().clone();
-    let cookies = header(&headers, "cookie");
-    if known.iter().any(|id| cookies.contains(&format!("sid={id}"))) {
+    if sessions.know(&headers) {
+        let count = sessions.0.lock().unwrap().1;
         Html(format!("<li>inside, login {count}")).into_response()
     } else {
         Redirect::temporary("/login").into_response()
@@ -119,6 +133,65 @@ async fn private(State(sessions): State<Sessions>, headers: HeaderMap) -> Respon
 async fn forgets(state: State<Sessions>, headers: HeaderMap) -> Response {
     state.0.0.lock().unwrap().0.retain(|id| id != "s1");
     private(state, headers).await
+}
+
+/// A login page that members are led away from.
+async fn door_of_members(State(sessions): State<Sessions>, headers: HeaderMap) -> Response {
+    if sessions.know(&headers) {
+        Redirect::to("/welcome").into_response()
+    } else {
+        login().await
+    }
+}
+
+/// Eight pages that say who reads them, and by which engine. All but the fourth and the fifth need a browser; who is no member sees them
+/// too.
+async fn members(State(sessions): State<Sessions>, headers: HeaderMap, Path(n): Path<u32>) -> Html<String> {
+    let who = if sessions.know(&headers) { "inside" } else { "outside" };
+    let by_browser = header(&headers, "user-agent").contains("Chrome");
+    let item = format!("<li>{n} {who} by {}", if by_browser { "browser" } else { "http" });
+    let next = (n < 8).then(|| format!("<a rel=next href=/members/{}>next</a>", n + 1));
+    let list = if matches!(n, 4 | 5) {
+        format!("<ul>{item}</ul>")
+    } else {
+        format!("<ul></ul><script>document.querySelector('ul').innerHTML = '{item}'</script>")
+    };
+    Html(format!("<!doctype html>{list}{}", next.unwrap_or_default()))
+}
+
+/// Thirty pages for members, each with links to two more. The tenth makes the site forget its first session.
+async fn club(State(sessions): State<Sessions>, headers: HeaderMap, Path(n): Path<u32>) -> Response {
+    sleep(Duration::from_millis(20)).await;
+    if n == 10 {
+        sessions.0.lock().unwrap().0.retain(|id| id != "s1");
+    }
+    if !sessions.know(&headers) {
+        return Redirect::temporary("/login").into_response();
+    }
+    let links = [2 * n, 2 * n + 1]
+        .into_iter()
+        .filter(|m| *m <= 30)
+        .map(|m| format!("<a href=/club/{m}>{m}</a>"))
+        .collect::<String>();
+    Html(format!("<li>{n}</li>{links}")).into_response()
+}
+
+/// A login that leaves its session in the tab's storage, and a cookie that is none.
+const TOKEN: &str =
+    "<!doctype html><form><input name=email><input type=password name=pw><button>In</button></form><script>
+    const form = document.querySelector('form');
+    form.onsubmit = event => {
+        event.preventDefault();
+        localStorage.token = 't';
+        document.cookie = 'seen=1';
+        form.remove();
+    }</script>";
+
+async fn by_token(Path(n): Path<u32>) -> Html<String> {
+    Html(format!(
+        "<!doctype html><ul></ul><a href=/by-token/2>2</a><a href=/by-token/3>3</a><script>
+         document.querySelector('ul').innerHTML = '<li>{n} ' + (localStorage.token ? 'inside' : 'outside')</script>"
+    ))
 }
 
 impl Bench {
@@ -327,6 +400,111 @@ async fn a_session_that_the_site_forgets_is_made_anew_once() {
     }
 }
 
+/// How often the site was asked to let somebody in.
+fn logins(bench: &Bench) -> usize {
+    bench.asked("site.test/session").len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_holds_for_both_engines_while_they_take_turns() {
+    use selextract_platform::frontier::rendering::Finding;
+    let list = json!({ "pagination": { "nextSelector": "a[rel=next]" } });
+    let told = |n, by: &str| format!("{n} inside by {by}");
+    for page in ["/login", "/door"] {
+        let bench = Bench::new().await;
+        bench.credentials("shop", form(&json!({ "loginUrl": page }))).await;
+        with_worker(&bench, async {
+            let found = bench.frontier.found_rendering("site.test", Finding::Scripted).await;
+            found.unwrap();
+            let browser_first = bench.visit("/members/1", "Auto", list.clone()).await.unwrap();
+            let by = [
+                "browser", "browser", "browser", "http", "http", "browser", "browser", "browser",
+            ];
+            let expected: Vec<String> = (1..).zip(by).map(|(n, by)| told(n, by)).collect();
+            assert_eq!((browser_first, logins(&bench)), (expected, 1), "{page}");
+            bench
+                .frontier
+                .found_rendering("site.test", Finding::Plain)
+                .await
+                .unwrap();
+            let http_first = bench.visit("/members/4", "Auto", list.clone()).await.unwrap();
+            let by = ["http", "http", "browser", "browser", "browser"];
+            let expected: Vec<String> = (4..).zip(by).map(|(n, by)| told(n, by)).collect();
+            assert_eq!((http_first, logins(&bench)), (expected, 2), "{page}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_site_leads_away_from_its_login_page_is_in_already() {
+    let bench = Bench::new().await;
+    with_worker(&bench, async {
+        let gift = json!({ "cookies": [{ "name": "sid", "value": "gift" }] });
+        for engine in ENGINES {
+            for more in [
+                json!({ "loginUrl": "/door" }),
+                json!({ "loginUrl": "/door", "success": { "selector": "h1", "cookie": "sid" } }),
+            ] {
+                bench.credentials("shop", form(&more)).await;
+                let inside = bench.visit("/private", engine, gift.clone()).await;
+                assert_eq!(
+                    (inside, logins(&bench)),
+                    (Ok(vec!["inside, login 0".to_owned()]), 0),
+                    "{engine}"
+                );
+            }
+            let more = json!({ "loginUrl": "/door", "success": { "selector": "h2" } });
+            bench.credentials("shop", form(&more)).await;
+            let (class, _) = bench.visit("/private", engine, gift.clone()).await.unwrap_err();
+            assert_eq!(class, "LoginFailed", "{engine}: what tells a success does not hold");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_of_a_crawl_share_a_login_of_their_worker() {
+    for (engine, depth) in [("Http", 10), ("Browser", 2)] {
+        let bench = Bench::new().await;
+        bench.credentials("shop", form(&json!({}))).await;
+        let stop = CancellationToken::new();
+        let workers = [bench.worker("w1", pace(), &stop), bench.worker("w2", pace(), &stop)];
+        let crawl = json!({ "url": "http://site.test/club/1", "pagination": null, "crawl": { "maxDepth": depth }, "render": engine, "credentials": "shop" });
+        let id = bench.accept(crawl).await;
+        let task = bench.until(id, "it ends", |task| task.finished_at.is_some()).await;
+        let pages = if engine == "Http" { 30 } else { 7 };
+        assert_eq!((task.status.as_str(), task.pages), ("succeeded", pages), "{task:?}");
+        // Each worker's, and once more where the site forgot the first.
+        let most = if engine == "Http" { 3 } else { 2 };
+        assert!(
+            (1..=most).contains(&logins(&bench)),
+            "{engine}: {} logins",
+            logins(&bench)
+        );
+        stop.cancel();
+        for worker in workers {
+            worker.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_in_a_tabs_storage_is_made_in_each_tab() {
+    let bench = Bench::new().await;
+    bench.credentials("shop", form(&json!({ "loginUrl": "/token" }))).await;
+    with_worker(&bench, async {
+        let crawl = json!({ "url": "http://site.test/by-token/1", "pagination": null, "crawl": {}, "render": "Browser", "credentials": "shop" });
+        let id = bench.accept(crawl).await;
+        let task = bench.until(id, "it ends", |task| task.finished_at.is_some()).await;
+        assert_eq!(task.status, "succeeded", "{task:?}");
+        let mut texts = bench.texts(id).await;
+        texts.sort_unstable();
+        assert_eq!(texts, ["1 inside", "2 inside", "3 inside"]);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_fails_says_so_without_the_password() {
     let bench = Bench::new().await;
@@ -361,6 +539,16 @@ async fn a_preview_uses_the_credentials_of_its_caller() {
         .await;
     assert_eq!(answer.error, None);
     assert_eq!(answer.records[0]["t"], "inside, login 1");
+    // By HTTP first, which logs in, and then by the browser; the site leads members away from its login.
+    bench.credentials("shop", form(&json!({ "loginUrl": "/door" }))).await;
+    let answer = bench
+        .preview(json!({
+            "url": "http://site.test/members/6", "items": "li", "fields": [{ "name": "t" }], "credentials": "shop", "render": "Auto",
+        }))
+        .await;
+    assert_eq!(answer.error, None);
+    assert_eq!(answer.records[0]["t"], "6 inside by browser");
+    assert_eq!(logins(&bench), 2);
     stop.cancel();
     serving.await.unwrap();
 }

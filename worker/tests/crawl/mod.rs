@@ -75,6 +75,8 @@ async fn odd(Path(page): Path<String>) -> Response {
             "<li>start</li><a href=moved>1</a><a href=gone>2</a><a href=file.pdf>3</a><a href=far>4</a><a href=private>5</a><a href=target>6</a>\
              <a href=quiet>7</a><a href=flaky>8</a>",
         ),
+        "by-logout" => Redirect::temporary("/odd/logout").into_response(),
+        "logout" => Redirect::temporary("/odd/target").into_response(),
         "moved" => Redirect::permanent("/odd/target").into_response(),
         "target" => html("<li>target</li><a href=start>back</a>"),
         "far" => Redirect::temporary("http://elsewhere.test/odd/start").into_response(),
@@ -105,6 +107,13 @@ pub(super) fn routes() -> Router {
         .route("/odd/{page}", get(odd))
         .route("/listed/{n}", get(async |Path(n): Path<u32>| Html(format!("<li>{n}</li><a href=/listed/{}>x</a>", n + 1))))
         .route("/maps/0.xml", get(async || sitemap(0)))
+        .route(
+            "/maps/slow.xml",
+            get(async || {
+                sleep(Duration::from_secs(4)).await;
+                sitemap(0)
+            }),
+        )
         .route("/maps/1.xml.gz", get(async || sitemap(1)))
         .route(
             "/maps/index.xml",
@@ -371,6 +380,44 @@ async fn sitemaps_of_the_spec_and_of_robots_txt_give_pages_and_further_sitemaps(
     let failed = bench.crawled(id, PageStatus::Failed).await;
     assert_eq!(classes(&failed), [("http://site.test/maps/none.xml", "HttpStatus")]);
     assert!(bench.asked("elsewhere.test").is_empty());
+    stop.cancel();
+    worker.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_sites_slow_sitemap_does_not_make_anothers_late() {
+    let bench = Bench::new().await;
+    let stop = CancellationToken::new();
+    let worker = bench.worker("w1", pace(), &stop);
+    let of = |map: &str| json!({ "sitemaps": [map], "maxDepth": 0, "maxPages": 2 });
+    let slow = of("http://slow.test/maps/slow.xml");
+    let slow = bench.crawl("http://slow.test/odd/target", slow, json!({})).await;
+    let started = Instant::now();
+    while bench.asked("slow.test/maps/").is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(20), "the slow one is asked for");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let quick = of("http://site.test/maps/0.xml");
+    let quick = json!({ "crawl": quick, "timeout": "1s", "maxRetries": 0 });
+    let id = bench.crawl("http://site.test/odd/target", json!({}), quick).await;
+    assert_eq!(bench.ended(id).await.status, "succeeded");
+    assert_eq!(classes(&bench.crawled(id, PageStatus::Failed).await), []);
+    assert_eq!(bench.ended(slow).await.status, "succeeded");
+    stop.cancel();
+    worker.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_by_a_page_that_the_crawl_excludes_is_not_followed() {
+    let bench = Bench::new().await;
+    let stop = CancellationToken::new();
+    let worker = bench.worker("w1", pace(), &stop);
+    let crawl = json!({ "seeds": ["http://site.test/odd/by-logout"], "exclude": ["/logout$"], "maxDepth": 0 });
+    let id = bench.crawl("http://site.test/odd/quiet", crawl, json!({})).await;
+    assert_eq!(bench.ended(id).await.status, "succeeded");
+    let skipped = bench.crawled(id, PageStatus::Skipped).await;
+    assert_eq!(classes(&skipped), [("http://site.test/odd/by-logout", "OutOfScope")]);
+    assert!(bench.asked("site.test/odd/logout").is_empty());
     stop.cancel();
     worker.await.unwrap();
 }

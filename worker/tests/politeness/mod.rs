@@ -1,6 +1,19 @@
 //! Whole workers are polite: what a site sees of them, while they die, forget and are refused.
 
+use axum::response::Redirect;
+
 use super::*;
+
+/// Redirects on the same host: by a hop in between, and to another port.
+pub fn routes() -> Router {
+    Router::new()
+        .route("/moved", get(async || Redirect::temporary("/hop")))
+        .route("/hop", get(async || Redirect::temporary("/list/1")))
+        .route(
+            "/port",
+            get(async || Redirect::temporary("http://site.test:8080/list/1")),
+        )
+}
 
 /// A worker of the usual pace, stopped at the test's end.
 async fn with_worker<T>(bench: &Bench, pace: Pace, body: impl Future<Output = T>) -> T {
@@ -223,6 +236,64 @@ async fn a_redirect_to_another_host_obeys_that_hosts_robots_txt() {
         let task = bench.until(id, "it fails", |task| task.status == "failed").await;
         assert_eq!(task.error_class.as_deref(), Some("RobotsDisallowed"));
         assert!(bench.asked("third.test/list").is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_on_the_same_host_obeys_robots_txt_and_belongs_to_the_pages_turn() {
+    let bench = Bench::new().await;
+    bench.robots(StatusCode::OK, "User-agent: *\nDisallow: /list/\n");
+    with_worker(&bench, pace(), async {
+        let moved = json!({
+            "url": "http://site.test/moved", "pagination": null, "maxRetries": 0, "politeness": { "minDelay": "1s" },
+        });
+        let id = bench.accept(moved.clone()).await;
+        let task = bench.until(id, "it fails", |task| task.status == "failed").await;
+        assert_eq!(task.error_class.as_deref(), Some("RobotsDisallowed"));
+        assert!(task.error_message.unwrap().contains("/list/1"));
+        assert!(bench.asked("site.test/list/").is_empty());
+        assert_eq!(bench.asked("site.test/hop").len(), 1, "the hop before it was allowed");
+        let mut ours = moved;
+        ours["robots"] = json!({ "policy": "Ignore", "reason": "the site is ours" });
+        let id = bench.accept(ours).await;
+        bench.until(id, "it ends", |task| task.status == "succeeded").await;
+        let took = bench.asked("site.test/list/")[0] - bench.asked("site.test/moved")[1];
+        assert!(
+            took < Duration::from_millis(900),
+            "a redirect waits for no turn of its own: {took:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_to_another_port_obeys_the_robots_txt_of_that_origin() {
+    let bench = Bench::new().await;
+    with_worker(&bench, pace(), async {
+        let known = bench.accept(json!({ "pagination": null })).await;
+        bench.until(known, "it ends", |task| task.status == "succeeded").await;
+        let lists = bench.asked("site.test/list/").len();
+        let port = json!({ "url": "http://site.test/port", "pagination": null, "maxRetries": 0 });
+        let id = bench.accept(port.clone()).await;
+        bench.until(id, "it ends", |task| task.status == "succeeded").await;
+        assert_eq!(bench.asked("site.test/robots.txt").len(), 2, "each origin was asked");
+        assert_eq!(bench.asked("site.test/list/").len(), lists + 1);
+    })
+    .await;
+    let bench = Bench::new().await;
+    with_worker(&bench, pace(), async {
+        let known = bench.accept(json!({ "pagination": null })).await;
+        bench.until(known, "it ends", |task| task.status == "succeeded").await;
+        bench.robots(StatusCode::OK, "User-agent: *\nDisallow: /\n");
+        let port = json!({ "url": "http://site.test/port", "pagination": null, "maxRetries": 0 });
+        let id = bench.accept(port).await;
+        let task = bench.until(id, "it fails", |task| task.status == "failed").await;
+        assert_eq!(
+            task.error_class.as_deref(),
+            Some("RobotsDisallowed"),
+            "the first origin's rules are not the second's"
+        );
     })
     .await;
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use axum::serve::ListenerExt;
 use selextract_egress_proxy::{
     dial::{Dialler, Limits},
     metrics::Metrics as EgressMetrics,
@@ -119,4 +120,34 @@ async fn both_engines_go_through_the_pool_that_the_task_names_and_an_unknown_one
         assert!(matches!(error, Err(FetchError::UnknownProxyPool)), "{error:?}");
     }
     browsers.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_claims_of_a_run_share_their_connections_to_a_pool() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let connections = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&connections);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let pools: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let listener = listener.tap_io(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    let page = axum::Router::new().fallback(async || axum::response::Html("<p>plain"));
+    tokio::spawn(async move { axum::serve(listener, page).await });
+    let http = Http::new(&pools).unwrap().with_pools(Some(pools));
+    let spec = json!({ "url": "http://site.test/", "fields": [{ "name": "t" }], "proxyPool": "eu" });
+    let plan = serde_json::from_value::<TaskSpec>(spec).unwrap().compile().unwrap();
+    let vault = Vault::default();
+    let [run, another] = [1, 2].map(uuid::Uuid::from_u128);
+    for (run, expected) in [(run, 1), (run, 1), (another, 2)] {
+        let (access, by_pool) = vault.open(&plan, None, (&http, run)).await.unwrap().unwrap();
+        let request = selextract_worker::fetch::Request {
+            url: &plan.url,
+            home: &plan.url,
+            headers: &[],
+        };
+        let page = by_pool.go_on(&mut Trip::to(&plan.url).by(&access), request).await;
+        assert!(page.unwrap().is_some());
+        assert_eq!(connections.load(Ordering::Relaxed), expected);
+    }
 }

@@ -1,12 +1,14 @@
 //! A run's cookies in its tab, and logging in by a site's form: the fields are entered as a person enters them, the password is no part
 //! of any script, and nothing is entered into a page or sent by a form of another origin.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use chromiumoxide::cdp::browser_protocol::{
     emulation::SetFocusEmulationEnabledParams,
     input::InsertTextParams,
-    network::{CookieParam, EventResponseReceived, GetCookiesParams, ResourceType, SetCookiesParams},
+    network::{
+        Cookie, CookieParam, EventResponseReceived, GetCookiesParams, ResourceType, SetCookiesParams, TimeSinceEpoch,
+    },
 };
 use futures::{FutureExt, StreamExt};
 use selextract_task::{
@@ -17,11 +19,12 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use url::Url;
 
-use super::{BrowserError, Errand, EventStream, FetchError, Session, answer::Answer, failed, world::World};
+use super::{BrowserError, Errand, EventStream, FetchError, Session, alive, answer::Answer, failed, world::World};
 use crate::{
     access::{
         Access,
         http_login::{check_words, failed as login_failed},
+        jar::Kept,
     },
     browser::Tab,
     failure::Failure,
@@ -36,41 +39,101 @@ const SETTLES: Duration = Duration::from_secs(2);
 
 /// Puts the run's cookies into the tab's context.
 pub(super) async fn set_cookies(tab: &Tab, access: Option<&Access>) -> Result<(), FetchError> {
-    let cookies: Vec<CookieParam> = access
-        .map(Access::cookies)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|cookie| {
-            let scheme = if cookie.secure { "https" } else { "http" };
-            let mut param = CookieParam::new(cookie.name, cookie.value);
-            param.secure = Some(cookie.secure);
-            if cookie.host_only {
-                param.url = Some(format!("{scheme}://{}/", cookie.domain));
-            } else {
-                param.domain = Some(format!(".{}", cookie.domain));
-            }
-            param.path = Some(cookie.path);
-            param
-        })
-        .collect();
+    let cookies = access.map(Access::cookies).unwrap_or_default();
+    let cookies: Vec<CookieParam> = cookies.into_iter().map(param).collect();
     if !cookies.is_empty() {
         tab.page.execute(SetCookiesParams::new(cookies)).await.map_err(failed)?;
     }
     Ok(())
 }
 
+fn param(cookie: Kept) -> CookieParam {
+    let scheme = if cookie.secure { "https" } else { "http" };
+    let mut param = CookieParam::new(cookie.name, cookie.value);
+    param.secure = Some(cookie.secure);
+    if cookie.host_only {
+        param.url = Some(format!("{scheme}://{}/", cookie.domain));
+    } else {
+        param.domain = Some(format!(".{}", cookie.domain));
+    }
+    param.path = Some(cookie.path);
+    let lasts = cookie.expires.and_then(|end| end.duration_since(UNIX_EPOCH).ok());
+    param.expires = lasts.map(|lasts| TimeSinceEpoch::new(lasts.as_secs_f64()));
+    param
+}
+
+/// Takes the cookies of the tab's context for the run.
+async fn take_cookies(tab: &Tab, access: &Access) -> Result<(), FetchError> {
+    access.take_cookies(tab.cookies().await?.into_iter().map(kept).collect());
+    Ok(())
+}
+
+fn kept(cookie: Cookie) -> Kept {
+    let of_domain = cookie.domain.strip_prefix('.').map(str::to_owned);
+    let lasts = Duration::try_from_secs_f64(cookie.expires)
+        .ok()
+        .filter(|_| !cookie.session);
+    Kept {
+        name: cookie.name,
+        value: cookie.value,
+        host_only: of_domain.is_none(),
+        domain: of_domain.unwrap_or(cookie.domain),
+        path: cookie.path,
+        secure: cookie.secure,
+        expires: lasts.and_then(|lasts| UNIX_EPOCH.checked_add(lasts)),
+    }
+}
+
 impl Session {
-    /// Logs in by the form of the run's credentials, once for this tab.
+    /// Logs in by the form of the run's credentials, once for this tab, where its cookies have no session yet.
     ///
     /// # Errors
     /// `LoginFailed`, or why the login page could not be had.
     pub async fn enter(&mut self) -> Result<(), Failure> {
-        let Some(access) = self.access.clone() else {
+        let Some(access) = self.access.clone().filter(|access| access.form().is_some()) else {
             return Ok(());
         };
-        let Some((page, login)) = access.form().filter(|_| !self.entered) else {
+        if self.entered {
             return Ok(());
-        };
+        }
+        match access.begin_login().await {
+            None => self.bring_cookies().await?,
+            Some(entering) => {
+                let stays_here = self.log_in(&access, (entering.page, entering.form)).await?;
+                self.keep_cookies().await?;
+                if stays_here {
+                    entering.done_in_a_tab();
+                } else {
+                    entering.done();
+                }
+            }
+        }
+        self.entered = true;
+        Ok(())
+    }
+
+    /// Gives the tab the run's cookies, for what was done by HTTP meanwhile.
+    ///
+    /// # Errors
+    /// [`FetchError::Browser`].
+    pub async fn bring_cookies(&self) -> Result<(), FetchError> {
+        alive(&self.tab, set_cookies(&self.tab, self.access.as_deref())).await
+    }
+
+    /// Gives the run the tab's cookies, for what is done by HTTP or in another tab next.
+    ///
+    /// # Errors
+    /// [`FetchError::Browser`].
+    pub async fn keep_cookies(&self) -> Result<(), FetchError> {
+        match &self.access {
+            Some(access) => alive(&self.tab, take_cookies(&self.tab, access)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Logs in, and says whether the session may be in this tab alone.
+    async fn log_in(&mut self, access: &Access, (page, login): (&Url, &FormLogin)) -> Result<bool, Failure> {
+        let may_be_in = access.has_cookies(page);
         let waits = [Wait {
             what: Awaited::Element {
                 selector: login.password_field.clone(),
@@ -80,7 +143,8 @@ impl Session {
             timeout: PATIENCE,
         }];
         let errand = Errand {
-            waits: &waits,
+            // Whom the site leads away sees no such field.
+            waits: if may_be_in { &[] } else { &waits },
             ..Errand::default()
         };
         self.fetch(page, &errand, PATIENCE * 2).await?;
@@ -92,15 +156,19 @@ impl Session {
             page,
             login,
         };
-        tokio::select! {
+        let entering = async {
+            if may_be_in && form.is_inside().await? {
+                return Ok(false);
+            }
+            form.run().await
+        };
+        let stays_here = tokio::select! {
             biased;
             () = gone.cancelled() => return Err(FetchError::from(BrowserError::Gone).into()),
-            entered = form.run() => entered?,
-        }
+            entered = entering => entered?,
+        };
         self.reusable = !gone.is_cancelled();
-        self.entered = true;
-        access.enter();
-        Ok(())
+        Ok(stays_here)
     }
 }
 
@@ -112,7 +180,43 @@ struct Form<'t> {
 }
 
 impl Form<'_> {
-    async fn run(&self) -> Result<(), Failure> {
+    /// Whether the site has led a member away from its login page; otherwise the form is there. It is believed only where all holds that
+    /// tells a login that went well, but for the status, which is that of the form's answer.
+    async fn is_inside(&self) -> Result<bool, Failure> {
+        const PLACE: &str = "() => document.readyState === 'complete' ? [location.origin, location.pathname] : null";
+        let (started, mut away_since) = (Instant::now(), None);
+        let success = self.login.success.clone().unwrap_or_default();
+        loop {
+            if self.matches(&self.login.password_field).await? {
+                return Ok(false);
+            }
+            let place = self.call(PLACE).await?.unwrap_or_default();
+            let part = |index: usize| place.get(index).and_then(Value::as_str);
+            let is_away =
+                part(0) == Some(&self.page.origin().ascii_serialization()) && part(1) != Some(self.page.path());
+            let cookies = self.cookies(&success).await?;
+            let has_cookie = success.cookie.as_ref().is_none_or(|name| cookies.contains(name));
+            let has_element = match &success.selector {
+                Some(selector) => self.matches(selector).await?,
+                None => true,
+            };
+            if is_away && has_cookie && has_element {
+                // A form may still come.
+                if away_since.get_or_insert_with(Instant::now).elapsed() > SETTLES {
+                    return Ok(true);
+                }
+            } else {
+                away_since = None;
+            }
+            if started.elapsed() > PATIENCE {
+                return Err(login_failed("the login page has no field for the password"));
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Fills the form in and sends it. Says whether the session may be in this tab alone: the login has left something in its storage.
+    async fn run(&self) -> Result<bool, Failure> {
         let tab = self.tab;
         let mut answers = tab
             .page
@@ -131,8 +235,20 @@ impl Form<'_> {
             .await?;
         // What the page's script did meanwhile must not have led the password elsewhere.
         self.check().await?;
+        let stored = self.stored().await?;
         self.submit().await?;
-        self.wait(&mut answers).await
+        self.wait(&mut answers).await?;
+        Ok(self.stored().await? != stored)
+    }
+
+    /// What the login's origin has in the tab's storage, by the names and lengths of it.
+    async fn stored(&self) -> Result<Option<Value>, FetchError> {
+        let origin = json!(self.page.origin().ascii_serialization());
+        let script = format!(
+            "() => location.origin !== {origin} ? '' :
+                [localStorage, sessionStorage].map(stored => Object.keys(stored).map(key => key + ' ' + stored.getItem(key).length).join())"
+        );
+        self.call(&script).await
     }
 
     /// Refuses a page, or a form, of another origin.
