@@ -30,7 +30,12 @@ use queue::{Dependencies, Queue};
 use selextract_platform::{
     cache::Cache,
     frontier::Frontier,
-    ledger::{Ledger, PoolSettings, Secret, TaskId, crawl::CrawlCursor, maintenance::Epoch},
+    ledger::{
+        Ledger, PoolSettings, Secret, TaskId,
+        crawl::CrawlCursor,
+        maintenance::{Epoch, FOLDED},
+        refill::RefillCursor,
+    },
     timings::Timings,
 };
 use selextract_telemetry::Container;
@@ -53,6 +58,8 @@ const MEASURE: Duration = Duration::from_secs(2);
 const TURN: Duration = Duration::from_secs(1);
 /// How long one refill goes on.
 const REFILL: Duration = Duration::from_secs(1);
+/// How long one folding of counters goes on.
+const FOLD: Duration = Duration::from_secs(1);
 /// Removing runs whose time is over.
 const EXPIRY: Duration = Duration::from_mins(1);
 /// Removing what artifacts left behind.
@@ -70,7 +77,7 @@ struct Keeper {
     queue: Queue,
     stores: Stores,
     due: Due,
-    refill_from: Option<TaskId>,
+    refill_from: Option<RefillCursor>,
     waits_from: Option<TaskId>,
     purged_to: Option<TaskId>,
     refill_crawls_from: CrawlCursor,
@@ -220,6 +227,10 @@ impl Keeper {
         if now >= self.due.housekeeping {
             self.due.housekeeping = now + HOUSEKEEPING;
             tell("Partitions and retention", self.housekeeping().await);
+            tell(
+                "Counting what each owner has in the frontier",
+                self.frontier.count_owners().await.map_err(Into::into),
+            );
         }
         if now >= self.due.expiry {
             let more = self.expire().await;
@@ -294,7 +305,8 @@ impl Keeper {
     async fn sweep(&self) -> Result<bool> {
         let swept = self.ledger.sweep().await? + self.ledger.sweep_crawls().await?;
         self.gauges.swept(swept);
-        self.ledger.fold_counters().await?;
+        let end = Instant::now() + FOLD;
+        while self.ledger.fold_counters().await? == FOLDED && Instant::now() < end {}
         self.ledger.hold_owners().await?;
         self.gauges.backlog(self.ledger.backlog().await?);
         Ok(swept.returned > 0)
@@ -308,14 +320,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// Offers what waits, from where the last refill ended; a circle through a long backlog is made in some turns.
+    /// Offers what waits: first what of every owner's comes first, then from where the last refill ended; a circle through a long backlog is
+    /// made in some turns.
     async fn refill(&mut self) -> Result<()> {
         let end = Instant::now() + REFILL;
+        let mut from = self.refill_from.take().map(RefillCursor::heads_first);
         loop {
-            let (entries, next) = self.ledger.refill(self.refill_from).await?;
+            let (entries, next) = self.ledger.refill(from).await?;
             self.gauges.refilled(self.frontier.offer(&entries).await?);
-            self.refill_from = next;
-            if next.is_none() || Instant::now() >= end {
+            from = next;
+            if from.is_none() || Instant::now() >= end {
+                self.refill_from = from;
                 return Ok(());
             }
         }

@@ -26,7 +26,7 @@ use selextract_api_server::{
 use selextract_platform::{
     artifacts::ArtifactSettings,
     bootstrap,
-    frontier::Frontier,
+    frontier::{Entry, Frontier, QUEUE_WINDOW, WINDOW},
     ledger::{
         Ledger, PoolSettings, Secret, TaskId, UserId,
         claims::Ending,
@@ -193,6 +193,56 @@ fn spec() -> TaskSpec {
         "url": "http://site.test/list", "items": "li", "fields": [{ "name": "title", "selector": "a" }],
     }))
     .unwrap()
+}
+
+#[tokio::test]
+async fn a_few_tasks_come_to_a_frontier_that_another_owners_backlog_fills() {
+    let platform = Platform::new().await;
+    let many = UserId::new();
+    let of_many: Vec<Entry> = (0..WINDOW)
+        .map(|n| Entry {
+            id: TaskId::new(),
+            owner: many,
+            host: format!("host-{}.test", n / QUEUE_WINDOW),
+            priority: 5,
+            due_milliseconds: 0,
+        })
+        .collect();
+    platform.frontier.offer(&of_many).await.unwrap();
+    // And more of it waits, older than what the other one has.
+    platform.sql(&format!(
+        "INSERT INTO tasks (id, user_id, created_at, due_at, spec, spec_version, host, max_attempts)
+         SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - 10000 + n / 4000), 12, '0') || '7' || lpad(to_hex(n % 4000), 3, '0')
+                 || '8' || substr(md5(n::text), 1, 15))::uuid, '{many}', now(), now(), '{{}}', 1, 'host-' || n % 300 || '.test', 1
+         FROM generate_series(0, 29999) n"
+    ));
+    let mut few = HashSet::new();
+    for _ in 0..10 {
+        few.insert(platform.accept().await.to_string());
+    }
+    let client = redis::Client::open(platform.redis.as_str()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let keeper = platform.keeper("a");
+    wait_for("the few tasks to come to the frontier", async || {
+        let mut there = 0;
+        for id in &few {
+            there += redis::cmd("HEXISTS")
+                .arg("sx:entries")
+                .arg(id)
+                .query_async::<usize>(&mut connection)
+                .await
+                .unwrap();
+        }
+        there == few.len()
+    })
+    .await;
+    let held: usize = redis::cmd("HLEN")
+        .arg("sx:entries")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(held, WINDOW);
+    keeper.end().await;
 }
 
 #[tokio::test]

@@ -1,15 +1,16 @@
-//! What the keeper does to the ledger, on a direct connection: its own lease, sweeping, refill, counters.
+//! What the keeper does to the ledger, on a direct connection: its own lease, sweeping, counters.
 
 use std::time::Duration;
 
 use snafu::ResultExt;
 use sqlx::FromRow;
 
-use super::{Ledger, LedgerError, TaskId, error::DatabaseSnafu, waiting::EntryRow};
-use crate::frontier::Entry;
+use super::{Ledger, LedgerError, error::DatabaseSnafu};
 
-/// How many rows one sweep, refill or fold takes.
+/// How many rows one sweep or fold takes.
 const BATCH: i64 = 5_000;
+/// How many deltas one fold takes.
+pub const FOLDED: i64 = BATCH;
 
 /// The right to act as the keeper, until it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,26 +112,7 @@ impl Ledger {
         .context(DatabaseSnafu { doing: "taking expired leases back" })
     }
 
-    /// A stretch of the tasks that wait, in the order of their ids after `after`, for the frontier; with where to go on, `None` at the end.
-    pub async fn refill(&self, after: Option<TaskId>) -> Result<(Vec<Entry>, Option<TaskId>), LedgerError> {
-        let rows: Vec<EntryRow> = sqlx::query_as(
-            "SELECT id, user_id, host, priority, ceil(extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds FROM tasks
-             WHERE status = 'pending' AND NOT paused AND ($1::uuid IS NULL OR id > $1)
-                 AND NOT EXISTS (SELECT FROM owner_holds h WHERE h.user_id = tasks.user_id AND h.until > now())
-             ORDER BY id LIMIT $2",
-        )
-        .bind(after)
-        .bind(BATCH)
-        .fetch_all(&self.pool)
-        .await
-        .context(DatabaseSnafu { doing: "reading tasks that wait" })?;
-        let full = rows.len() >= usize::try_from(BATCH).unwrap_or(usize::MAX);
-        let entries: Vec<Entry> = rows.into_iter().map(Entry::from).collect();
-        let next = entries.last().filter(|_| full).map(|entry| entry.id);
-        Ok((entries, next))
-    }
-
-    /// Folds counter deltas into the owners' rows. Returns how many deltas were folded.
+    /// Folds counter deltas into the owners' rows. Returns how many deltas were folded: as long as it is [`FOLDED`], there are more.
     pub async fn fold_counters(&self) -> Result<i64, LedgerError> {
         sqlx::query_scalar(
             "WITH taken AS (
