@@ -20,6 +20,9 @@ const KEPT: Duration = Duration::from_secs(5);
 /// Owners that are remembered; one read for each further one.
 const OWNERS: u64 = 10_000;
 
+/// The quota of tasks that run at the same time, by its name.
+pub const RUNNING: &str = "running";
+
 /// A quota for which tasks are not begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
@@ -97,7 +100,7 @@ fn held(usage: &Usage) -> Option<Held> {
     }
     let limit = usage.running_limit.map(i64::from)?;
     (usage.running >= limit).then_some(Held {
-        name: "running",
+        name: RUNNING,
         used: usage.running,
         limit,
         until: None,
