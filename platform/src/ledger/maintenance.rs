@@ -129,7 +129,7 @@ impl Ledger {
                      active_at = coalesce(excluded.active_at, c.active_at)
              ), days AS (
                  INSERT INTO owner_days AS d (user_id, day, pages)
-                 SELECT user_id, (now() AT TIME ZONE 'UTC')::date, sum(pages) FROM taken GROUP BY user_id HAVING sum(pages) <> 0
+                 SELECT user_id, (now() AT TIME ZONE 'UTC')::date, sum(pages_read) FROM taken GROUP BY user_id HAVING sum(pages_read) <> 0
                  ON CONFLICT (user_id, day) DO UPDATE SET pages = d.pages + excluded.pages
              )
              SELECT count(*) FROM taken",

@@ -103,14 +103,14 @@ async fn dead_letters_are_listed_counted_and_replayed_by_cause() {
     assert_eq!(causes, [cause("Timeout", 2), cause("HttpStatus", 1)]);
     let replayed = room
         .ledger
-        .replay_dead_letters(owner, Some("Timeout"), None)
+        .replay_dead_letters(owner, Some("Timeout"), None, 1_000)
         .await
         .unwrap();
     assert_eq!(
         replayed.iter().map(|entry| entry.id).collect::<Vec<_>>(),
         [letters[2].id, letters[0].id]
     );
-    let rest = room.ledger.replay_dead_letters(owner, None, None).await.unwrap();
+    let rest = room.ledger.replay_dead_letters(owner, None, None, 1_000).await.unwrap();
     assert_eq!(rest.iter().map(|entry| entry.id).collect::<Vec<_>>(), [letters[1].id]);
     let stats = room.ledger.owner_stats(owner).await.unwrap();
     assert_eq!(
