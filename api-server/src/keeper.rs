@@ -42,7 +42,7 @@ use selextract_telemetry::Container;
 pub use settings::{KeeperSettings, MigrateSettings, PoolerPods};
 use stores::{Sources, Stores};
 use tokio::{
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -82,8 +82,8 @@ struct Keeper {
     purged_to: Option<TaskId>,
     refill_crawls_from: CrawlCursor,
     deliveries: Option<Arc<Deliveries>>,
-    /// Goes on beside the turns: a receiver may be slow.
-    sending: Option<JoinHandle<()>>,
+    /// Go on beside the turns: a receiver may be slow.
+    sending: JoinSet<()>,
     /// And so may the artifact store.
     removing: Option<JoinHandle<()>>,
 }
@@ -164,7 +164,7 @@ pub async fn run(settings: KeeperSettings, timings: Timings, end: CancellationTo
         purged_to: None,
         refill_crawls_from: CrawlCursor::default(),
         deliveries: deliveries(&settings)?,
-        sending: None,
+        sending: JoinSet::new(),
         removing: None,
         settings,
         ledger,
@@ -186,9 +186,10 @@ impl Keeper {
                 _ = turns.tick() => epoch = self.turn(epoch).await,
             }
         }
-        for beside in [self.sending.take(), self.removing.take()].into_iter().flatten() {
-            // What it was doing is taken up again: by the delivery's lease, or when the removal is due next.
-            beside.abort();
+        // What was done beside the turns is taken up again: when a delivery's lease is over, or when the removal is due next.
+        self.sending.abort_all();
+        if let Some(removing) = self.removing.take() {
+            removing.abort();
         }
         if let Some(epoch) = epoch
             && let Err(error) = self.ledger.drop_keeper_lease(epoch).await
@@ -273,19 +274,17 @@ impl Keeper {
         }
     }
 
-    /// Sends what webhooks are to be told, unless the round before still does.
+    /// Sends what webhooks are to be told, while receivers of earlier rounds may still be slow to answer.
     fn send_deliveries(&mut self) {
         let Some(deliveries) = &self.deliveries else { return };
-        if self.sending.as_ref().is_some_and(|sending| !sending.is_finished()) {
-            return;
-        }
+        while self.sending.try_join_next().is_some() {}
         let (deliveries, ledger) = (Arc::clone(deliveries), self.ledger.clone());
-        self.sending = Some(tokio::spawn(async move {
+        self.sending.spawn(async move {
             tell(
                 "Telling webhooks",
                 deliveries.send_due(&ledger).await.map(drop).map_err(Into::into),
             );
-        }));
+        });
     }
 
     /// Removes contents that nothing refers to, unless the round before still does.
