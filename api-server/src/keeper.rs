@@ -304,6 +304,7 @@ impl Keeper {
     async fn sweep(&self) -> Result<bool> {
         let swept = self.ledger.sweep().await? + self.ledger.sweep_crawls().await?;
         self.gauges.swept(swept);
+        self.ledger.end_late_runs().await?;
         let end = Instant::now() + FOLD;
         while self.ledger.fold_counters().await? == FOLDED && Instant::now() < end {}
         self.ledger.hold_owners().await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use snafu::ResultExt;
 use sqlx::FromRow;
 
-use super::{Ledger, LedgerError, error::DatabaseSnafu};
+use super::{Ledger, LedgerError, crawl::waiting::crawl_waits, error::DatabaseSnafu};
 
 /// How many rows one sweep or fold takes.
 const BATCH: i64 = 5_000;
@@ -110,6 +110,38 @@ impl Ledger {
         .fetch_one(&self.pool)
         .await
         .context(DatabaseSnafu { doing: "taking expired leases back" })
+    }
+
+    /// Ends runs that nobody reads and that have taken as long as their `maxDuration` allows: those that wait for a worker, a quota or their
+    /// resumption. A worker ends those that it reads. Returns how many.
+    pub async fn end_late_runs(&self) -> Result<i64, LedgerError> {
+        sqlx::query_scalar(concat!(
+            "WITH late AS (
+                 SELECT t.id FROM tasks t
+                 WHERE t.deadline_at IS NOT NULL AND t.status IN ('pending', 'running') AND t.deadline_at < now()
+                     AND (t.status = 'pending' OR ",
+            crawl_waits!(),
+            ")   LIMIT $1 FOR UPDATE OF t SKIP LOCKED
+             ), ended AS (
+                 UPDATE tasks SET status = 'failed', finished_at = now(), error_class = 'MaxDuration',
+                     error_message = format('the run took longer than its maxDuration of %s', spec ->> 'maxDuration'),
+                     lease_token = NULL, worker = NULL
+                 FROM late WHERE tasks.id = late.id
+                 RETURNING tasks.id, user_id, source_uid, crawl_open IS NULL AS whole, pages, records, compute_units_used
+             ), counted AS (
+                 INSERT INTO owner_counter_deltas (user_id, failed, pages, records, compute_units)
+                 SELECT user_id, 1, CASE WHEN whole THEN pages ELSE 0 END, CASE WHEN whole THEN records ELSE 0 END,
+                     CASE WHEN whole THEN compute_units_used ELSE 0 END
+                 FROM ended
+             ), told AS (
+                 INSERT INTO changes (uid, task_id) SELECT source_uid, id FROM ended WHERE source_uid IS NOT NULL
+             )
+             SELECT count(*) FROM ended"
+        ))
+        .bind(BATCH)
+        .fetch_one(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "ending runs at their maxDuration" })
     }
 
     /// Folds counter deltas into the owners' rows. Returns how many deltas were folded: as long as it is [`FOLDED`], there are more.
