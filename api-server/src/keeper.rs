@@ -30,14 +30,19 @@ use queue::{Dependencies, Queue};
 use selextract_platform::{
     cache::Cache,
     frontier::Frontier,
-    ledger::{Ledger, PoolSettings, Secret, TaskId, crawl::CrawlCursor, maintenance::Epoch},
+    ledger::{
+        Ledger, PoolSettings, Secret, TaskId,
+        crawl::CrawlCursor,
+        maintenance::{Epoch, FOLDED},
+        refill::RefillCursor,
+    },
     timings::Timings,
 };
 use selextract_telemetry::Container;
 pub use settings::{KeeperSettings, MigrateSettings, PoolerPods};
 use stores::{Sources, Stores};
 use tokio::{
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -53,6 +58,8 @@ const MEASURE: Duration = Duration::from_secs(2);
 const TURN: Duration = Duration::from_secs(1);
 /// How long one refill goes on.
 const REFILL: Duration = Duration::from_secs(1);
+/// How long one folding of counters goes on.
+const FOLD: Duration = Duration::from_secs(1);
 /// Removing runs whose time is over.
 const EXPIRY: Duration = Duration::from_mins(1);
 /// Removing what artifacts left behind.
@@ -70,13 +77,13 @@ struct Keeper {
     queue: Queue,
     stores: Stores,
     due: Due,
-    refill_from: Option<TaskId>,
+    refill_from: Option<RefillCursor>,
     waits_from: Option<TaskId>,
     purged_to: Option<TaskId>,
     refill_crawls_from: CrawlCursor,
     deliveries: Option<Arc<Deliveries>>,
-    /// Goes on beside the turns: a receiver may be slow.
-    sending: Option<JoinHandle<()>>,
+    /// Go on beside the turns: a receiver may be slow.
+    sending: JoinSet<()>,
     /// And so may the artifact store.
     removing: Option<JoinHandle<()>>,
 }
@@ -158,7 +165,7 @@ pub async fn run(settings: KeeperSettings, timings: Timings, end: CancellationTo
         purged_to: None,
         refill_crawls_from: CrawlCursor::default(),
         deliveries: deliveries(&settings)?,
-        sending: None,
+        sending: JoinSet::new(),
         removing: None,
         settings,
         ledger,
@@ -180,9 +187,10 @@ impl Keeper {
                 _ = turns.tick() => epoch = self.turn(epoch).await,
             }
         }
-        for beside in [self.sending.take(), self.removing.take()].into_iter().flatten() {
-            // What it was doing is taken up again: by the delivery's lease, or when the removal is due next.
-            beside.abort();
+        // What was done beside the turns is taken up again: when a delivery's lease is over, or when the removal is due next.
+        self.sending.abort_all();
+        if let Some(removing) = self.removing.take() {
+            removing.abort();
         }
         if let Some(epoch) = epoch
             && let Err(error) = self.ledger.drop_keeper_lease(epoch).await
@@ -221,6 +229,10 @@ impl Keeper {
         if now >= self.due.housekeeping {
             self.due.housekeeping = now + HOUSEKEEPING;
             tell("Partitions and retention", self.housekeeping().await);
+            tell(
+                "Counting what each owner has in the frontier",
+                self.frontier.count_owners().await.map_err(Into::into),
+            );
         }
         if now >= self.due.expiry {
             let more = self.expire().await;
@@ -263,19 +275,17 @@ impl Keeper {
         }
     }
 
-    /// Sends what webhooks are to be told, unless the round before still does.
+    /// Sends what webhooks are to be told, while receivers of earlier rounds may still be slow to answer.
     fn send_deliveries(&mut self) {
         let Some(deliveries) = &self.deliveries else { return };
-        if self.sending.as_ref().is_some_and(|sending| !sending.is_finished()) {
-            return;
-        }
+        while self.sending.try_join_next().is_some() {}
         let (deliveries, ledger) = (Arc::clone(deliveries), self.ledger.clone());
-        self.sending = Some(tokio::spawn(async move {
+        self.sending.spawn(async move {
             tell(
                 "Telling webhooks",
                 deliveries.send_due(&ledger).await.map(drop).map_err(Into::into),
             );
-        }));
+        });
     }
 
     /// Removes contents that nothing refers to, unless the round before still does.
@@ -295,7 +305,9 @@ impl Keeper {
     async fn sweep(&self) -> Result<bool> {
         let swept = self.ledger.sweep().await? + self.ledger.sweep_crawls().await?;
         self.gauges.swept(swept);
-        self.ledger.fold_counters().await?;
+        self.ledger.end_late_runs().await?;
+        let end = Instant::now() + FOLD;
+        while self.ledger.fold_counters().await? == FOLDED && Instant::now() < end {}
         self.ledger.hold_owners().await?;
         self.gauges.backlog(self.ledger.backlog().await?);
         Ok(swept.returned > 0)
@@ -309,14 +321,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// Offers what waits, from where the last refill ended; a circle through a long backlog is made in some turns.
+    /// Offers what waits: first what of every owner's comes first, then from where the last refill ended; a circle through a long backlog is
+    /// made in some turns.
     async fn refill(&mut self) -> Result<()> {
         let end = Instant::now() + REFILL;
+        let mut from = self.refill_from.take().map(RefillCursor::heads_first);
         loop {
-            let (entries, next) = self.ledger.refill(self.refill_from).await?;
+            let (entries, next) = self.ledger.refill(from).await?;
             self.gauges.refilled(self.frontier.offer(&entries).await?);
-            self.refill_from = next;
-            if next.is_none() || Instant::now() >= end {
+            from = next;
+            if from.is_none() || Instant::now() >= end {
+                self.refill_from = from;
                 return Ok(());
             }
         }

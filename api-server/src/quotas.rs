@@ -11,7 +11,10 @@ use std::{
 
 use jiff::Timestamp;
 use moka::future::Cache;
-use selextract_platform::ledger::{Ledger, UserId, quotas::Usage};
+use selextract_platform::ledger::{
+    Ledger, UserId,
+    quotas::{QueueRoom, Usage},
+};
 
 use crate::problem::Problem;
 
@@ -19,6 +22,9 @@ use crate::problem::Problem;
 const KEPT: Duration = Duration::from_secs(5);
 /// Owners that are remembered; one read for each further one.
 const OWNERS: u64 = 10_000;
+
+/// The quota of tasks that run at the same time, by its name.
+pub const RUNNING: &str = "running";
 
 /// A quota for which tasks are not begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +51,12 @@ struct Account {
     accepted: AtomicI64,
 }
 
+impl Account {
+    fn queued(&self) -> i64 {
+        self.usage.queued + self.accepted.load(Ordering::Relaxed)
+    }
+}
+
 impl Quotas {
     /// With nobody known.
     pub fn new(ledger: Ledger) -> Self {
@@ -56,13 +68,41 @@ impl Quotas {
     pub async fn admit(&self, owner: UserId, tasks: usize) -> Result<(), Problem> {
         let account = self.account(owner).await?;
         let tasks = i64::try_from(tasks).unwrap_or(i64::MAX);
-        let used = account.usage.queued + account.accepted.load(Ordering::Relaxed);
+        let used = account.queued();
         let limit = account.usage.queued_limit;
         if used.saturating_add(tasks) > limit {
             return Err(Problem::quota_exceeded("queued", used, limit).retry_after(KEPT));
         }
         account.accepted.fetch_add(tasks, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Why an owner may not have one task more now, as one sentence; `None` where he may.
+    pub async fn no_room(&self, owner: UserId) -> Result<Option<String>, Problem> {
+        let account = self.account(owner).await?;
+        let room = QueueRoom {
+            used: account.queued(),
+            limit: account.usage.queued_limit,
+        };
+        Ok((room.free() == 0).then(|| room.to_string()))
+    }
+
+    /// How many tasks more an owner may have now; refuses none at all with quota, used and limit.
+    pub async fn room(&self, owner: UserId) -> Result<i64, Problem> {
+        let account = self.account(owner).await?;
+        let (used, limit) = (account.queued(), account.usage.queued_limit);
+        if used >= limit {
+            return Err(Problem::quota_exceeded("queued", used, limit).retry_after(KEPT));
+        }
+        Ok(limit - used)
+    }
+
+    /// Counts tasks that were accepted.
+    pub async fn count(&self, owner: UserId, tasks: usize) {
+        if let Some(account) = self.kept.get(&owner).await {
+            let tasks = i64::try_from(tasks).unwrap_or(i64::MAX);
+            account.accepted.fetch_add(tasks, Ordering::Relaxed);
+        }
     }
 
     /// The quota for which an owner's tasks are not begun now.
@@ -97,7 +137,7 @@ fn held(usage: &Usage) -> Option<Held> {
     }
     let limit = usage.running_limit.map(i64::from)?;
     (usage.running >= limit).then_some(Held {
-        name: "running",
+        name: RUNNING,
         used: usage.running,
         limit,
         until: None,

@@ -1,14 +1,15 @@
 //! The frontier: which tasks may run now, fairly and politely. An index in Redis that can be lost: the keeper refills it from the ledger.
 //!
 //! Owners take turns by virtual time; an owner's hosts by the moment at which they may be visited again; within (owner, host) tasks go by
-//! priority, then by due time. One Lua call takes a batch. The window is bounded: an offer beyond it is refused and comes back by the refill.
-//! What a host allows is in [`hosts`].
+//! priority, then by due time. One Lua call takes a batch. The window is bounded: where it is full, the owner with the most entries makes room
+//! for one with fewer, and an owner's last entry for one that comes before it; what finds no room, or made it, comes back by the refill. What a
+//! host allows is in [`hosts`].
 
 pub mod hosts;
 pub mod rendering;
 mod robots;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use redis::Script;
@@ -31,6 +32,9 @@ pub const POLL: Duration = Duration::from_secs(1);
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 const WAKE: &str = "sx:wake";
+const HELD: &str = "sx:held";
+/// How many entries are counted in one step, while others wait for Redis.
+const COUNTED: usize = 1_000;
 /// The most hosts that are looked at to tell how much may run now.
 const SIZE_HOSTS: usize = 500;
 
@@ -151,7 +155,8 @@ impl Frontier {
         }
     }
 
-    /// Puts entries in and wakes workers that found nothing. An entry that is there already stays; returns how many were taken in.
+    /// Puts entries in and wakes workers that found nothing. An entry that is there already stays; returns how many were taken in, whatever made
+    /// room for them.
     pub async fn offer(&self, entries: &[Entry]) -> Result<u64, FrontierError> {
         let mut taken = 0;
         for batch in entries.chunks(500) {
@@ -172,6 +177,38 @@ impl Frontier {
             taken += count;
         }
         Ok(taken)
+    }
+
+    /// Counts anew how many entries each owner has. What comes and goes meanwhile may be missed: it is for finding who has the most, and a
+    /// version that did not count may have been at work.
+    pub async fn count_owners(&self) -> Result<(), FrontierError> {
+        let context = FrontierSnafu { doing: "counting in" };
+        let mut connection = self.connection("count_owners").await?;
+        let (mut counts, mut cursor) = (HashMap::<String, u64>::new(), 0);
+        loop {
+            let (next, fields): (u64, Vec<(String, String)>) = redis::cmd("HSCAN")
+                .arg("sx:entries")
+                .arg(cursor)
+                .arg("COUNT")
+                .arg(COUNTED)
+                .query_async(&mut connection)
+                .await
+                .context(context)?;
+            for (_, entry) in fields {
+                let owner = entry.split('|').next().unwrap_or_default();
+                *counts.entry(owner.to_owned()).or_default() += 1;
+            }
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        let mut write = redis::pipe();
+        write.atomic().del(HELD);
+        for (owner, count) in &counts {
+            write.zadd(HELD, owner, *count);
+        }
+        write.exec_async(&mut connection).await.context(context)
     }
 
     /// Takes up to `count` entries that may run now. They are gone from here: what is not claimed comes back by the refill.

@@ -106,6 +106,9 @@ pub struct UpsertAnswer {
     /// Why the item was refused, as one sentence that names the field, the value and the cure. `None` when it was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// It was refused for a quota that is used up, and is to be sent again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quota_exceeded: bool,
 }
 
 /// The body of `POST /internal/v1/scrape-tasks/remove`: their runs are canceled, their schedules end, their results stay.

@@ -134,24 +134,36 @@ fn check_one(item: Upsert) -> Checked {
         Ok(plan) => Checked::Accepted(CheckedUpsert {
             host: plan.url.host_str().unwrap_or_default().to_owned(),
             item,
+            no_room: None,
         }),
         Err(violations) => Checked::Refused(UpsertAnswer {
             uid: item.uid,
             run: None,
             next_run_at: None,
             refused: Some(sentence(&violations)),
+            quota_exceeded: false,
         }),
     }
 }
 
 /// One item that the database does not take stands in no other's way: it has no answer (`None`), and the operator sends it again.
 async fn write(state: &AppState, item: Checked, now: Timestamp) -> Result<Option<Upserted>, Problem> {
-    let item = match item {
+    let mut item = match item {
         Checked::Accepted(item) => item,
         Checked::Refused(answer) => return Ok(Some(Upserted { answer, started: None })),
     };
+    // A schedule's runs start with its ticks.
+    if item.item.schedule.is_none() {
+        let owner = state.ledger.namespace_owner(&item.item.namespace).await?;
+        item.no_room = state.quotas.no_room(owner).await?;
+    }
     match state.ledger.upsert_scrape_task(&item, now).await {
-        Ok(written) => Ok(Some(written)),
+        Ok(written) => {
+            if let Some(started) = &written.started {
+                state.quotas.count(started.owner, 1).await;
+            }
+            Ok(Some(written))
+        }
         Err(error) if error.is_unavailable() => Err(error.into()),
         Err(error) => {
             tracing::warn!(uid = item.item.uid, %error, "A ScrapeTask could not be stored.");

@@ -1,25 +1,25 @@
 //! Sending what the outbox holds: signed as standard-webhooks says, through the egress proxy, again and again for a day.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, stream::FuturesUnordered};
 use jiff::Timestamp;
 use rand::Rng;
 use reqwest::{Client, Proxy, Url, redirect};
 use ring::hmac;
 use selextract_platform::ledger::{
-    Ledger, LedgerError,
+    Ledger, LedgerError, UserId,
     webhooks::{Sent, Taken},
 };
+use tokio::sync::Mutex;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{routes::webhooks::place, sealed::Seal};
 
-/// Deliveries of one round, and those of them at a time.
-const ROUND: i64 = 64;
-const AT_ONCE: usize = 16;
+/// The most deliveries that are under way; of one owner far fewer are, so that no receiver that does not answer delays others.
+const AT_ONCE: usize = 64;
 /// How long a receiver may take. Less than the lease of a delivery.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// The wait after the first failure; it triples with each further one.
@@ -33,6 +33,8 @@ const EGRESS: &str = "x-selextract-egress";
 pub(super) struct Deliveries {
     client: Client,
     seal: Seal,
+    /// Of each owner so many are under way; one round at a time takes deliveries.
+    under_way: Mutex<HashMap<UserId, usize>>,
 }
 
 impl Deliveries {
@@ -45,24 +47,53 @@ impl Deliveries {
             .user_agent(concat!("Selextract/", env!("CARGO_PKG_VERSION"), " (webhooks)"))
             .timeout(TIMEOUT)
             .build()?;
-        Ok(Self { client, seal })
+        Ok(Self {
+            client,
+            seal,
+            under_way: Mutex::default(),
+        })
     }
 
-    /// Sends what is due, a bounded number; returns how many.
+    /// Sends what is due, a bounded number, beside those of earlier rounds that are under way; returns how many.
     pub(super) async fn send_due(&self, ledger: &Ledger) -> Result<usize, LedgerError> {
-        let taken = ledger.take_deliveries(ROUND).await?;
+        let taken = {
+            let mut under_way = self.under_way.lock().await;
+            let room = AT_ONCE.saturating_sub(under_way.values().sum());
+            if room == 0 {
+                return Ok(0);
+            }
+            let taken = ledger.take_deliveries(room, &under_way).await?;
+            for delivery in &taken {
+                *under_way.entry(delivery.user_id).or_default() += 1;
+            }
+            taken
+        };
         let count = taken.len();
-        let mut sending = stream::iter(taken)
+        let mut sending: FuturesUnordered<_> = taken
+            .into_iter()
             .map(|delivery| async move {
                 let (sent, answer) = self.send(&delivery).await;
                 debug!(delivery = %delivery.id, ?sent, answer, "A webhook was told.");
-                ledger.sent(&delivery, sent, &answer).await
+                let noted = ledger.sent(&delivery, sent, &answer).await;
+                self.ended(delivery.user_id).await;
+                noted
             })
-            .buffer_unordered(AT_ONCE);
-        while let Some(noted) = sending.next().await {
-            noted?;
+            .collect();
+        let mut noted = Ok(count);
+        while let Some(one) = sending.next().await {
+            noted = one.and(noted);
         }
-        Ok(count)
+        noted
+    }
+
+    async fn ended(&self, owner: UserId) {
+        let mut under_way = self.under_way.lock().await;
+        if let Some(count) = under_way.get_mut(&owner) {
+            *count -= 1;
+            if *count == 0 {
+                under_way.remove(&owner);
+            }
+        }
     }
 
     async fn send(&self, delivery: &Taken) -> (Sent, String) {

@@ -151,7 +151,12 @@ pub async fn causes(
 #[utoipa::path(
     post, path = "/api/v1/dead-letters/replay", tag = "dead-letters", operation_id = "replay_dead_letters",
     request_body = ReplayDeadLetters,
-    responses((status = 200, body = Replayed), (status = 404, body = Problem), (status = 422, body = Problem)),
+    responses(
+        (status = 200, body = Replayed),
+        (status = 404, body = Problem),
+        (status = 422, body = Problem),
+        (status = 429, body = Problem, description = "The owner may have no further task now"),
+    ),
 )]
 pub async fn replay(
     State(state): State<AppState>,
@@ -161,12 +166,18 @@ pub async fn replay(
     let owner = named_owner(&state, &caller, body.owner.as_deref()).await?;
     let (mut replayed, mut more, mut after) = (0, true, None);
     for _ in 0..BATCHES {
+        let most = match state.quotas.room(owner).await {
+            Ok(room) => room.min(REPLAY_BATCH),
+            Err(refused) if replayed == 0 => return Err(refused),
+            Err(_) => break,
+        };
         let entries = state
             .ledger
-            .replay_dead_letters(owner, body.cause.as_deref(), after)
+            .replay_dead_letters(owner, body.cause.as_deref(), after, most)
             .await?;
+        state.quotas.count(owner, entries.len()).await;
         replayed += entries.len();
-        more = i64::try_from(entries.len()) == Ok(REPLAY_BATCH);
+        more = i64::try_from(entries.len()) == Ok(most);
         // One that fails again meanwhile is not replayed twice.
         after = entries.last().map(|entry| entry.id);
         state.offer(entries);

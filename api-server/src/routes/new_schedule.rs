@@ -60,6 +60,7 @@ pub(super) fn read_schedule(uid: String, body: Map<String, Value>, pools: &Pools
     match new.zip(host) {
         Some((new, host)) if errors.is_empty() => Ok(CheckedUpsert {
             item: new.upsert(uid),
+            no_room: None,
             host,
         }),
         _ => Err(Problem::invalid().errors(errors)),

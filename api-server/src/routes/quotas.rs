@@ -61,7 +61,7 @@ pub struct QuotasView {
     running: Quota,
     /// Tasks that wait.
     queued: Quota,
-    /// Pages of the runs that ended today (UTC).
+    /// Pages that were read today (UTC).
     pages_per_day: Quota,
     /// Bytes of artifacts.
     artifact_bytes: Quota,

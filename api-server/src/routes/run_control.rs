@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State};
 use selextract_platform::ledger::{TaskId, run_control::Changed};
+use selextract_task::feed::RunState;
 use uuid::Uuid;
 
 use super::tasks::{TaskView, visible_task};
@@ -59,9 +60,16 @@ pub async fn resume(State(state): State<AppState>, caller: Caller, Id(id): Id) -
         (status = 200, body = TaskView),
         (status = 404, body = Problem),
         (status = 409, body = Problem, description = "The task has not failed"),
+        (status = 429, body = Problem, description = "The owner may have no further task now"),
     ),
 )]
 pub async fn replay(State(state): State<AppState>, caller: Caller, Id(id): Id) -> Result<Json<TaskView>, Problem> {
+    let task = state.ledger.task(caller.reach(), TaskId(id)).await?;
+    let task = task.ok_or_else(Problem::not_found)?;
+    // What has not failed is told so, whatever there is room for.
+    if task.state()? == RunState::Failed {
+        state.quotas.admit(task.user_id, 1).await?;
+    }
     let changed = state.ledger.replay(caller.reach(), TaskId(id)).await?;
     answer(
         &state,

@@ -79,6 +79,9 @@ pub struct Schedule {
     /// RFC 3339; when one was missed last.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_missed_at: Option<String>,
+    /// Why the tick that is due waits: a quota is used up. It starts when there is room again, until its deadline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<String>,
     /// What a changed task does to a run that is under way: `Replace` or `Forbid`.
     on_change: String,
     /// How long a finished run is kept.
@@ -236,9 +239,12 @@ fn spec_schema() -> Ref {
         (status = 201, body = TaskView, headers(("Location" = String, description = "The run's path"))),
         (status = 404, body = Problem),
         (status = 409, body = Problem, description = "A run of it is under way"),
+        (status = 429, body = Problem, description = "The owner may have no further task now"),
     ),
 )]
 pub async fn run(State(state): State<AppState>, caller: Caller, Uid(uid): Uid) -> Result<Response, Problem> {
+    let owner = state.ledger.schedule_owner(caller.reach(), &uid).await?;
+    state.quotas.room(owner.ok_or_else(Problem::not_found)?).await?;
     let entry = match state.ledger.run_now(caller.reach(), &uid).await? {
         RunNow::Missing => return Err(Problem::not_found()),
         RunNow::UnderWay(id) => {
@@ -248,6 +254,7 @@ pub async fn run(State(state): State<AppState>, caller: Caller, Uid(uid): Uid) -
         RunNow::Started(entry) => entry,
     };
     let id = entry.id;
+    state.quotas.count(entry.owner, 1).await;
     state.offer(vec![entry]);
     let location = format!("/api/v1/tasks/{id}");
     let task = visible_task(&state, &caller, id.0).await?;
@@ -267,6 +274,7 @@ impl From<Scheduled> for Schedule {
                 .to_string(),
             missed_ticks: row.missed_ticks,
             last_missed_at: row.last_missed_at,
+            held: row.held,
             on_change: row.on_change,
             ttl_after_finished: row.ttl_seconds.map(|ttl| seconds(ttl).to_string()),
             successful_runs_history_limit: row.keep_succeeded,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use selextract_platform::{
     frontier::hosts::HostState,
-    ledger::tasks::TaskDetail,
+    ledger::{crawl::WaitingPage, tasks::TaskDetail},
     waiting::{self, Facts, Reason},
 };
 use selextract_task::feed::RunState;
@@ -13,11 +13,11 @@ use utoipa::ToSchema;
 
 use crate::{
     problem::{Problem, UsedUp},
-    quotas::Held,
+    quotas::{Held, RUNNING},
     state::AppState,
 };
 
-/// Why a pending task does not run yet.
+/// Why a task waits: one that is pending, or a crawl of which no page is read at the moment.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Waiting {
     /// Why.
@@ -31,7 +31,7 @@ pub struct Waiting {
     quota: Option<UsedUp>,
 }
 
-/// Why a pending task does not run yet.
+/// Why a task waits: one that is pending, or a crawl of which no page is read at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub enum WaitingReason {
     /// It may run now and waits for its turn.
@@ -52,22 +52,28 @@ pub enum WaitingReason {
     RetryBackoff,
 }
 
-/// Why a pending task does not run yet.
+/// Why a task waits: one that is pending, or a crawl of which no page is read at the moment.
 pub(super) async fn fetch_waiting(state: &AppState, task: &TaskDetail) -> Result<Option<Waiting>, Problem> {
-    if task.state()? != RunState::Pending {
-        return Ok(None);
-    }
     let now = Timestamp::now();
-    let held = state.quotas.held(task.user_id).await?;
+    let waits = match task.state()? {
+        RunState::Pending => Waits::of_task(task, now),
+        // A crawl that has begun runs without a worker; any other run is a worker's.
+        RunState::Running if task.spec["crawl"].is_object() => match state.ledger.waiting_page(task.id).await? {
+            Some(page) => Waits::of_page(page, now),
+            None => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    let held = state.quotas.held(task.user_id).await?.filter(|held| waits.counts(held));
     let facts = Facts {
         paused: task.paused,
-        due: task.due_at.parse().unwrap_or(now),
+        due: waits.due,
         begun: task.started_at.is_some(),
-        attempts: task.attempts,
-        error_class: task.error_class.as_deref(),
+        attempts: waits.attempts,
+        error_class: waits.error_class.as_deref(),
         quota: held.map(|held| held.until),
         worker: state.presence.any_worker().await,
-        host: fetch_host(state, task).await,
+        host: fetch_host(state, waits.host.as_deref()).await,
     };
     let waiting = waiting::explain(&facts, now);
     let quota = held.filter(|_| waiting.reason == Reason::QuotaExceeded);
@@ -78,10 +84,46 @@ pub(super) async fn fetch_waiting(state: &AppState, task: &TaskDetail) -> Result
     }))
 }
 
-/// What the frontier says about the host of the task's first page. One that does not answer says nothing against it.
-async fn fetch_host(state: &AppState, task: &TaskDetail) -> HostState {
-    let url = task.spec["url"].as_str().and_then(|url| Url::parse(url).ok());
-    let Some(host) = url.as_ref().and_then(Url::host_str) else {
+/// What waits: a task, or the page of a crawl that is due first.
+struct Waits {
+    host: Option<String>,
+    due: Timestamp,
+    attempts: i32,
+    error_class: Option<String>,
+    begun_crawl: bool,
+}
+
+impl Waits {
+    fn of_task(task: &TaskDetail, now: Timestamp) -> Self {
+        let url = task.spec["url"].as_str().and_then(|url| Url::parse(url).ok());
+        Self {
+            host: url.as_ref().and_then(Url::host_str).map(str::to_owned),
+            due: task.due_at.parse().unwrap_or(now),
+            attempts: task.attempts,
+            error_class: task.error_class.clone(),
+            begun_crawl: false,
+        }
+    }
+
+    fn of_page(page: WaitingPage, now: Timestamp) -> Self {
+        Self {
+            host: Some(page.host),
+            due: Timestamp::from_millisecond(page.due_milliseconds).unwrap_or(now),
+            attempts: page.attempts,
+            error_class: page.error_class,
+            begun_crawl: true,
+        }
+    }
+
+    /// Whether a quota holds it. A crawl that has begun is one of the running tasks, and its pages are not held by their number.
+    fn counts(&self, held: &Held) -> bool {
+        !(self.begun_crawl && held.name == RUNNING)
+    }
+}
+
+/// What the frontier says about the host of what is read next. One that does not answer says nothing against it.
+async fn fetch_host(state: &AppState, host: Option<&str>) -> HostState {
+    let Some(host) = host else {
         return HostState::Ready;
     };
     match state.frontier.host_states(&[host]).await {

@@ -197,7 +197,7 @@ pub async fn deliveries(
     Ok(Json(Deliveries { deliveries }))
 }
 
-/// Sends a delivery again, whatever became of it, and for another day.
+/// Sends a delivery again, whatever became of it, and for another day. A webhook that is disabled is told of again from now on.
 #[utoipa::path(
     post, path = "/api/v1/deliveries/{id}/resend", tag = "webhooks", operation_id = "resend_delivery",
     params(("id" = Uuid, Path, description = "The delivery's id")),

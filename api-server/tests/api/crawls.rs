@@ -175,3 +175,27 @@ async fn what_is_wrong_with_a_crawl_is_told_and_a_task_that_is_none_has_no_pages
         .await;
     assert_eq!(retry.status, StatusCode::CONFLICT);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_begun_crawl_of_which_no_page_is_read_says_why() {
+    let api = Api::start().await;
+    let admin = api.login("admin", support::ADMIN_PASSWORD).await;
+    let ann = api.user(&admin, "ann").await;
+    let created = api.post("/api/v1/tasks", Some(&ann), &spec()).await.json();
+    let id = created["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/tasks/{id}");
+    api.begin_crawl(&id, 2).await;
+    let task = api.get(&path, Some(&ann)).await.json();
+    assert_eq!(
+        (&task["status"], &task["waiting"]),
+        (&json!("running"), &json!({ "reason": "NoWorker" }))
+    );
+    let paused = api.post(&format!("{path}/pause"), Some(&ann), &json!({})).await.json();
+    assert_eq!(paused["waiting"], json!({ "reason": "Paused" }), "{paused}");
+    api.post(&format!("{path}/resume"), Some(&ann), &json!({})).await;
+    let (ledger, task) = (&api.state.ledger, id.parse::<TaskId>().unwrap());
+    let page = ledger.crawl_pages(task, None, None, 1).await.unwrap().remove(0).id;
+    ledger.claim_crawl_pages(&[page], "a-worker", LEASE).await.unwrap();
+    let task = api.get(&path, Some(&ann)).await.json();
+    assert_eq!(task.get("waiting"), None, "a worker reads one: {task}");
+}

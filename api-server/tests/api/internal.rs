@@ -201,3 +201,42 @@ async fn a_removed_scrape_task_is_canceled_and_a_stranger_is_not_let_in() {
         StatusCode::UNAUTHORIZED
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scrape_task_beyond_its_namespaces_quota_is_refused_until_there_is_room() {
+    let operator = Operator::start().await;
+    let first = operator.upsert(&[item("uid-1", "https://example.com/")]).await.items;
+    let admin = operator.api.login("admin", support::ADMIN_PASSWORD).await;
+    let limits = json!({ "queued": 1 });
+    let set = operator.api.put("/api/v1/quotas?owner=k8s:team", &admin, &limits).await;
+    assert_eq!(set.status, StatusCode::OK, "{}", set.text);
+    let second = [item("uid-2", "https://example.com/")];
+    let refused = operator.upsert(&second).await.items.remove(0);
+    assert!(refused.quota_exceeded && refused.run.is_none());
+    let why = refused.refused.unwrap();
+    assert!(why.starts_with("the quota queued is 1 and 1 are used"), "{why}");
+    let same = operator
+        .upsert(&[item("uid-1", "https://example.com/")])
+        .await
+        .items
+        .remove(0);
+    assert!(same.refused.is_none(), "it needs no further run");
+    let mut changed = item("uid-1", "https://example.com/other");
+    changed["specHash"] = "h2".into();
+    let replaced = operator.upsert(&[changed]).await.items.remove(0);
+    let run = replaced.run.unwrap().id;
+    assert_ne!(
+        run,
+        first[0].run.as_ref().unwrap().id,
+        "what makes room for its successor is as many as before"
+    );
+    operator.api.run(&run, &[]).await;
+    operator
+        .api
+        .state
+        .quotas
+        .forget(operator.api.state.ledger.namespace_owner("team").await.unwrap())
+        .await;
+    let accepted = operator.upsert(&second).await.items.remove(0);
+    assert!(accepted.run.is_some() && !accepted.quota_exceeded);
+}

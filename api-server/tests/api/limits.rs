@@ -120,3 +120,53 @@ async fn an_address_that_guesses_keys_or_logs_in_too_often_gets_429_even_while_r
         assert!(answer.header("retry-after").parse::<u32>().unwrap() > 600);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_and_a_run_out_of_turn_are_new_tasks_for_the_quota() {
+    let api = Api::start().await;
+    let admin = api.login("admin", support::ADMIN_PASSWORD).await;
+    let ann = api.user(&admin, "ann").await;
+    let mut failed = Vec::new();
+    for _ in 0..2 {
+        let created = api
+            .post("/api/v1/tasks", Some(&ann), &spec("https://example.com/"))
+            .await
+            .json();
+        failed.push(created["id"].as_str().unwrap().to_owned());
+        api.fail(&failed[failed.len() - 1], "Timeout").await;
+    }
+    let schedule = json!({ "name": "s", "cron": "0 0 1 1 *", "task": spec("https://example.com/") });
+    let schedule = api.post("/api/v1/schedules", Some(&ann), &schedule).await;
+    let uid = schedule.json()["uid"].as_str().unwrap().to_owned();
+    let limit = async |queued| {
+        let set = api
+            .put("/api/v1/quotas?owner=ann", &admin, &json!({ "queued": queued }))
+            .await;
+        assert_eq!(set.status, StatusCode::OK, "{}", set.text);
+    };
+    limit(0).await;
+    for path in [
+        format!("/api/v1/tasks/{}/replay", failed[0]),
+        format!("/api/v1/schedules/{uid}/run"),
+        "/api/v1/dead-letters/replay".to_owned(),
+    ] {
+        let refused = api.post(&path, Some(&ann), &json!({})).await;
+        assert_eq!(
+            refused.status,
+            StatusCode::TOO_MANY_REQUESTS,
+            "{path}: {}",
+            refused.text
+        );
+        assert_eq!(
+            refused.json()["quota"],
+            json!({ "name": "queued", "used": 0, "limit": 0 })
+        );
+    }
+    limit(1).await;
+    let some = api.post("/api/v1/dead-letters/replay", Some(&ann), &json!({})).await;
+    assert_eq!(
+        some.json(),
+        json!({ "replayed": 1, "more": true }),
+        "as many as there is room for"
+    );
+}

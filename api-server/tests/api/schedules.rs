@@ -97,6 +97,7 @@ async fn a_schedule_of_somebody_else_is_not_there_and_a_scrape_tasks_is_changed_
     let item = CheckedUpsert {
         item: serde_json::from_value(item).unwrap(),
         host: "example.com".to_owned(),
+        no_room: None,
     };
     api.state
         .ledger

@@ -26,13 +26,14 @@ use selextract_api_server::{
 use selextract_platform::{
     artifacts::ArtifactSettings,
     bootstrap,
-    frontier::Frontier,
+    frontier::{Entry, Frontier, QUEUE_WINDOW, WINDOW},
     ledger::{
         Ledger, PoolSettings, Secret, TaskId, UserId,
         claims::Ending,
         crawl::{Begun, CrawlKind, CrawlStart, FoundPage},
         scrape_tasks::CheckedUpsert,
         tasks::NewTask,
+        webhooks::PER_OWNER,
     },
     timings::Timings,
 };
@@ -197,6 +198,62 @@ fn spec() -> TaskSpec {
 }
 
 #[tokio::test]
+async fn a_few_tasks_come_to_a_frontier_that_another_owners_backlog_fills() {
+    let platform = Platform::new().await;
+    let many = UserId::new();
+    let of_many: Vec<Entry> = (0..WINDOW)
+        .map(|n| Entry {
+            id: TaskId::new(),
+            owner: many,
+            host: format!("host-{}.test", n / QUEUE_WINDOW),
+            priority: 5,
+            due_milliseconds: 0,
+        })
+        .collect();
+    for some in of_many.chunks(10_000) {
+        // A busy machine may not answer in time; what is there already stays.
+        wait_for("the frontier to take them", async || {
+            platform.frontier.offer(some).await.is_ok()
+        })
+        .await;
+    }
+    // And more of it waits, older than what the other one has.
+    platform.sql(&format!(
+        "INSERT INTO tasks (id, user_id, created_at, due_at, spec, spec_version, host, max_attempts)
+         SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - 10000 + n / 4000), 12, '0') || '7' || lpad(to_hex(n % 4000), 3, '0')
+                 || '8' || substr(md5(n::text), 1, 15))::uuid, '{many}', now(), now(), '{{}}', 1, 'host-' || n % 300 || '.test', 1
+         FROM generate_series(0, 29999) n"
+    ));
+    let mut few = HashSet::new();
+    for _ in 0..10 {
+        few.insert(platform.accept().await.to_string());
+    }
+    let client = redis::Client::open(platform.redis.as_str()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let keeper = platform.keeper("a");
+    wait_for("the few tasks to come to the frontier", async || {
+        let mut there = 0;
+        for id in &few {
+            there += redis::cmd("HEXISTS")
+                .arg("sx:entries")
+                .arg(id)
+                .query_async::<usize>(&mut connection)
+                .await
+                .unwrap();
+        }
+        there == few.len()
+    })
+    .await;
+    let held: usize = redis::cmd("HLEN")
+        .arg("sx:entries")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(held, WINDOW);
+    keeper.end().await;
+}
+
+#[tokio::test]
 async fn one_of_two_keepers_works_and_the_other_takes_over_when_it_ends() {
     let platform = Platform::new().await;
     let (first, second) = (platform.keeper("first"), platform.keeper("second"));
@@ -321,6 +378,7 @@ fn scrape_task(schedule: Option<Schedule>) -> CheckedUpsert {
     CheckedUpsert {
         item,
         host: "site.test".to_owned(),
+        no_room: None,
     }
 }
 
@@ -458,6 +516,106 @@ async fn a_webhook_hears_of_a_failed_run_through_the_proxy_again_until_it_takes_
         told[0].status == "delivered" && told[0].attempts == 2 && told[0].answer.as_deref() == Some("204")
     })
     .await;
+    keeper.end().await;
+}
+
+const KEYS: &str = r#"{"current":"d","keys":{"d":"bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3IG5ldyE="}}"#;
+
+impl Platform {
+    /// A webhook of a new owner with so many deliveries that are due.
+    async fn webhook(&self, host: &str, deliveries: usize) -> (UserId, Uuid) {
+        let (owner, hook) = (UserId::new(), Uuid::now_v7());
+        let secret = Seal::parse(KEYS)
+            .unwrap()
+            .seal(&webhooks::place(hook), "whsec_a2V5")
+            .unwrap();
+        let events = ["task.finished".to_owned()];
+        self.ledger
+            .create_webhook(owner, hook, &format!("http://{host}/in"), &events, &secret)
+            .await
+            .unwrap();
+        self.deliver(hook, deliveries);
+        (owner, hook)
+    }
+
+    fn deliver(&self, hook: Uuid, deliveries: usize) {
+        self.sql(&format!(
+            "INSERT INTO webhook_deliveries (id, webhook_id, task_id, event, body)
+             SELECT gen_random_uuid(), '{hook}', gen_random_uuid(), 'task.finished', '{{}}' FROM generate_series(1, {deliveries})"
+        ));
+    }
+
+    fn telling_keeper(&self, proxy: &Url) -> Keeper {
+        self.keeper_with("keeper", |settings| {
+            settings.data_key = Some(KEYS.to_owned());
+            settings.egress_proxy = Some(proxy.clone());
+        })
+    }
+}
+
+/// What stands behind the egress proxy: each host answers as its name says.
+async fn receivers() -> Url {
+    let answer = async |headers: HeaderMap| match headers["host"].to_str().unwrap() {
+        "hangs.test" => std::future::pending().await,
+        "gone.test" => StatusCode::GONE,
+        _ => StatusCode::NO_CONTENT,
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
+    format!("http://{address}").parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_answer_delays_nobody_elses_deliveries() {
+    let platform = Platform::new().await;
+    platform.webhook("hangs.test", 200).await;
+    let (_, hook) = platform.webhook("answers.test", 0).await;
+    let keeper = platform.telling_keeper(&receivers().await);
+    wait_for("the slow ones to be under way", async || {
+        platform.sql("SELECT count(*) > 0 FROM webhook_deliveries WHERE attempts > 0") == "t"
+    })
+    .await;
+    for round in 1..=3 {
+        platform.deliver(hook, 2);
+        let told =
+            format!("SELECT count(*) FROM webhook_deliveries WHERE webhook_id = '{hook}' AND status = 'delivered'");
+        let delivered = async {
+            while platform.sql(&told) != (2 * round).to_string() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        // Far less than the slow ones take, one round after the other.
+        tokio::time::timeout(Duration::from_secs(30), delivered).await.unwrap();
+    }
+    let tried: usize = platform
+        .sql("SELECT count(*) FROM webhook_deliveries WHERE attempts > 0 AND status = 'pending'")
+        .parse()
+        .unwrap();
+    assert!(tried <= 2 * PER_OWNER, "{tried}");
+    keeper.end().await;
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_sent_again_reaches_a_receiver_that_had_gone() {
+    let platform = Platform::new().await;
+    let (owner, hook) = platform.webhook("gone.test", 1).await;
+    let keeper = platform.telling_keeper(&receivers().await);
+    let ledger = &platform.ledger;
+    wait_for("the webhook to be disabled", async || {
+        ledger.webhooks(owner).await.unwrap()[0].disabled_at.is_some()
+    })
+    .await;
+    platform.sql(&format!(
+        "UPDATE webhooks SET url = 'http://answers.test/in' WHERE id = '{hook}'"
+    ));
+    let id = ledger.deliveries(Some(owner), hook).await.unwrap().unwrap()[0].id;
+    assert!(ledger.resend(Some(owner), id).await.unwrap());
+    wait_for("the delivery", async || {
+        ledger.deliveries(Some(owner), hook).await.unwrap().unwrap()[0].status == "delivered"
+    })
+    .await;
+    assert!(ledger.webhooks(owner).await.unwrap()[0].disabled_at.is_none());
     keeper.end().await;
 }
 

@@ -217,6 +217,10 @@ async fn send(link: &Link, upsert: Upsert) -> Outcome {
     }
     match timeout(ANSWER_TIMEOUT, link.upsert(upsert)).await {
         Ok(Ok(answer)) => match answer.refused {
+            Some(message) if answer.quota_exceeded => Outcome::Waiting {
+                reason: "QuotaExceeded",
+                message: format!("The namespace may have no further task for now: {message}."),
+            },
             Some(message) => Outcome::Stalled(Fault {
                 reason: "Refused",
                 message,

@@ -134,9 +134,14 @@ local function enlist(owner, host, at)
   end
 end
 
+-- Where an entry stands in its queue: ten to the thirteenth is more than any moment in milliseconds until 2286, so a priority outweighs
+-- every due time.
+local function score_of(priority, due)
+  return (9 - priority) * 1e13 + due
+end
+
 local function enqueue(id, owner, host, priority, due, now)
-  -- Ten to the thirteenth is more than any moment in milliseconds until 2286, so a priority outweighs every due time.
-  redis.call('ZADD', 'sx:q:' .. owner .. '|' .. host, (9 - priority) * 1e13 + due, id)
+  redis.call('ZADD', 'sx:q:' .. owner .. '|' .. host, score_of(priority, due), id)
   enlist(owner, host, now)
 end
 

@@ -11,7 +11,7 @@ for _, owner in ipairs(redis.call('ZRANGEBYSCORE', 'sx:waiting', '-inf', now, 'L
   redis.call('ZADD', 'sx:owners', 'NX', math.max(vtime, vclock), owner)
 end
 
-local answer, turn = { '0' }, 0
+local answer, turn, taken_of = { '0' }, 0, {}
 
 -- The host's turn: takes its first entry, or learns when it may be asked again.
 local function visit(owner, vtime, host)
@@ -30,6 +30,7 @@ local function visit(owner, vtime, host)
     redis.call('HDEL', 'sx:entries', id)
     answer[#answer + 1] = id
     turn = turn + 1
+    taken_of[owner] = (taken_of[owner] or 0) + 1
     h.t = now + math.max(h.d, h.x)
     if h.o > 0 then h.p, h.e = id, now + RESERVED end
     keep(host, h, now)
@@ -64,6 +65,11 @@ while turn < count and visits > 0 do
     redis.call('HSET', 'sx:vtimes', owner, vtime)
   else
     visit(owner, vtime, head[1])
+  end
+end
+for owner, taken in pairs(taken_of) do
+  if tonumber(redis.call('ZINCRBY', 'sx:held', -taken, owner)) <= 0 then
+    redis.call('ZREM', 'sx:held', owner)
   end
 end
 if turn > 0 then

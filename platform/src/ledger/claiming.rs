@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::{TaskId, claims::Claim};
@@ -53,6 +53,11 @@ const UNLIMITED: &str = concat!(
     claims!()
 );
 
+/// Of those whose tasks are left, the owners with a limit, locked: who claims for them beside this one waits, and counts what this one took.
+const LOCK: &str = "SELECT user_id FROM owner_quotas
+     WHERE running IS NOT NULL AND user_id IN (SELECT user_id FROM tasks WHERE id = ANY($1) AND coalesce(status, '') = 'pending')
+     ORDER BY user_id FOR NO KEY UPDATE";
+
 /// Of any owner, within his limit of running tasks.
 const LIMITED: &str = concat!(
     "WITH found AS (
@@ -88,13 +93,19 @@ pub(super) async fn claim(
     left.retain(|id| claims.iter().all(|claim| claim.id.0 != *id));
     if !left.is_empty() {
         // Limited, done already, or not yet due.
-        claims.extend(run(pool, LIMITED, &left, worker, lease).await?);
+        let mut transaction = pool.begin().await?;
+        let limited = sqlx::query(LOCK).bind(&left).execute(&mut *transaction).await?;
+        if limited.rows_affected() > 0 {
+            // A statement of its own, which sees what others committed before the lock was free.
+            claims.extend(run(&mut *transaction, LIMITED, &left, worker, lease).await?);
+        }
+        transaction.commit().await?;
     }
     Ok(claims)
 }
 
 async fn run(
-    pool: &PgPool,
+    database: impl PgExecutor<'_>,
     statement: &'static str,
     ids: &[Uuid],
     worker: &str,
@@ -104,6 +115,6 @@ async fn run(
         .bind(ids)
         .bind(worker)
         .bind(lease.as_secs_f64())
-        .fetch_all(pool)
+        .fetch_all(database)
         .await
 }

@@ -75,7 +75,7 @@ pub struct Renewed {
     pub id: TaskId,
     /// Somebody asked to end it.
     pub cancel_requested: bool,
-    /// Somebody paused it: hand it back.
+    /// Somebody paused it, or, at a page's commit, its owner has read a day's pages: hand it back.
     pub paused: bool,
 }
 

@@ -41,7 +41,7 @@ impl Ledger {
     /// Removes the oldest finished runs of `ScrapeTask`s that keep fewer, a thousand at most; returns how many. The newest run stays.
     pub async fn trim_histories(&self) -> Result<i64, LedgerError> {
         sqlx::query_scalar(
-            "WITH over AS (
+            "WITH found AS (
                  SELECT beyond.id FROM scrape_tasks s CROSS JOIN LATERAL (
                      (SELECT id FROM tasks WHERE source_uid = s.uid AND status = 'succeeded'
                       ORDER BY id DESC OFFSET coalesce(s.keep_succeeded, 2147483647) LIMIT 100)
@@ -52,13 +52,17 @@ impl Ledger {
                  WHERE (s.keep_succeeded IS NOT NULL OR s.keep_failed IS NOT NULL)
                      AND EXISTS (SELECT FROM tasks n WHERE n.source_uid = s.uid AND n.id > beyond.id)
                  LIMIT $1
+             ), over AS (
+                 -- Locked, and looked at again: one that is replayed meanwhile keeps its pages.
+                 SELECT t.id FROM tasks t JOIN found ON t.id = found.id WHERE t.status NOT IN ('pending', 'running')
+                 FOR UPDATE OF t SKIP LOCKED
              ), gone_pages AS (
                  DELETE FROM pages USING over WHERE pages.task_id = over.id
              ), gone_crawls AS (
                  DELETE FROM crawl_pages c USING over
                  WHERE c.id BETWEEN crawl_first(over.id) AND crawl_last(over.id) AND c.task_id = over.id
              ), gone AS (
-                 DELETE FROM tasks USING over WHERE tasks.id = over.id AND status NOT IN ('pending', 'running')
+                 DELETE FROM tasks USING over WHERE tasks.id = over.id
              )
              SELECT count(*) FROM over",
         )

@@ -136,11 +136,14 @@ pub(super) async fn commit(
              FROM new
              WHERE tasks.id = new.id AND tasks.lease_token = new.token AND coalesce(tasks.status, '') = 'running'
                  AND tasks.pages = new.number - 1
-             RETURNING tasks.id, new.token, tasks.cancel_requested, tasks.paused, new.number, new.url, new.next_url, new.record_count,
+             RETURNING tasks.id, tasks.user_id, new.token, tasks.cancel_requested,
+                 tasks.paused OR EXISTS (SELECT FROM owner_holds h WHERE h.user_id = tasks.user_id AND h.until > now()) AS paused, new.number, new.url, new.next_url, new.record_count,
                  new.warnings, new.compressed, new.records, new.fill, new.not_modified
          ), kept AS (
              INSERT INTO pages (task_id, number, url, next_url, record_count, warnings, compressed, records, fill, not_modified)
              SELECT id, number, url, next_url, record_count, warnings, compressed, records, fill::integer[], not_modified FROM held
+         ), counted AS (
+             INSERT INTO owner_counter_deltas (user_id, pages_read) SELECT user_id, count(*) FROM held GROUP BY user_id
          )
          SELECT token, id, cancel_requested, paused FROM held",
     )

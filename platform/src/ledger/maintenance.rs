@@ -1,15 +1,16 @@
-//! What the keeper does to the ledger, on a direct connection: its own lease, sweeping, refill, counters.
+//! What the keeper does to the ledger, on a direct connection: its own lease, sweeping, counters.
 
 use std::time::Duration;
 
 use snafu::ResultExt;
 use sqlx::FromRow;
 
-use super::{Ledger, LedgerError, TaskId, error::DatabaseSnafu, waiting::EntryRow};
-use crate::frontier::Entry;
+use super::{Ledger, LedgerError, crawl::waiting::crawl_waits, error::DatabaseSnafu};
 
-/// How many rows one sweep, refill or fold takes.
+/// How many rows one sweep or fold takes.
 const BATCH: i64 = 5_000;
+/// How many deltas one fold takes.
+pub const FOLDED: i64 = BATCH;
 
 /// The right to act as the keeper, until it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,26 +112,39 @@ impl Ledger {
         .context(DatabaseSnafu { doing: "taking expired leases back" })
     }
 
-    /// A stretch of the tasks that wait, in the order of their ids after `after`, for the frontier; with where to go on, `None` at the end.
-    pub async fn refill(&self, after: Option<TaskId>) -> Result<(Vec<Entry>, Option<TaskId>), LedgerError> {
-        let rows: Vec<EntryRow> = sqlx::query_as(
-            "SELECT id, user_id, host, priority, ceil(extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds FROM tasks
-             WHERE status = 'pending' AND NOT paused AND ($1::uuid IS NULL OR id > $1)
-                 AND NOT EXISTS (SELECT FROM owner_holds h WHERE h.user_id = tasks.user_id AND h.until > now())
-             ORDER BY id LIMIT $2",
-        )
-        .bind(after)
+    /// Ends runs that nobody reads and that have taken as long as their `maxDuration` allows: those that wait for a worker, a quota or their
+    /// resumption. A worker ends those that it reads. Returns how many.
+    pub async fn end_late_runs(&self) -> Result<i64, LedgerError> {
+        sqlx::query_scalar(concat!(
+            "WITH late AS (
+                 SELECT t.id FROM tasks t
+                 WHERE t.deadline_at IS NOT NULL AND t.status IN ('pending', 'running') AND t.deadline_at < now()
+                     AND (t.status = 'pending' OR ",
+            crawl_waits!(),
+            ")   LIMIT $1 FOR UPDATE OF t SKIP LOCKED
+             ), ended AS (
+                 UPDATE tasks SET status = 'failed', finished_at = now(), error_class = 'MaxDuration',
+                     error_message = format('the run took longer than its maxDuration of %s', spec ->> 'maxDuration'),
+                     lease_token = NULL, worker = NULL
+                 FROM late WHERE tasks.id = late.id
+                 RETURNING tasks.id, user_id, source_uid, crawl_open IS NULL AS whole, pages, records, compute_units_used
+             ), counted AS (
+                 INSERT INTO owner_counter_deltas (user_id, failed, pages, records, compute_units)
+                 SELECT user_id, 1, CASE WHEN whole THEN pages ELSE 0 END, CASE WHEN whole THEN records ELSE 0 END,
+                     CASE WHEN whole THEN compute_units_used ELSE 0 END
+                 FROM ended
+             ), told AS (
+                 INSERT INTO changes (uid, task_id) SELECT source_uid, id FROM ended WHERE source_uid IS NOT NULL
+             )
+             SELECT count(*) FROM ended"
+        ))
         .bind(BATCH)
-        .fetch_all(&self.pool)
+        .fetch_one(&self.pool)
         .await
-        .context(DatabaseSnafu { doing: "reading tasks that wait" })?;
-        let full = rows.len() >= usize::try_from(BATCH).unwrap_or(usize::MAX);
-        let entries: Vec<Entry> = rows.into_iter().map(Entry::from).collect();
-        let next = entries.last().filter(|_| full).map(|entry| entry.id);
-        Ok((entries, next))
+        .context(DatabaseSnafu { doing: "ending runs at their maxDuration" })
     }
 
-    /// Folds counter deltas into the owners' rows. Returns how many deltas were folded.
+    /// Folds counter deltas into the owners' rows. Returns how many deltas were folded: as long as it is [`FOLDED`], there are more.
     pub async fn fold_counters(&self) -> Result<i64, LedgerError> {
         sqlx::query_scalar(
             "WITH taken AS (
@@ -147,7 +161,7 @@ impl Ledger {
                      active_at = coalesce(excluded.active_at, c.active_at)
              ), days AS (
                  INSERT INTO owner_days AS d (user_id, day, pages)
-                 SELECT user_id, (now() AT TIME ZONE 'UTC')::date, sum(pages) FROM taken GROUP BY user_id HAVING sum(pages) <> 0
+                 SELECT user_id, (now() AT TIME ZONE 'UTC')::date, sum(pages_read) FROM taken GROUP BY user_id HAVING sum(pages_read) <> 0
                  ON CONFLICT (user_id, day) DO UPDATE SET pages = d.pages + excluded.pages
              )
              SELECT count(*) FROM taken",

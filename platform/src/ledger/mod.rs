@@ -25,6 +25,7 @@ pub mod pages;
 mod partitions;
 pub mod quotas;
 pub mod record_changes;
+pub mod refill;
 mod report_purge;
 pub mod run_control;
 pub mod schedules;

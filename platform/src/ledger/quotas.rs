@@ -1,7 +1,9 @@
 //! What an owner may use, and what he uses.
 //!
-//! Queued tasks are checked where they are accepted, running ones at the claim, pages by the day: the keeper holds an owner who has read
-//! them until the next day begins (UTC), bytes of artifacts when one is written: what does not fit is left out, and the run goes on.
+//! Queued tasks are checked where they are accepted, and with a schedule's tick; running ones at the claim, pages as they are read: the keeper
+//! holds an owner who has read a day's until the next day begins (UTC), bytes of artifacts when one is written: what does not fit is left out, and the run goes on.
+
+use std::{collections::HashMap, fmt};
 
 use snafu::ResultExt;
 use sqlx::FromRow;
@@ -22,7 +24,7 @@ pub struct Quotas {
     pub running: Option<i32>,
     /// Tasks that wait; [`DEFAULT_QUEUED`] by default.
     pub queued: Option<i64>,
-    /// Pages of runs that ended on a day (UTC); [`DEFAULT_PAGES_PER_DAY`] by default.
+    /// Pages that are read on a day (UTC); [`DEFAULT_PAGES_PER_DAY`] by default.
     pub pages_per_day: Option<i64>,
     /// Bytes of artifacts; what the cluster's spec says by default.
     pub artifact_bytes: Option<i64>,
@@ -39,7 +41,7 @@ pub struct Usage {
     pub queued: i64,
     /// The most of them.
     pub queued_limit: i64,
-    /// Pages of the runs that ended today.
+    /// Pages that were read today.
     pub pages_today: i64,
     /// The most of them.
     pub pages_limit: i64,
@@ -51,7 +53,64 @@ pub struct Usage {
     pub held_until: Option<i64>,
 }
 
+/// How many tasks of an owner wait, and the most of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
+pub struct QueueRoom {
+    /// Tasks that wait.
+    pub used: i64,
+    /// The most of them.
+    pub limit: i64,
+}
+
+impl QueueRoom {
+    /// How many more may wait.
+    pub fn free(self) -> i64 {
+        (self.limit - self.used).max(0)
+    }
+}
+
+/// As a person is told why nothing starts.
+impl fmt::Display for QueueRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { used, limit } = self;
+        write!(
+            f,
+            "the quota queued is {limit} and {used} are used: it starts when tasks have ended, or an administrator allows more"
+        )
+    }
+}
+
+#[derive(FromRow)]
+struct RoomRow {
+    user_id: UserId,
+    #[sqlx(flatten)]
+    room: QueueRoom,
+}
+
 impl Ledger {
+    /// How many tasks these owners may have more.
+    pub(super) async fn queue_room(&self, owners: &[UserId]) -> Result<HashMap<UserId, QueueRoom>, LedgerError> {
+        if owners.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows: Vec<RoomRow> = sqlx::query_as(
+            "SELECT o.user_id, greatest(open.count - running.count, 0) AS used, coalesce(q.queued, $2) AS limit
+             FROM unnest($1::uuid[]) AS o (user_id) LEFT JOIN owner_quotas q ON q.user_id = o.user_id
+                 CROSS JOIN LATERAL (SELECT count(*) FROM tasks t WHERE t.status = 'running' AND t.user_id = o.user_id) running
+                 CROSS JOIN LATERAL (
+                     SELECT coalesce(sum(total - succeeded - failed - canceled), 0)::bigint AS count
+                     FROM (SELECT total, succeeded, failed, canceled FROM owner_counters c WHERE c.user_id = o.user_id
+                           UNION ALL SELECT total, succeeded, failed, canceled FROM owner_counter_deltas d WHERE d.user_id = o.user_id) c
+                 ) open",
+        )
+        .bind(owners.iter().map(|owner| owner.0).collect::<Vec<Uuid>>())
+        .bind(DEFAULT_QUEUED)
+        .fetch_all(&self.pool)
+        .await
+        .context(DatabaseSnafu { doing: "reading what owners may have more" })?;
+        Ok(rows.into_iter().map(|row| (row.user_id, row.room)).collect())
+    }
+
     /// What an owner may use and uses now.
     pub async fn usage(&self, owner: UserId) -> Result<Usage, LedgerError> {
         sqlx::query_as(

@@ -152,12 +152,13 @@ impl Ledger {
         Ok(changed)
     }
 
-    /// Replays an owner's dead letters, of one cause or of all, oldest first after `after`; [`REPLAY_BATCH`] at most.
+    /// Replays an owner's dead letters, of one cause or of all, oldest first after `after`; `most` of them, and [`REPLAY_BATCH`] at most.
     pub async fn replay_dead_letters(
         &self,
         owner: UserId,
         cause: Option<&str>,
         after: Option<TaskId>,
+        most: i64,
     ) -> Result<Vec<Entry>, LedgerError> {
         let rows: Vec<Dead> = sqlx::query_as(
             "WITH dead AS (
@@ -182,7 +183,7 @@ impl Ledger {
         .bind(owner)
         .bind(cause)
         .bind(after)
-        .bind(REPLAY_BATCH)
+        .bind(most.min(REPLAY_BATCH))
         .fetch_all(&self.pool)
         .await
         .context(DatabaseSnafu { doing: "replaying dead letters" })?;

@@ -43,6 +43,8 @@ pub struct Scheduled {
     pub missed_ticks: i64,
     /// RFC 3339; when one was missed last.
     pub last_missed_at: Option<String>,
+    /// Why the tick that is due waits, where a quota holds it.
+    pub held: Option<String>,
     /// A user of the API made it.
     pub from_api: bool,
     /// What a changed task does to a run that is under way.
@@ -62,7 +64,7 @@ macro_rules! scheduled_columns {
     () => {
         "s.uid, s.name, s.cron, s.time_zone, s.suspend, CASE WHEN NOT s.suspend THEN rfc3339(s.next_run_at) END AS next_run_at,
          newest.id AS task_id, newest.status, s.priority, s.concurrency_policy, s.starting_deadline_seconds, s.missed_ticks,
-         rfc3339(s.last_missed_at) AS last_missed_at, s.from_api, s.on_change, s.ttl_seconds, s.keep_succeeded, s.keep_failed"
+         rfc3339(s.last_missed_at) AS last_missed_at, s.held, s.from_api, s.on_change, s.ttl_seconds, s.keep_succeeded, s.keep_failed"
     };
 }
 
@@ -132,6 +134,18 @@ impl Ledger {
         .context(DatabaseSnafu {
             doing: "reading a schedule",
         })
+    }
+
+    /// Whose a schedule is, of this owner, or of anybody when `owner` is `None`.
+    pub async fn schedule_owner(&self, owner: Option<UserId>, uid: &str) -> Result<Option<UserId>, LedgerError> {
+        sqlx::query_scalar("SELECT user_id FROM scrape_tasks WHERE uid = $1 AND ($2::uuid IS NULL OR user_id = $2)")
+            .bind(uid)
+            .bind(owner)
+            .fetch_optional(&self.pool)
+            .await
+            .context(DatabaseSnafu {
+                doing: "looking whose a schedule is",
+            })
     }
 
     /// Starts a run of a `ScrapeTask` now, whatever its schedule says and also while it is suspended. One at a time.

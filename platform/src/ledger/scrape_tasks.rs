@@ -18,6 +18,8 @@ pub struct CheckedUpsert {
     pub item: Upsert,
     /// The host of its first page.
     pub host: String,
+    /// Why no further run of its owner's may start now, as one sentence, where a quota is used up.
+    pub no_room: Option<String>,
 }
 
 /// Who wrote an item.
@@ -97,6 +99,12 @@ impl Ledger {
             // Nothing is committed: the old spec stays.
             let refused = "spec.task changed while a run is under way and onChange is Forbid; wait for its end, or set onChange to Replace";
             return Ok(refuse(item, refused.to_owned()));
+        }
+        // One that makes room for its successor is as many tasks as before.
+        if let Some(why) = checked.no_room.as_ref().filter(|_| wants_run && outdated.is_empty()) {
+            let mut refused = refuse(item, why.clone());
+            refused.answer.quota_exceeded = true;
+            return Ok(refused);
         }
         let mut run = newest.map(|n| n.id);
         let mut started = None;
@@ -194,6 +202,7 @@ impl Ledger {
             run,
             next_run_at,
             refused: None,
+            quota_exceeded: false,
         })
     }
 }
@@ -204,6 +213,7 @@ fn refuse(item: &Upsert, refused: String) -> Upserted {
         run: None,
         next_run_at: None,
         refused: Some(refused),
+        quota_exceeded: false,
     };
     Upserted { answer, started: None }
 }
@@ -271,7 +281,7 @@ async fn write(
                                 THEN s.next_run_at ELSE excluded.next_run_at END,
              ttl_seconds = excluded.ttl_seconds, keep_succeeded = excluded.keep_succeeded, keep_failed = excluded.keep_failed,
              concurrency_policy = excluded.concurrency_policy, starting_deadline_seconds = excluded.starting_deadline_seconds,
-             on_change = excluded.on_change, updated_at = now()",
+             on_change = excluded.on_change, held = NULL, updated_at = now()",
     )
     .bind(&item.uid)
     .bind(owner)

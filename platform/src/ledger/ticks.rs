@@ -1,17 +1,22 @@
 //! Starting the runs of schedules: each tick at most once, whoever else does the same, and after a pause of the platform at most one run
 //! for each schedule. What a tick does is decided purely.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use selextract_task::{Clock, ConcurrencyPolicy, DEFAULT_STARTING_DEADLINE, TaskSpec};
 use snafu::ResultExt;
 use sqlx::{FromRow, PgConnection, types::Json};
 use tracing::warn;
+use uuid::Uuid;
 
 use super::{
     Ledger, LedgerError, TaskId, UserId,
     error::DatabaseSnafu,
+    quotas::QueueRoom,
     scrape_tasks::{cancel, lock},
 };
 
@@ -19,6 +24,8 @@ use super::{
 const BATCH: i64 = 500;
 /// How many ticks are gone through one by one to find the newest; a schedule that missed more is looked at from a day ago.
 const STEPS: u32 = 2_000;
+/// How many stretches of due ticks one round looks at, where ticks that wait for a quota stand before others.
+const ROUNDS: usize = 3;
 const DOING: &str = "starting a scheduled run";
 
 /// What a round of ticks did.
@@ -47,6 +54,8 @@ enum Act {
     Replace,
     /// A run is under way; the tick stays due.
     Wait,
+    /// Its owner may have no further task; the tick stays due.
+    Hold,
     /// It is too late.
     Skip,
 }
@@ -78,15 +87,42 @@ fn walk(clock: &Clock, from: Timestamp, now: Timestamp) -> Option<Span> {
     None
 }
 
-fn decide(policy: ConcurrencyPolicy, under_way: bool, late: SignedDuration, deadline: Duration) -> Act {
+fn decide(policy: ConcurrencyPolicy, under_way: bool, has_room: bool, late: SignedDuration, deadline: Duration) -> Act {
     if SignedDuration::try_from(deadline).is_ok_and(|deadline| late > deadline) {
         return Act::Skip;
     }
     match policy {
-        _ if !under_way => Act::Start,
-        ConcurrencyPolicy::Allow => Act::Start,
-        ConcurrencyPolicy::Replace => Act::Replace,
-        ConcurrencyPolicy::Forbid => Act::Wait,
+        ConcurrencyPolicy::Forbid if under_way => Act::Wait,
+        // As many tasks as before.
+        ConcurrencyPolicy::Replace if under_way => Act::Replace,
+        _ if has_room => Act::Start,
+        _ => Act::Hold,
+    }
+}
+
+/// The owners of due ticks, and how many tasks each may have more.
+#[derive(Debug)]
+struct Rooms {
+    rooms: HashMap<UserId, QueueRoom>,
+    /// How many ticks were found to wait for room.
+    held: usize,
+}
+
+impl Rooms {
+    /// Those who may have none.
+    fn full(&self) -> Vec<Uuid> {
+        let full = self.rooms.iter().filter(|(_, room)| room.free() == 0);
+        full.map(|(owner, _)| owner.0).collect()
+    }
+
+    fn of(&self, owner: UserId) -> Option<QueueRoom> {
+        self.rooms.get(&owner).copied()
+    }
+
+    fn started(&mut self, owner: UserId) {
+        if let Some(room) = self.rooms.get_mut(&owner) {
+            room.used += 1;
+        }
     }
 }
 
@@ -104,6 +140,7 @@ struct Due {
     ttl_seconds: Option<i64>,
     concurrency_policy: String,
     starting_deadline_seconds: Option<i64>,
+    was_held: bool,
 }
 
 impl Due {
@@ -120,45 +157,82 @@ impl Due {
 }
 
 impl Ledger {
-    /// Starts the runs of schedules that are due, each tick once, whoever else does the same.
+    /// Starts the runs of schedules that are due, each tick once, whoever else does the same. Ticks of an owner who may have no further task
+    /// wait, and stand in nobody else's way.
     pub async fn tick_schedules(&self, now: Timestamp) -> Result<Ticked, LedgerError> {
-        let due: Vec<Due> = sqlx::query_as(
-            // A tick that waits for a run's end is looked at when that has ended, or when its deadline is over.
+        let mut ticked = Ticked::default();
+        let mut rooms = Rooms {
+            rooms: self.queue_room(&self.held_owners().await?).await?,
+            held: 0,
+        };
+        for _ in 0..ROUNDS {
+            let held = rooms.held;
+            let due = self.due_ticks(now, &rooms.full()).await?;
+            let owners: BTreeSet<UserId> = due.iter().map(|due| due.user_id).collect();
+            let new: Vec<UserId> = owners.into_iter().filter(|owner| rooms.of(*owner).is_none()).collect();
+            if !new.is_empty() {
+                rooms.rooms.extend(self.queue_room(&new).await?);
+            }
+            for schedule in &due {
+                match self.tick(schedule, &mut rooms, now).await {
+                    Ok(did) => {
+                        ticked.started += did.started;
+                        ticked.missed += did.missed;
+                    }
+                    Err(error) if error.is_unavailable() => return Err(error),
+                    // One schedule that cannot be started stands in no other's way.
+                    Err(error) => {
+                        warn!(uid = schedule.uid, %error, "A scheduled run could not be started; trying again.");
+                    }
+                }
+            }
+            // Behind ticks that were found to wait others may stand.
+            if i64::try_from(due.len()) != Ok(BATCH) || rooms.held == held {
+                break;
+            }
+        }
+        Ok(ticked)
+    }
+
+    /// Whose ticks waited for a quota when they were looked at last.
+    async fn held_owners(&self) -> Result<Vec<UserId>, LedgerError> {
+        sqlx::query_scalar("SELECT DISTINCT user_id FROM scrape_tasks WHERE held IS NOT NULL")
+            .fetch_all(&self.pool)
+            .await
+            .context(DatabaseSnafu {
+                doing: "reading whose schedules wait",
+            })
+    }
+
+    /// The oldest ticks that are due. One that waits, for a run's end or for room and its owner is one of the `full`, is looked at when that has
+    /// ended, or when its deadline is over.
+    async fn due_ticks(&self, now: Timestamp, full: &[Uuid]) -> Result<Vec<Due>, LedgerError> {
+        sqlx::query_as(
             "SELECT uid, user_id, name, spec, spec_hash, priority, cron, time_zone, ttl_seconds, concurrency_policy,
-                    starting_deadline_seconds, (extract(epoch FROM next_run_at) * 1000)::bigint AS tick_milliseconds
+                    starting_deadline_seconds, held IS NOT NULL AS was_held,
+                    (extract(epoch FROM next_run_at) * 1000)::bigint AS tick_milliseconds
              FROM scrape_tasks s
              WHERE NOT suspend AND cron IS NOT NULL AND next_run_at <= to_timestamp($1::double precision / 1000)
-                 AND NOT (concurrency_policy = 'Forbid'
-                     AND next_run_at + make_interval(secs => coalesce(starting_deadline_seconds, $2)::double precision)
+                 AND NOT (next_run_at + make_interval(secs => coalesce(starting_deadline_seconds, $2)::double precision)
                          >= to_timestamp($1::double precision / 1000)
-                     AND EXISTS (SELECT FROM tasks t WHERE t.source_uid = s.uid AND t.status IN ('pending', 'running')))
+                     AND (held IS NOT NULL AND user_id = ANY($4)
+                         OR concurrency_policy = 'Forbid'
+                             AND EXISTS (SELECT FROM tasks t WHERE t.source_uid = s.uid AND t.status IN ('pending', 'running'))))
                  AND NOT EXISTS (SELECT FROM users u WHERE u.id = s.user_id AND u.disabled_at IS NOT NULL)
              ORDER BY next_run_at LIMIT $3",
         )
         .bind(now.as_millisecond())
         .bind(i64::try_from(DEFAULT_STARTING_DEADLINE.get().as_secs()).unwrap_or(i64::MAX))
         .bind(BATCH)
+        .bind(full)
         .fetch_all(&self.pool)
         .await
         .context(DatabaseSnafu {
             doing: "reading schedules",
-        })?;
-        let mut ticked = Ticked::default();
-        for schedule in due {
-            match self.tick(&schedule, now).await {
-                Ok(did) => {
-                    ticked.started += did.started;
-                    ticked.missed += did.missed;
-                }
-                Err(error) if error.is_unavailable() => return Err(error),
-                // One schedule that cannot be started stands in no other's way.
-                Err(error) => warn!(uid = schedule.uid, %error, "A scheduled run could not be started; trying again."),
-            }
-        }
-        Ok(ticked)
+        })
     }
 
-    async fn tick(&self, due: &Due, now: Timestamp) -> Result<Ticked, LedgerError> {
+    async fn tick(&self, due: &Due, rooms: &mut Rooms, now: Timestamp) -> Result<Ticked, LedgerError> {
         let doing = DatabaseSnafu { doing: DOING };
         let oldest = Timestamp::from_millisecond(due.tick_milliseconds).unwrap_or(now);
         let clock = due.clock();
@@ -176,21 +250,28 @@ impl Ledger {
         lock(&mut transaction, &due.uid).await?;
         let open = open_runs(&mut transaction, &due.uid).await?;
         let policy = ConcurrencyPolicy::read(&due.concurrency_policy);
+        let room = rooms.of(due.user_id);
         let act = match host {
             None => Act::Skip,
             Some(_) => decide(
                 policy,
                 !open.is_empty(),
+                room.is_none_or(|room| room.free() > 0),
                 now.duration_since(span.newest),
                 due.deadline(),
             ),
         };
         let next = match act {
-            Act::Wait => Some(span.newest),
+            Act::Wait | Act::Hold => Some(span.newest),
             Act::Start | Act::Replace | Act::Skip => clock.and_then(|clock| clock.next_after(now)),
         };
         let missed = span.earlier + i64::from(act == Act::Skip);
-        if !advance(&mut transaction, due, next, missed).await? {
+        let held = room.filter(|_| act == Act::Hold).map(|room| room.to_string());
+        rooms.held += usize::from(held.is_some());
+        if let Some(why) = held.as_ref().filter(|_| !due.was_held) {
+            warn!(uid = due.uid, %why, "A scheduled run waits for a quota.");
+        }
+        if !advance(&mut transaction, due, (next, held.as_deref()), missed).await? {
             return Ok(Ticked::default());
         }
         let mut ticked = Ticked {
@@ -204,6 +285,9 @@ impl Ledger {
             ticked.started += u64::from(insert_tick(&mut transaction, due, span.newest, &host).await?);
         }
         transaction.commit().await.context(doing)?;
+        if act == Act::Start && ticked.started > 0 {
+            rooms.started(due.user_id);
+        }
         Ok(ticked)
     }
 }
@@ -221,12 +305,12 @@ async fn open_runs(connection: &mut PgConnection, uid: &str) -> Result<Vec<TaskI
 async fn advance(
     connection: &mut PgConnection,
     due: &Due,
-    next: Option<Timestamp>,
+    (next, held): (Option<Timestamp>, Option<&str>),
     missed: i64,
 ) -> Result<bool, LedgerError> {
     let advanced = sqlx::query(
         "UPDATE scrape_tasks SET next_run_at = to_timestamp($3::double precision / 1000), missed_ticks = missed_ticks + $5,
-             last_missed_at = CASE WHEN $5 > 0 THEN now() ELSE last_missed_at END
+             last_missed_at = CASE WHEN $5 > 0 THEN now() ELSE last_missed_at END, held = $6
          WHERE uid = $1 AND NOT suspend AND next_run_at = to_timestamp($2::double precision / 1000) AND spec_hash = $4",
     )
     .bind(&due.uid)
@@ -234,6 +318,7 @@ async fn advance(
     .bind(next.map(Timestamp::as_millisecond))
     .bind(&due.spec_hash)
     .bind(missed)
+    .bind(held)
     .execute(connection)
     .await
     .context(DatabaseSnafu { doing: DOING })?;
@@ -346,17 +431,22 @@ mod tests {
     fn a_tick_follows_its_policy_within_its_deadline() {
         use ConcurrencyPolicy::{Allow, Forbid, Replace};
         let deadline = Duration::from_mins(1);
-        for (policy, under_way, late, act) in [
-            (Forbid, false, 0, Act::Start),
-            (Forbid, true, 60, Act::Wait),
-            (Forbid, true, 61, Act::Skip),
-            (Allow, true, 0, Act::Start),
-            (Replace, true, 0, Act::Replace),
-            (Replace, false, 0, Act::Start),
-            (Allow, false, 61, Act::Skip),
+        for (policy, under_way, has_room, late, act) in [
+            (Forbid, false, true, 0, Act::Start),
+            (Forbid, true, true, 60, Act::Wait),
+            (Forbid, true, true, 61, Act::Skip),
+            (Allow, true, true, 0, Act::Start),
+            (Replace, true, true, 0, Act::Replace),
+            (Replace, false, true, 0, Act::Start),
+            (Allow, false, true, 61, Act::Skip),
+            (Forbid, false, false, 60, Act::Hold),
+            (Forbid, true, false, 60, Act::Wait),
+            (Replace, true, false, 0, Act::Replace),
+            (Allow, true, false, 0, Act::Hold),
+            (Allow, true, false, 61, Act::Skip),
         ] {
-            let decided = decide(policy, under_way, SignedDuration::from_secs(late), deadline);
-            assert_eq!(decided, act, "{policy:?} {under_way} {late}");
+            let decided = decide(policy, under_way, has_room, SignedDuration::from_secs(late), deadline);
+            assert_eq!(decided, act, "{policy:?} {under_way} {has_room} {late}");
         }
     }
 }

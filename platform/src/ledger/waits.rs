@@ -6,7 +6,11 @@ use snafu::ResultExt;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Ledger, LedgerError, TaskId, error::DatabaseSnafu};
+use super::{
+    Ledger, LedgerError, TaskId,
+    crawl::waiting::{crawl_waits, first_page},
+    error::DatabaseSnafu,
+};
 use crate::waiting::Reason;
 
 /// How many runs one stretch has.
@@ -17,7 +21,7 @@ const YOUNG_SECONDS: f64 = 20.0;
 const LASTS_SECONDS: f64 = 60.0;
 /// How long a run goes on before the end of its wait is told: one that reads a page and waits on has not ended it.
 const RUNS_SECONDS: f64 = 30.0;
-/// As a reason of a run that a worker has: it waits for nothing.
+/// As a reason of a run that a worker has, or that did something since the last look: it waits for nothing.
 const RUNNING: &str = "Running";
 
 /// A run of a `ScrapeTask` that waits.
@@ -27,7 +31,7 @@ pub struct WaitingRun {
     pub id: TaskId,
     /// `metadata.uid` of the `ScrapeTask`.
     pub uid: String,
-    /// The host of its first page.
+    /// The host of its first page; of a crawl that has begun, of the page that is due first.
     pub host: String,
     /// Somebody paused it.
     pub paused: bool,
@@ -37,7 +41,7 @@ pub struct WaitingRun {
     pub begun: bool,
     /// Claims of its next page so far that failed.
     pub attempts: i32,
-    /// Pages committed.
+    /// Pages committed; of a crawl, those that have ended.
     pub pages: i32,
     /// The class of what it last failed or was given back for.
     pub error_class: Option<String>,
@@ -71,19 +75,34 @@ impl WaitingRun {
 }
 
 impl Ledger {
-    /// A stretch of the runs of `ScrapeTask`s that wait, in the order of their ids after `after`; with where to go on, `None` at the end.
+    /// A stretch of the runs of `ScrapeTask`s that wait, in the order of their ids after `after`; with where to go on, `None` at the end. A
+    /// crawl that has begun waits while no page of it is read; it is one of its owner's running tasks already.
     pub async fn waiting_runs(&self, after: Option<TaskId>) -> Result<(Vec<WaitingRun>, Option<TaskId>), LedgerError> {
-        let runs: Vec<WaitingRun> = sqlx::query_as(
-            "SELECT t.id, t.source_uid AS uid, t.host, t.paused, ceil(extract(epoch FROM t.due_at) * 1000)::bigint AS due_milliseconds,
-                    t.started_at IS NOT NULL AS begun, t.attempts, t.pages, t.error_class,
-                    EXISTS (SELECT FROM owner_holds h WHERE h.user_id = t.user_id AND h.until > now())
-                    OR EXISTS (SELECT FROM owner_quotas q WHERE q.user_id = t.user_id AND q.running IS NOT NULL AND q.running <=
-                        (SELECT count(*) FROM tasks r WHERE r.status = 'running' AND r.user_id = t.user_id)) AS held
-             FROM tasks t
-             WHERE t.source_uid IS NOT NULL AND t.status = 'pending' AND t.created_at < now() - make_interval(secs => $3)
-                 AND ($1::uuid IS NULL OR t.id > $1)
-             ORDER BY t.id LIMIT $2",
-        )
+        let runs: Vec<WaitingRun> = sqlx::query_as(concat!(
+            "WITH waiting AS (
+                 (SELECT t.id, t.source_uid, t.user_id, t.host, t.paused, t.due_at, t.started_at, t.attempts, t.pages, t.error_class,
+                         EXISTS (SELECT FROM owner_quotas q WHERE q.user_id = t.user_id AND q.running IS NOT NULL AND q.running <=
+                             (SELECT count(*) FROM tasks r WHERE r.status = 'running' AND r.user_id = t.user_id)) AS crowded
+                  FROM tasks t
+                  WHERE t.source_uid IS NOT NULL AND t.status = 'pending' AND t.created_at < now() - make_interval(secs => $3)
+                      AND ($1::uuid IS NULL OR t.id > $1)
+                  ORDER BY t.id LIMIT $2)
+                 UNION ALL
+                 (SELECT t.id, t.source_uid, t.user_id, page.host, t.paused, page.due_at, t.started_at, page.attempts,
+                         t.pages + t.crawl_failed + t.crawl_skipped, page.error_class, false
+                  FROM tasks t CROSS JOIN LATERAL ",
+            first_page!(),
+            "     page
+                  WHERE t.source_uid IS NOT NULL AND ",
+            crawl_waits!(),
+            "         AND t.created_at < now() - make_interval(secs => $3) AND ($1::uuid IS NULL OR t.id > $1)
+                  ORDER BY t.id LIMIT $2)
+             )
+             SELECT id, source_uid AS uid, host, paused, ceil(extract(epoch FROM due_at) * 1000)::bigint AS due_milliseconds,
+                    started_at IS NOT NULL AS begun, attempts, pages, error_class,
+                    crowded OR EXISTS (SELECT FROM owner_holds h WHERE h.user_id = waiting.user_id AND h.until > now()) AS held
+             FROM waiting ORDER BY id LIMIT $2"
+        ))
         .bind(after)
         .bind(BATCH)
         .bind(YOUNG_SECONDS)
@@ -95,7 +114,7 @@ impl Ledger {
         Ok((runs, next))
     }
 
-    /// Remembers why runs wait. What is as it was is not written.
+    /// Remembers why runs wait. What is as it was is not written; one that did something since the last look has not waited.
     pub async fn note_waits(&self, waits: &[Wait]) -> Result<(), LedgerError> {
         if waits.is_empty() {
             return Ok(());
@@ -103,13 +122,16 @@ impl Ledger {
         sqlx::query(
             "INSERT INTO run_waits AS w (task_id, uid, reason, progress)
              SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[])
-             ON CONFLICT (task_id) DO UPDATE SET reason = excluded.reason, progress = excluded.progress, since = now()
+             ON CONFLICT (task_id) DO UPDATE SET progress = excluded.progress,
+                 reason = CASE WHEN w.progress = excluded.progress THEN excluded.reason ELSE $5 END,
+                 since = CASE WHEN w.progress <> excluded.progress AND w.reason = $5 THEN w.since ELSE now() END
              WHERE (w.reason, w.progress) IS DISTINCT FROM (excluded.reason, excluded.progress)",
         )
         .bind(waits.iter().map(|wait| wait.id.0).collect::<Vec<Uuid>>())
         .bind(waits.iter().map(|wait| wait.uid.as_str()).collect::<Vec<_>>())
         .bind(waits.iter().map(|wait| wait.reason.as_str()).collect::<Vec<_>>())
         .bind(waits.iter().map(|wait| wait.progress).collect::<Vec<_>>())
+        .bind(RUNNING)
         .execute(&self.pool)
         .await
         .context(DatabaseSnafu {
@@ -130,10 +152,11 @@ impl Ledger {
         .execute(&self.pool)
         .await
         .context(doing)?;
-        sqlx::query(
+        sqlx::query(concat!(
             "UPDATE run_waits w SET reason = $1, since = now()
-             FROM tasks t WHERE t.id = w.task_id AND t.status = 'running' AND w.reason <> $1",
-        )
+             FROM tasks t WHERE t.id = w.task_id AND t.status = 'running' AND w.reason <> $1 AND NOT ",
+            crawl_waits!()
+        ))
         .bind(RUNNING)
         .execute(&self.pool)
         .await

@@ -1,7 +1,7 @@
 //! Where owners want to hear of the end of their runs, and the outbox of what is still to be told. A trigger writes the outbox in the
 //! transaction that ends the run. Secrets come and go encrypted.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use serde_json::Value;
 use snafu::ResultExt;
@@ -14,6 +14,8 @@ use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu};
 pub const MOST: i64 = 20;
 /// The most deliveries that are listed, the newest.
 const LISTED: i64 = 100;
+/// The most deliveries of an owner that are under way, so that one whose receivers do not answer delays nobody else's.
+pub const PER_OWNER: usize = 8;
 /// How long a delivery that was taken is nobody else's.
 const LEASE: Duration = Duration::from_mins(1);
 
@@ -60,6 +62,8 @@ pub struct Taken {
     pub id: Uuid,
     /// The webhook.
     pub webhook_id: Uuid,
+    /// Whose it is.
+    pub user_id: UserId,
     /// Where to.
     pub url: String,
     /// Encrypted.
@@ -164,12 +168,16 @@ impl Ledger {
         Ok(Some(found))
     }
 
-    /// Sends a delivery again, now and for another day. Whether there is one.
+    /// Sends a delivery again, now and for another day; a webhook whose receiver said that it is gone is told of again. Whether there is one.
     pub async fn resend(&self, owner: Option<UserId>, delivery: Uuid) -> Result<bool, LedgerError> {
         let done = sqlx::query(
-            "UPDATE webhook_deliveries d SET status = 'pending', due_at = now(), gives_up_at = now() + interval '24 hours', ended_at = NULL,
-                 attempts = 0
-             FROM webhooks w WHERE d.id = $1 AND w.id = d.webhook_id AND ($2::uuid IS NULL OR w.user_id = $2)",
+            "WITH again AS (
+                 UPDATE webhook_deliveries d SET status = 'pending', due_at = now(), gives_up_at = now() + interval '24 hours', ended_at = NULL,
+                     attempts = 0
+                 FROM webhooks w WHERE d.id = $1 AND w.id = d.webhook_id AND ($2::uuid IS NULL OR w.user_id = $2)
+                 RETURNING d.webhook_id
+             )
+             UPDATE webhooks w SET disabled_at = NULL FROM again WHERE w.id = again.webhook_id",
         )
         .bind(delivery)
         .bind(owner)
@@ -179,20 +187,48 @@ impl Ledger {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Takes deliveries that are due, so that no other keeper sends them meanwhile.
-    pub async fn take_deliveries(&self, most: i64) -> Result<Vec<Taken>, LedgerError> {
+    /// Takes deliveries that are due, so that no other keeper sends them meanwhile: of each owner no more than [`PER_OWNER`] with those of his
+    /// that are under way, in turns between owners.
+    pub async fn take_deliveries(
+        &self,
+        most: usize,
+        under_way: &HashMap<UserId, usize>,
+    ) -> Result<Vec<Taken>, LedgerError> {
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let (owners, counts): (Vec<Uuid>, Vec<i64>) = under_way.iter().map(|(owner, n)| (owner.0, count(*n))).unzip();
         sqlx::query_as(
-            "WITH due AS (
-                 SELECT d.id FROM webhook_deliveries d JOIN webhooks w ON w.id = d.webhook_id AND w.disabled_at IS NULL
-                 WHERE d.status = 'pending' AND d.due_at <= now() ORDER BY d.due_at LIMIT $1 FOR UPDATE OF d SKIP LOCKED
+            // One look into the index for each webhook to which something is to be told, however much that is.
+            "WITH RECURSIVE hooks AS (
+                 (SELECT webhook_id FROM webhook_deliveries WHERE status = 'pending' ORDER BY webhook_id LIMIT 1)
+                 UNION ALL
+                 SELECT next.webhook_id FROM hooks CROSS JOIN LATERAL (
+                     SELECT webhook_id FROM webhook_deliveries WHERE status = 'pending' AND webhook_id > hooks.webhook_id
+                     ORDER BY webhook_id LIMIT 1
+                 ) next
+             ), first AS (
+                 SELECT d.id, d.due_at, row_number() OVER (PARTITION BY w.user_id ORDER BY d.due_at) + coalesce(busy.count, 0) AS place
+                 FROM hooks JOIN webhooks w ON w.id = hooks.webhook_id AND w.disabled_at IS NULL
+                     LEFT JOIN unnest($3::uuid[], $4::bigint[]) AS busy (user_id, count) ON busy.user_id = w.user_id
+                     CROSS JOIN LATERAL (
+                         SELECT id, due_at FROM webhook_deliveries d
+                         WHERE d.webhook_id = hooks.webhook_id AND d.status = 'pending' AND d.due_at <= now() ORDER BY d.due_at LIMIT $5
+                     ) d
+             ), due AS (
+                 SELECT d.id FROM webhook_deliveries d
+                 WHERE d.id IN (SELECT id FROM first WHERE place <= $5 ORDER BY place, due_at LIMIT $1)
+                     AND d.status = 'pending' AND d.due_at <= now()
+                 FOR UPDATE OF d SKIP LOCKED
              ), taken AS (
                  UPDATE webhook_deliveries d SET attempts = attempts + 1, due_at = now() + make_interval(secs => $2)
                  FROM due WHERE d.id = due.id RETURNING d.id, d.webhook_id, d.body, d.attempts
              )
-             SELECT taken.id, webhook_id, url, secret, body, attempts FROM taken JOIN webhooks w ON w.id = webhook_id",
+             SELECT taken.id, webhook_id, user_id, url, secret, body, attempts FROM taken JOIN webhooks w ON w.id = webhook_id",
         )
-        .bind(most)
+        .bind(count(most))
         .bind(LEASE.as_secs_f64())
+        .bind(owners)
+        .bind(counts)
+        .bind(count(PER_OWNER))
         .fetch_all(&self.pool)
         .await
         .context(DatabaseSnafu {

@@ -272,7 +272,7 @@ async fn a_crawl_without_a_page_fails_with_its_pages_cause_and_a_replay_runs_the
     for claim in &pages {
         room.end_page(claim, CrawlEnd::Failed(error())).await.unwrap();
     }
-    let all = room.ledger.replay_dead_letters(owner, None, None).await.unwrap();
+    let all = room.ledger.replay_dead_letters(owner, None, None, 1_000).await.unwrap();
     assert_eq!(all.len(), 1);
     assert_eq!(room.claim_pages(id).await.len(), 2);
     assert_eq!(room.task(id).await.replays, 2);

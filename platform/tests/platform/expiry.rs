@@ -130,3 +130,34 @@ async fn a_schedule_keeps_as_many_runs_of_each_kind_as_it_says_and_always_the_ne
     );
     assert_eq!(room.number("SELECT count(*) FROM tasks").await, 1);
 }
+
+#[tokio::test]
+async fn a_run_that_is_replayed_while_a_history_is_trimmed_keeps_its_pages() {
+    let room = Room::new().await;
+    let mut hourly = hourly("uid");
+    hourly.item.failed_runs_history_limit = Some(0);
+    room.ledger.upsert_scrape_task(&hourly, Timestamp::now()).await.unwrap();
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let RunNow::Started(entry) = room.ledger.run_now(None, "uid").await.unwrap() else {
+            panic!("it starts");
+        };
+        room.end(entry.id, Ending::Failed(error())).await;
+        runs.push(entry.id);
+    }
+    // A replay that is not committed yet.
+    let mut replay = room.owner.begin().await.unwrap();
+    sqlx::query("UPDATE tasks SET status = 'pending', finished_at = NULL WHERE id = $1")
+        .bind(runs[0])
+        .execute(&mut *replay)
+        .await
+        .unwrap();
+    let (trimmed, committed) = tokio::join!(room.keeper.trim_histories(), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        replay.commit().await
+    });
+    committed.unwrap();
+    assert_eq!(room.task(runs[0]).await.status, "pending");
+    let pages = format!("SELECT count(*) FROM pages WHERE task_id = '{}'", runs[0]);
+    assert_eq!((room.number(&pages).await, trimmed.unwrap()), (1, 0));
+}

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use selextract_platform::{
     frontier::{
-        Entry, Frontier, QUEUE_WINDOW, Size, Taken,
+        Entry, Frontier, QUEUE_WINDOW, Size, Taken, WINDOW,
         hosts::{Admission, GivesWay, Outcome, Visit},
     },
     ledger::{Secret, TaskId, UserId},
@@ -17,7 +17,7 @@ use selextract_platform::{
 use selextract_test_services::start;
 use tokio::sync::Notify;
 
-use crate::support::{Room, frontier, redis};
+use crate::support::{Room, frontier, knows_all_hosts, redis};
 
 fn entry(owner: UserId, host: &str, priority: u8) -> Entry {
     Entry {
@@ -175,6 +175,119 @@ async fn the_window_of_a_queue_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_full_queue_takes_what_comes_before_its_last_entry() {
+    let url = start().redis_url().unwrap();
+    knows_all_hosts(&url).await;
+    let (frontier, owner) = (Frontier::connect_lazy(&Secret(url.clone())).unwrap(), UserId::new());
+    frontier.offer(&entries(owner, QUEUE_WINDOW)).await.unwrap();
+    let urgent = entry(owner, "site.test", 9);
+    assert_eq!(frontier.offer(std::slice::from_ref(&urgent)).await.unwrap(), 1);
+    assert_eq!(
+        frontier.offer(std::slice::from_ref(&urgent)).await.unwrap(),
+        0,
+        "it is there"
+    );
+    assert_eq!(frontier.offer(&[entry(owner, "site.test", 4)]).await.unwrap(), 0);
+    assert_eq!(held(&url).await, QUEUE_WINDOW, "its last entry made room");
+    assert_eq!(frontier.take(1).await.unwrap().ids, [urgent.id]);
+}
+
+#[tokio::test]
+async fn the_owner_with_the_most_entries_makes_room_for_others_and_nothing_is_there_twice() {
+    let url = start().redis_url().unwrap();
+    knows_all_hosts(&url).await;
+    let frontier = Frontier::connect_lazy(&Secret(url.clone())).unwrap();
+    let (many, few, third) = (UserId::new(), UserId::new(), UserId::new());
+    let of_many: Vec<Entry> = (0..WINDOW)
+        .map(|n| entry(many, &format!("host-{}.test", n / QUEUE_WINDOW), 5))
+        .collect();
+    frontier.offer(&of_many).await.unwrap();
+    assert_eq!(held(&url).await, WINDOW);
+    let of_few = entries(few, 10);
+    assert_eq!(frontier.offer(&of_few).await.unwrap(), 10);
+    assert_eq!(frontier.offer(&of_few).await.unwrap(), 0, "they are there");
+    assert_eq!(held(&url).await, WINDOW, "ten others made room");
+    // What was driven away comes again and again, and drives nobody away.
+    for again in of_many.chunks(20_000) {
+        assert_eq!(frontier.offer(again).await.unwrap(), 0);
+    }
+    let urgent = entry(many, "another.test", 9);
+    assert_eq!(frontier.offer(&[urgent]).await.unwrap(), 1, "its owner's last one goes");
+    let much = spread(third, 2_000);
+    assert_eq!(frontier.offer(&much).await.unwrap(), 2_000);
+    for of in [many, few, third] {
+        let counted: f64 = ::redis::cmd("ZSCORE")
+            .arg("sx:held")
+            .arg(of.to_string())
+            .query_async(&mut redis(&url).await)
+            .await
+            .unwrap();
+        let expected = if of == many {
+            WINDOW - 2_010
+        } else if of == few {
+            10
+        } else {
+            2_000
+        };
+        assert!(
+            (counted - f64::from(u32::try_from(expected).unwrap())).abs() < 0.5,
+            "{counted} of {expected}"
+        );
+    }
+    let taken = frontier.take(30).await.unwrap().ids;
+    assert!(of_few.iter().any(|entry| taken.contains(&entry.id)));
+}
+
+#[tokio::test]
+async fn what_is_due_later_makes_room_for_what_may_run_now() {
+    let url = start().redis_url().unwrap();
+    knows_all_hosts(&url).await;
+    let frontier = Frontier::connect_lazy(&Secret(url.clone())).unwrap();
+    let owner = UserId::new();
+    let mut later = spread(owner, WINDOW);
+    for entry in &mut later {
+        entry.due_milliseconds += 3_600_000;
+    }
+    frontier.offer(&later).await.unwrap();
+    assert_eq!(held(&url).await, WINDOW);
+    let now = entry(owner, "site.test", 0);
+    assert_eq!(frontier.offer(std::slice::from_ref(&now)).await.unwrap(), 1);
+    assert_eq!(held(&url).await, WINDOW);
+    assert_eq!(frontier.take(1).await.unwrap().ids, [now.id]);
+}
+
+#[tokio::test]
+async fn a_frontier_that_was_filled_by_a_version_that_did_not_count_is_counted() {
+    let url = start().redis_url().unwrap();
+    let frontier = Frontier::connect_lazy(&Secret(url.clone())).unwrap();
+    let (many, few) = (UserId::new(), UserId::new());
+    frontier.offer(&spread(many, 3_000)).await.unwrap();
+    frontier.offer(&spread(few, 2)).await.unwrap();
+    let mut connection = redis(&url).await;
+    ::redis::cmd("DEL")
+        .arg("sx:held")
+        .exec_async(&mut connection)
+        .await
+        .unwrap();
+    frontier.count_owners().await.unwrap();
+    let counted: Vec<(String, u64)> = ::redis::cmd("ZRANGE")
+        .arg(&["sx:held", "0", "-1", "WITHSCORES"])
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(counted, [(few.to_string(), 2), (many.to_string(), 3_000)]);
+}
+
+/// How many entries a frontier holds.
+async fn held(url: &str) -> usize {
+    ::redis::cmd("HLEN")
+        .arg("sx:entries")
+        .query_async(&mut redis(url).await)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
 async fn concurrent_takers_never_get_the_same_entry() {
     let frontier = frontier().await;
     let offered = spread(UserId::new(), 900);
@@ -259,6 +372,45 @@ async fn a_refill_goes_through_a_long_backlog_in_stretches() {
         after = Some(next);
     }
     assert_eq!(seen.len(), 8_000);
+}
+
+#[tokio::test]
+async fn a_refill_begins_with_what_comes_first_of_every_owner() {
+    let room = Room::new().await;
+    let (many, few) = (UserId::new(), UserId::new());
+    room.sql(&format!(
+        "INSERT INTO tasks (id, user_id, created_at, due_at, spec, spec_version, host, max_attempts, priority)
+         SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - 10000 + n / 4000), 12, '0') || '7' || lpad(to_hex(n % 4000), 3, '0')
+                 || '8' || substr(md5(n::text), 1, 15))::uuid, '{many}', now(), now() + n % 7 * interval '1 second', '{{}}', 1, 'h', 1,
+                CASE WHEN n = 11111 THEN 9 ELSE n % 6 END
+         FROM generate_series(0, 11999) n"
+    ))
+    .await;
+    let mut of_few = HashSet::new();
+    for _ in 0..3 {
+        of_few.insert(room.accept(few).await);
+    }
+    let (first, mut next) = room.keeper.refill(None).await.unwrap();
+    assert!(first.len() < 1_000, "{}", first.len());
+    assert!(of_few.iter().all(|id| first.iter().any(|entry| entry.id == *id)));
+    let urgent = first.iter().find(|entry| entry.owner == many).unwrap();
+    assert_eq!(urgent.priority, 9, "and of each what comes first");
+    let mut seen: HashSet<TaskId> = first.iter().map(|entry| entry.id).collect();
+    let mut order: Vec<(u8, i64)> = first
+        .iter()
+        .filter(|entry| entry.owner == many)
+        .map(|entry| (9 - entry.priority, entry.due_milliseconds))
+        .collect();
+    while let Some(from) = next {
+        let (entries, then) = room.keeper.refill(Some(from)).await.unwrap();
+        for entry in entries {
+            order.push((9 - entry.priority, entry.due_milliseconds));
+            assert!(seen.insert(entry.id), "no entry twice in a circle");
+        }
+        next = then;
+    }
+    assert_eq!(seen.len(), 12_003);
+    assert!(order.is_sorted(), "in the order of an owner's queue");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Batches, and what an owner may use.
 
+use std::time::Duration;
+
 use selextract_platform::ledger::{
     TaskId, UserId, claims::Ending, idempotency::Idempotency, quotas::Quotas, tasks::NewTask,
 };
@@ -131,4 +133,85 @@ async fn an_owner_who_has_read_a_days_pages_waits_for_the_next_day() {
     room.sql("UPDATE owner_days SET day = day - 1").await;
     assert_eq!(room.keeper.hold_owners().await.unwrap(), 0, "the next day");
     assert!(room.claim(ids[2]).await.is_some());
+}
+
+#[tokio::test]
+async fn two_workers_that_claim_together_do_not_both_take_the_last_free_place() {
+    let room = Room::new().await;
+    let owner = room
+        .owner(Quotas {
+            running: Some(1),
+            ..Quotas::default()
+        })
+        .await;
+    let ids = room.batch(owner, 2).await;
+    // Another worker's claim that has counted and is not committed yet.
+    let mut other = room.owner.begin().await.unwrap();
+    sqlx::query("SELECT FROM owner_quotas WHERE user_id = $1 FOR UPDATE")
+        .bind(owner)
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    sqlx::query("UPDATE tasks SET status = 'running', lease_until = now() + interval '1 minute' WHERE id = $1")
+        .bind(ids[0])
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    let (claimed, committed) = tokio::join!(room.ledger.claim(&ids[1..], "a-worker", LEASE), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        other.commit().await
+    });
+    committed.unwrap();
+    assert!(claimed.unwrap().is_empty(), "the other one took the last place");
+    for _ in 0..10 {
+        room.sql("UPDATE tasks SET status = 'pending', lease_token = NULL, lease_until = NULL, worker = NULL")
+            .await;
+        let (one, two) = tokio::join!(
+            room.ledger.claim(&ids[..1], "one", LEASE),
+            room.ledger.claim(&ids[1..], "two", LEASE)
+        );
+        assert_eq!(one.unwrap().len() + two.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn pages_count_for_the_day_as_they_are_read_and_a_run_beyond_them_goes_back() {
+    let room = Room::new().await;
+    let owner = room
+        .owner(Quotas {
+            pages_per_day: Some(2),
+            ..Quotas::default()
+        })
+        .await;
+    let id = room.batch(owner, 1).await[0];
+    let claim = room.claim(id).await.unwrap();
+    let commit = async |number| {
+        let committed = room.ledger.commit_page(claim.lease(), &page(number), LEASE).await;
+        committed.unwrap().unwrap().paused
+    };
+    assert!(!commit(1).await && !commit(2).await);
+    room.keeper.fold_counters().await.unwrap();
+    assert_eq!(room.ledger.usage(owner).await.unwrap().pages_today, 2);
+    assert_eq!(
+        room.keeper.hold_owners().await.unwrap(),
+        1,
+        "while the run is under way"
+    );
+    assert!(commit(3).await, "it goes back at its next page");
+    room.ledger
+        .finish(claim.lease(), &Ending::HandedBack, 0)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(room.claim(id).await.is_none());
+    room.sql("DELETE FROM owner_holds").await;
+    let claim = room.claim(id).await.unwrap();
+    room.ledger
+        .finish(claim.lease(), &Ending::Succeeded, 0)
+        .await
+        .unwrap()
+        .unwrap();
+    room.keeper.fold_counters().await.unwrap();
+    assert_eq!(room.ledger.usage(owner).await.unwrap().pages_today, 3, "each page once");
+    assert_eq!(room.ledger.owner_stats(owner).await.unwrap().pages, 3);
 }

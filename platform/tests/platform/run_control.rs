@@ -3,6 +3,7 @@
 use selextract_platform::ledger::{
     TaskId, UserId,
     claims::Ending,
+    crawl::CrawlStart,
     run_control::{Cause, Changed},
     schedules::RunNow,
 };
@@ -10,7 +11,8 @@ use selextract_task::feed::{RunError, RunState};
 
 use crate::{
     changes::follow,
-    support::{LEASE, Room, error, hourly, page, upsert},
+    crawls::found,
+    support::{LEASE, Room, error, hourly, new_task, page, upsert},
 };
 
 impl Room {
@@ -103,14 +105,14 @@ async fn dead_letters_are_listed_counted_and_replayed_by_cause() {
     assert_eq!(causes, [cause("Timeout", 2), cause("HttpStatus", 1)]);
     let replayed = room
         .ledger
-        .replay_dead_letters(owner, Some("Timeout"), None)
+        .replay_dead_letters(owner, Some("Timeout"), None, 1_000)
         .await
         .unwrap();
     assert_eq!(
         replayed.iter().map(|entry| entry.id).collect::<Vec<_>>(),
         [letters[2].id, letters[0].id]
     );
-    let rest = room.ledger.replay_dead_letters(owner, None, None).await.unwrap();
+    let rest = room.ledger.replay_dead_letters(owner, None, None, 1_000).await.unwrap();
     assert_eq!(rest.iter().map(|entry| entry.id).collect::<Vec<_>>(), [letters[1].id]);
     let stats = room.ledger.owner_stats(owner).await.unwrap();
     assert_eq!(
@@ -210,4 +212,91 @@ async fn a_schedule_runs_now_one_run_at_a_time_and_its_operator_hears_of_it() {
         .await
         .unwrap();
     assert_eq!(room.ledger.schedules(owner, None).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_run_that_waits_ends_at_its_max_duration() {
+    let room = Room::new().await;
+    let owner = UserId::new();
+    let bounded = |crawl: bool| {
+        let mut task = new_task();
+        task.spec.max_duration = Some("1h30m".parse().unwrap());
+        if crawl {
+            task.spec.crawl = Some(serde_json::from_value(serde_json::json!({})).unwrap());
+        }
+        task
+    };
+    let accept = async |crawl| room.ledger.accept(owner, &bounded(crawl), None).await.unwrap().id;
+    let (paused, young, read, crawl) = (
+        accept(false).await,
+        accept(false).await,
+        accept(false).await,
+        accept(true).await,
+    );
+    for id in [paused, young] {
+        let claim = room.claim(id).await.unwrap();
+        room.ledger
+            .commit_page(claim.lease(), &page(1), LEASE)
+            .await
+            .unwrap()
+            .unwrap();
+        room.ledger
+            .finish(claim.lease(), &Ending::HandedBack, 3)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    room.ledger.pause(None, paused).await.unwrap();
+    room.claim(read).await.unwrap();
+    let claim = room.claim(crawl).await.unwrap();
+    let start = CrawlStart {
+        found: vec![found("a")],
+        max_pages: 10,
+        ..CrawlStart::default()
+    };
+    room.ledger.begin_crawl(claim.lease(), &start).await.unwrap().unwrap();
+    assert_eq!(room.keeper.end_late_runs().await.unwrap(), 0);
+    let begun_ago = async |interval: &str| {
+        room.sql(&format!(
+            "UPDATE tasks SET started_at = now() - interval '{interval}' WHERE started_at IS NOT NULL AND id <> '{young}'"
+        ))
+        .await;
+    };
+    begun_ago("89 minutes").await;
+    assert_eq!(room.keeper.end_late_runs().await.unwrap(), 0);
+    begun_ago("91 minutes").await;
+    assert_eq!(
+        room.keeper.end_late_runs().await.unwrap(),
+        2,
+        "what a worker reads is that worker's to end"
+    );
+    for (id, pages) in [(paused, 1), (crawl, 0)] {
+        let task = room.task(id).await;
+        assert_eq!(
+            (
+                task.status.as_str(),
+                task.error_class.as_deref(),
+                task.error_message.as_deref(),
+                task.pages
+            ),
+            (
+                "failed",
+                Some("MaxDuration"),
+                Some("the run took longer than its maxDuration of 1h30m"),
+                pages
+            )
+        );
+    }
+    let stats = room.ledger.owner_stats(owner).await.unwrap();
+    assert_eq!((stats.failed, stats.open, stats.pages), (2, 2, 1));
+    assert!(matches!(
+        room.ledger.replay(None, paused).await.unwrap(),
+        Changed::Done(Some(_))
+    ));
+    assert_eq!(
+        room.keeper.end_late_runs().await.unwrap(),
+        0,
+        "a replay has its time anew"
+    );
+    assert_eq!(room.claim(paused).await.unwrap().pages, 1);
 }

@@ -1,7 +1,7 @@
 //! Schedules: each tick once, late ones within their deadline.
 
 use jiff::{SignedDuration, Timestamp};
-use selextract_platform::ledger::ticks::Ticked;
+use selextract_platform::ledger::{quotas::Quotas, ticks::Ticked};
 use selextract_task::{ConcurrencyPolicy, Duration, feed::Schedule};
 
 use crate::support::{Room, hourly, ledger};
@@ -187,4 +187,59 @@ async fn after_a_pause_of_the_platform_one_run_catches_up_for_each_schedule() {
     let back = hour(0) + SignedDuration::from_mins(5);
     assert_eq!(room.keeper.tick_schedules(back).await.unwrap(), ticked(1, 2));
     assert_eq!(room.number("SELECT count(*) FROM tasks").await, 2);
+}
+
+#[tokio::test]
+async fn a_tick_of_an_owner_who_may_have_no_further_task_waits_within_its_deadline_and_is_told() {
+    let room = Room::new().await;
+    let (tick, before) = (hour(0), hour(0) - SignedDuration::from_mins(1));
+    for uid in ["one", "two"] {
+        room.ledger.upsert_scrape_task(&hourly(uid), before).await.unwrap();
+    }
+    let mut other = hourly("other");
+    other.item.namespace = "library".to_owned();
+    room.ledger.upsert_scrape_task(&other, before).await.unwrap();
+    let owner = room.ledger.namespace_owner("shop").await.unwrap();
+    let quotas = Quotas {
+        queued: Some(1),
+        ..Quotas::default()
+    };
+    room.ledger.set_quotas(owner, quotas).await.unwrap();
+    assert_eq!(
+        room.keeper.tick_schedules(tick).await.unwrap(),
+        ticked(2, 0),
+        "one of his two, and the other's"
+    );
+    let minute = tick + SignedDuration::from_mins(1);
+    assert_eq!(room.keeper.tick_schedules(minute).await.unwrap(), ticked(0, 0));
+    let held = async || {
+        let all = room.ledger.schedules(owner, None).await.unwrap();
+        all.into_iter().filter_map(|schedule| schedule.held).collect::<Vec<_>>()
+    };
+    let told = held().await;
+    assert!(
+        told.len() == 1 && told[0].starts_with("the quota queued is 1 and 1 are used"),
+        "{told:?}"
+    );
+    // There is room again.
+    let run = room
+        .texts(&format!("SELECT id::text FROM tasks WHERE user_id = '{owner}'"))
+        .await;
+    room.ledger.cancel(None, run[0].parse().unwrap()).await.unwrap();
+    assert_eq!(room.keeper.tick_schedules(minute).await.unwrap(), ticked(1, 0));
+    assert!(held().await.is_empty());
+    // And never in time.
+    assert_eq!(room.keeper.tick_schedules(hour(1)).await.unwrap(), ticked(0, 0));
+    room.sql(&format!(
+        "UPDATE tasks SET status = 'succeeded' WHERE user_id <> '{owner}'"
+    ))
+    .await;
+    assert_eq!(room.keeper.tick_schedules(hour(1)).await.unwrap(), ticked(1, 0));
+    let late = hour(1) + SignedDuration::from_mins(11);
+    assert_eq!(
+        room.keeper.tick_schedules(late).await.unwrap(),
+        ticked(0, 2),
+        "missed, and counted"
+    );
+    assert!(held().await.is_empty());
 }

@@ -190,6 +190,7 @@ pub fn upsert(uid: &str, spec_hash: &str) -> CheckedUpsert {
             failed_runs_history_limit: None,
         },
         host: "site.test".to_owned(),
+        no_room: None,
     }
 }
 

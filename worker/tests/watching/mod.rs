@@ -98,6 +98,7 @@ impl Bench {
         let item = CheckedUpsert {
             item: serde_json::from_value(item).unwrap(),
             host: "site.test".to_owned(),
+            no_room: None,
         };
         self.ledger
             .upsert_scrape_task(&item, jiff::Timestamp::now())

@@ -13,6 +13,7 @@ mod report;
 mod rows;
 mod settle;
 mod upkeep;
+pub(in crate::ledger) mod waiting;
 
 pub use begin::{Begun, CrawlStart};
 pub use control::{CrawlPageRow, CrawlProgress, PAGE_LIMIT, PageStatus};
@@ -21,6 +22,7 @@ pub(super) use ends::gather;
 pub use ends::{CrawlEnd, CrawlEnded, ReadPage};
 pub use report::CrawlReport;
 pub use upkeep::CrawlCursor;
+pub use waiting::WaitingPage;
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;

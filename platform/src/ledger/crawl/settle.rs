@@ -77,8 +77,8 @@ pub(super) async fn settle(connection: &mut PgConnection, task: TaskId, delta: &
              FROM judged WHERE tasks.id = judged.id
              RETURNING tasks.id, tasks.user_id, tasks.source_uid, tasks.status, judged.units, judged.tells, judged.reports
          ), counted AS (
-             INSERT INTO owner_counter_deltas (user_id, succeeded, failed, pages, records, compute_units)
-             SELECT user_id, (status = 'succeeded')::int, (status = 'failed')::int, $2, $3, units FROM changed
+             INSERT INTO owner_counter_deltas (user_id, succeeded, failed, pages, pages_read, records, compute_units)
+             SELECT user_id, (status = 'succeeded')::int, (status = 'failed')::int, $2, $2, $3, units FROM changed
          ), told AS (
              INSERT INTO changes (uid, task_id)
              SELECT source_uid, id FROM changed WHERE source_uid IS NOT NULL AND (tells OR status <> 'running')
