@@ -215,9 +215,12 @@ pub struct PgBouncerSpec {
     #[schemars(range(min = 10, max = 10_000))]
     pub max_client_conn: u16,
 
-    /// How many server connections one pod holds for the application (guide: DEFAULT_POOL_SIZE 20).
+    /// How many server connections one pod holds for the application (guide: DEFAULT_POOL_SIZE 20). Without it: 20, or fewer where the
+    /// pods of both poolers and 15 connections for others would be more than `spec.postgres.maxConnections`. What it is now stands in
+    /// `status.database.poolSize`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 500))]
-    pub default_pool_size: u16,
+    pub default_pool_size: Option<u16>,
 
     /// How many prepared statements are tracked for each connection. 0 would hand clients each other's statements and is refused.
     #[schemars(range(min = 100, max = 10_000))]
@@ -232,7 +235,7 @@ impl Default for PgBouncerSpec {
         Self {
             replicas: None,
             max_client_conn: 1000,
-            default_pool_size: 20,
+            default_pool_size: None,
             max_prepared_statements: 200,
             pod: PodSettings::default(),
         }

@@ -111,6 +111,10 @@ pub struct DatabaseStatus {
     #[schemars(length(max = 128))]
     pub pooler_version: Option<String>,
 
+    /// How many server connections one pod of a pooler may open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool_size: Option<i32>,
+
     /// The replication slots on the primary.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]

@@ -47,7 +47,8 @@ pub struct PostgresSpec {
     )]))]
     pub storage_class_name: Option<String>,
 
-    /// The connections that the server admits (guide: "Database Connection Exhaustion", max_connections).
+    /// The connections that the server admits (guide: "Database Connection Exhaustion", max_connections). With the provider External say
+    /// here how many yours admits: the poolers' sizes follow from it.
     #[schemars(range(min = 20, max = 2000))]
     pub max_connections: u16,
 

@@ -18,12 +18,12 @@ use tokio_util::sync::CancellationToken;
 pub use crate::monitoring::history::Place;
 use crate::{
     monitoring::{
-        client::{Prometheus, PrometheusError},
+        client::{Prometheus, PrometheusError, SOON},
         history::{self, Moments, fetch_past},
         queries::{self, Scope, scaling},
     },
     scaling::{
-        Decision, Policies, Sample, State, Window, decide_api, decide_worker,
+        Decision, Policies, Sample, State, Target, Window, decide_api, decide_worker,
         readings::{Answers, Expected},
     },
     telemetry::Telemetry,
@@ -69,6 +69,14 @@ impl Decisions {
         self.api.iter().chain(&self.worker)
     }
 
+    /// That of one target.
+    pub fn of(&self, target: Target) -> Option<&Decision> {
+        match target {
+            Target::Api => self.api.as_ref(),
+            Target::Worker => self.worker.as_ref(),
+        }
+    }
+
     /// Those that leave their number as it is.
     pub fn held(&self) -> Self {
         let held = |decision: &Option<Decision>| decision.clone().filter(|decision| decision.to == decision.from);
@@ -86,6 +94,8 @@ struct Entry {
     other: Option<Timestamp>,
     /// Why its Prometheus was in vain asked about it the last time.
     silence: Option<Silence>,
+    /// The connections that its database admits, as it said last.
+    admitted: Option<u32>,
 }
 
 /// A Prometheus that does not answer.
@@ -105,11 +115,20 @@ impl Measures {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The states of API and workers as this process knows them: newer than any cache.
-    pub fn states(&self, uid: &str) -> Option<(State, State)> {
+    /// The states of API and workers as this process set them: newer than any cache. Of one that it does not size it knows none: its
+    /// number is somebody else's, and what the last reconcile read of it is old.
+    pub fn states(&self, uid: &str) -> (Option<State>, Option<State>) {
         let entries = self.entries();
-        let followed = &entries.get(uid)?.followed;
-        Some((followed.api.clone(), followed.worker.clone()))
+        let Some(entry) = entries.get(uid) else {
+            return (None, None);
+        };
+        let Followed {
+            policies, api, worker, ..
+        } = &entry.followed;
+        (
+            policies.api.is_some().then(|| api.clone()),
+            policies.worker.is_some().then(|| worker.clone()),
+        )
     }
 
     /// Follows a cluster, with what its reconcile found, and decides. Whoever was in its place before is gone.
@@ -121,6 +140,7 @@ impl Measures {
             window: Window::default(),
             other: None,
             silence: None,
+            admitted: None,
         });
         entry.followed = followed;
         entry.decide(now)
@@ -146,6 +166,11 @@ impl Measures {
         entry.other = None;
     }
 
+    /// The connections that a cluster's database admits, as it said last.
+    pub fn admitted(&self, uid: &str) -> Option<u32> {
+        self.entries().get(uid)?.admitted
+    }
+
     /// Why nothing is measured of a cluster, once that lasted.
     pub fn silence(&self, uid: &str) -> Option<String> {
         let entries = self.entries();
@@ -153,12 +178,10 @@ impl Measures {
         silence.lasted.then(|| silence.words.clone())
     }
 
-    /// A cluster's Prometheus was asked in vain; whether that is to be told now.
-    fn miss(&self, uid: &str, words: &str, now: Timestamp) -> bool {
+    /// A cluster's Prometheus was asked in vain; what is decided without it, and whether that is to be told now.
+    fn miss(&self, uid: &str, words: &str, now: Timestamp) -> Option<(Decisions, bool)> {
         let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(uid) else {
-            return false;
-        };
+        let entry = entries.get_mut(uid)?;
         let silence = entry.silence.get_or_insert_with(|| Silence {
             since: now,
             words: String::new(),
@@ -171,7 +194,7 @@ impl Measures {
         let lasts = crate::scaling::since(silence.since, now) >= LASTED;
         let news = lasts && !(silence.lasted && same);
         silence.lasted = lasts;
-        news
+        Some((entry.decide(now), news))
     }
 
     /// The cluster is not measured any more.
@@ -208,6 +231,7 @@ impl Measures {
         let sample = entry.sample(answers, now);
         let keep = entry.followed.policies.memory();
         entry.window.push(sample, keep);
+        entry.admitted = answers.admitted().or(entry.admitted);
         let decisions = entry.decide(now);
         let speaks_again = entry.silence.take().is_some_and(|silence| silence.lasted);
         let news = entry.news(&decisions, now) || speaks_again;
@@ -303,7 +327,7 @@ impl Server {
 pub async fn run(measures: &Measures, telemetry: &Telemetry, stop: CancellationToken, tell: impl Fn(Place)) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut clients = Clients::default();
+    let mut clients = Clients::within(SOON);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let servers = measures.servers();
         clients.keep(|client| servers.iter().any(|server| client.is_at(&server.endpoint)));
@@ -319,24 +343,34 @@ pub async fn run(measures: &Measures, telemetry: &Telemetry, stop: CancellationT
 }
 
 /// One client for each server, kept as long as somebody asks it.
-#[derive(Default)]
-pub struct Clients(Vec<Arc<Prometheus>>);
+pub struct Clients {
+    timeout: Duration,
+    all: Vec<Arc<Prometheus>>,
+}
 
 impl Clients {
+    /// None yet; an answer may take so long.
+    pub fn within(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            all: Vec::new(),
+        }
+    }
+
     /// Drops those that nobody asks any more.
     pub fn keep(&mut self, asked: impl Fn(&Prometheus) -> bool) {
-        self.0.retain(|client| asked(client));
+        self.all.retain(|client| asked(client));
     }
 
     /// The one at this endpoint; `None` where none can be made.
     pub fn at(&mut self, endpoint: &PrometheusEndpoint) -> Option<Arc<Prometheus>> {
-        if let Some(client) = self.0.iter().find(|client| client.is_at(endpoint)) {
+        if let Some(client) = self.all.iter().find(|client| client.is_at(endpoint)) {
             return Some(client.clone());
         }
-        match Prometheus::new(endpoint.clone()) {
+        match Prometheus::within(self.timeout, endpoint.clone()) {
             Ok(client) => {
-                self.0.push(Arc::new(client));
-                self.0.last().cloned()
+                self.all.push(Arc::new(client));
+                self.all.last().cloned()
             }
             Err(error) => {
                 tracing::warn!(%error, url = %endpoint.url, "A Prometheus cannot be asked.");
@@ -368,9 +402,8 @@ async fn look(
             }
             let (words, now) = (error.to_string(), Timestamp::now());
             for Looked { uid, place, .. } in server.clusters {
-                if measures.miss(&uid, &words, now) {
-                    tell(place);
-                }
+                let missed = measures.miss(&uid, &words, now);
+                settle(telemetry, place, missed, tell);
             }
             return;
         }
@@ -380,15 +413,19 @@ async fn look(
     for Looked { uid, place, .. } in &server.clusters {
         let found = answers.remove(place).unwrap_or_default();
         let before = past.remove(place).unwrap_or_default();
-        let Some((decisions, news)) = measures.take(uid, &before, &found, now) else {
-            continue;
-        };
-        for decision in decisions.iter() {
-            telemetry.signals(&place.0, &place.1, decision);
-        }
-        if news {
-            tell(place.clone());
-        }
+        let taken = measures.take(uid, &before, &found, now);
+        settle(telemetry, place.clone(), taken, tell);
+    }
+}
+
+/// What a decision saw is measured, also that it saw nothing; and who has news is told.
+fn settle(telemetry: &Telemetry, place: Place, decided: Option<(Decisions, bool)>, tell: &impl Fn(Place)) {
+    let Some((decisions, news)) = decided else { return };
+    for decision in decisions.iter() {
+        telemetry.signals(&place.0, &place.1, decision);
+    }
+    if news {
+        tell(place);
     }
 }
 

@@ -16,7 +16,10 @@ use selextract_telemetry::render;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{monitoring::live::Live, scaling::Decision};
+use crate::{
+    monitoring::live::Live,
+    scaling::{Decision, Target},
+};
 use accounts::Accounts;
 use sizing::Sizing;
 
@@ -180,9 +183,16 @@ impl Telemetry {
             let _ = self.ready.remove_label_values(&[namespace, name, component]);
         }
         let _ = self.cluster_ready.remove_label_values(&[namespace, name]);
-        self.sizing.forget(namespace, name);
+        for target in Target::ALL {
+            self.forget_sizing(namespace, name, target);
+        }
         self.accounts.set(namespace, name, &[]);
         let _ = self.errors.remove_label_values(&["SelextractCluster", namespace, name]);
+    }
+
+    /// A part of a cluster is not sized any more: what was decided about it and seen of it goes.
+    pub fn forget_sizing(&self, namespace: &str, name: &str, target: Target) {
+        self.sizing.forget(namespace, name, target);
     }
 
     /// A Prometheus was asked.

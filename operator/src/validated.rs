@@ -29,6 +29,7 @@ use selextract_crds::{
 };
 use selextract_task::Duration;
 pub use slo::Slo;
+pub use stores::connections as server_connections;
 pub use thresholds::{Levels, Thresholds};
 
 /// What the operator was started with and every cluster shares.

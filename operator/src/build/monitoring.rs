@@ -6,7 +6,7 @@ use super::{
     Child, Component, Inputs, Names, labels, pod, program,
     prometheus_config::{FAST, KEPT, SLOW, fast_components, scope},
 };
-use crate::monitoring::{alerts, dashboards, routing};
+use crate::monitoring::{alerts, dashboards, records, routing};
 
 /// The API version of the Prometheus operator's kinds.
 pub const API_VERSION: &str = "monitoring.coreos.com/v1";
@@ -19,7 +19,9 @@ pub fn build(inputs: Inputs<'_>) -> Vec<Child> {
         children.push(pod_monitor(inputs, "telemetry-fast", FAST, "In"));
         children.push(pod_monitor(inputs, "telemetry", SLOW, "NotIn"));
     }
-    children.extend(rule(inputs));
+    if inputs.facts.served.rules && inputs.cluster.monitoring.rules {
+        children.extend(rules(inputs));
+    }
     children
 }
 
@@ -58,14 +60,16 @@ fn pod_monitor(inputs: Inputs<'_>, suffix: &str, interval: &str, operator: &str)
     )
 }
 
-fn rule(inputs: Inputs<'_>) -> Option<Child> {
-    let monitoring = &inputs.cluster.monitoring;
-    let alerts = monitoring.alerts.as_ref()?;
-    let wanted = monitoring.rules && inputs.facts.served.rules;
-    wanted.then(|| {
-        let groups = alerts::groups(alerts, &inputs.cluster.slo, scope(inputs.cluster));
-        foreign(inputs, "PrometheusRule", "alerts", &json!({ "groups": groups }))
-    })
+/// What the managed Prometheus has as files.
+fn rules(inputs: Inputs<'_>) -> Vec<Child> {
+    let (cluster, scope) = (inputs.cluster, scope(inputs.cluster));
+    let rule = |suffix: &str, groups: Value| foreign(inputs, "PrometheusRule", suffix, &json!({ "groups": groups }));
+    let alerts = cluster.monitoring.alerts.as_ref();
+    let alerts = alerts.map(|alerts| rule("alerts", alerts::groups(alerts, &cluster.slo, scope)));
+    [rule("records", records::groups(&scope))]
+        .into_iter()
+        .chain(alerts)
+        .collect()
 }
 
 /// An object of the Prometheus operator, with the labels by which it is selected.

@@ -145,7 +145,7 @@ fn objects_of_the_prometheus_operator_are_made_where_they_are_wanted_and_served(
     });
     assert_eq!(
         all.iter().map(Child::kind).collect::<Vec<_>>(),
-        ["PodMonitor", "PodMonitor", "PrometheusRule"]
+        ["PodMonitor", "PodMonitor", "PrometheusRule", "PrometheusRule"]
     );
     for child in &all {
         assert_eq!(child.object["metadata"]["labels"]["release"], "kps", "{}", child.name());

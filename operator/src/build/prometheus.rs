@@ -7,7 +7,10 @@ use super::{
     pod::{self, Template, mount, mount_read_only},
     program, prometheus_config as config,
 };
-use crate::validated::ManagedPrometheus;
+use crate::{
+    monitoring::{client::PATIENTLY, queries::range},
+    validated::ManagedPrometheus,
+};
 
 /// Where its API is.
 pub const PORT: u16 = 9090;
@@ -76,7 +79,7 @@ fn container(inputs: Inputs<'_>, managed: &ManagedPrometheus) -> Value {
             format!("--storage.tsdb.retention.time={}s", managed.retention.get().as_secs()),
             format!("--storage.tsdb.retention.size={}B", managed.retention_bytes),
             format!("--web.listen-address=:{PORT}"),
-            "--query.timeout=30s",
+            format!("--query.timeout={}", range(PATIENTLY)),
             "--query.max-concurrency=8",
             "--query.max-samples=10000000",
             "--log.format=json",

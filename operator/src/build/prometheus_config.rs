@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Component, Inputs, Names};
 use crate::{
-    monitoring::{alerts, queries::Scope},
+    monitoring::{alerts, queries::Scope, records},
     validated::{Alerts, ValidatedCluster},
 };
 
@@ -27,7 +27,8 @@ const SAMPLES: u32 = 5000;
 
 /// The files of the `ConfigMap`.
 pub fn files(inputs: Inputs<'_>) -> Value {
-    let mut files = json!({ "prometheus.yml": pretty(&configuration(inputs)) });
+    let records = json!({ "groups": records::groups(&scope(inputs.cluster)) });
+    let mut files = json!({ "prometheus.yml": pretty(&configuration(inputs)), "records.yml": pretty(&records) });
     if let Some(alerts) = &inputs.cluster.monitoring.alerts {
         let groups = json!({ "groups": alerts::groups(alerts, &inputs.cluster.slo, scope(inputs.cluster)) });
         files["alerts.yml"] = json!(pretty(&groups));
@@ -53,9 +54,10 @@ fn configuration(inputs: Inputs<'_>) -> Value {
     let mut configuration = json!({
         "global": { "scrape_interval": SLOW, "scrape_timeout": FAST, "evaluation_interval": SLOW },
         "scrape_configs": scrapes(inputs),
+        "rule_files": [format!("{FOLDER}/records.yml")],
     });
     if let Some(alerts) = alerts {
-        configuration["rule_files"] = json!([format!("{FOLDER}/alerts.yml")]);
+        configuration["rule_files"] = json!(["records", "alerts"].map(|file| format!("{FOLDER}/{file}.yml")));
         if !alerts.alertmanagers.is_empty() {
             configuration["alerting"] = json!({ "alertmanagers": alertmanagers(alerts) });
         }

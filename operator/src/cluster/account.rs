@@ -1,4 +1,4 @@
-//! What a reconcile tells the accounts about its cluster, and what they have for its status.
+//! What a reconcile tells the accounts about its cluster, measured or not, and what they have for its status.
 
 use jiff::Timestamp;
 use selextract_crds::SelextractCluster;
@@ -11,18 +11,13 @@ use crate::{
     validated::{PrometheusEndpoint, ValidatedCluster},
 };
 
-/// Follows a cluster that is measured, and says what of its status is due.
+/// Follows a cluster, and says what of its status is due.
 pub fn follow(
     cluster: &SelextractCluster,
     validated: &ValidatedCluster,
     endpoint: Option<PrometheusEndpoint>,
     (live, tools): (&Live, &Tools),
 ) -> Due {
-    let accounts = &tools.context.accounts;
-    let Some(endpoint) = endpoint else {
-        accounts.forget(&validated.uid);
-        return Due::default();
-    };
     let pods = |component: Component| {
         let of_it = live.values().filter(|object| belongs_to(object, component));
         let wanted = of_it.filter_map(|object| object.pointer("/spec/replicas")?.as_u64());
@@ -48,5 +43,6 @@ pub fn follow(
         slo: status.and_then(|status| status.slo.clone()),
         cost: status.and_then(|status| status.cost.clone()),
     };
+    let accounts = &tools.context.accounts;
     accounts.follow(&validated.uid, followed, stored, Timestamp::now())
 }

@@ -1,6 +1,9 @@
 //! What is news, who is asked together, and what is left of a window after a restart.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use axum::{Json, Router, extract::State as Shared, routing::post};
 use serde_json::{Value as JsonValue, json};
@@ -50,7 +53,7 @@ fn idle() -> Answers {
 }
 
 fn answered(backlog: f64, busy: f64) -> Answers {
-    let labels = |signal: &str| {
+    let labels = |signal: &str| -> BTreeMap<String, String> {
         [("namespace", "web"), ("cluster", "shop"), (SIGNAL, signal)]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into()
@@ -60,7 +63,11 @@ fn answered(backlog: f64, busy: f64) -> Answers {
         at: 0.0,
         value,
     });
-    let mut moments = history::sort(values.into())
+    let mut dependency = values[0].clone();
+    dependency.labels = labels("scaling_dependencies");
+    dependency.labels.insert("dependency".to_owned(), "postgres".to_owned());
+    let values = values.into_iter().chain([dependency]);
+    let mut moments = history::sort(values.collect())
         .remove(&("web".to_owned(), "shop".to_owned()))
         .unwrap();
     moments.pop_first().unwrap().1
@@ -101,8 +108,10 @@ fn another_number_is_news_at_once_and_another_reason_when_it_lasted() {
     assert_eq!((decision.to, decision.reason), (3, Reason::QueueLong));
     assert!(decisions.held().worker.is_none());
     measures.set("u", &decisions);
-    let states = measures.states("u").unwrap();
-    assert_eq!((states.1.current, states.1.changed), (3, Some(at(5))));
+    let states = measures.states("u");
+    let worker = states.1.unwrap();
+    assert_eq!((worker.current, worker.changed), (3, Some(at(5))));
+    assert_eq!(states.0, None, "the API is not sized");
     let news: Vec<_> = (2..=8)
         .map(|look| measures.take("u", &none(), &answers(0.0), at(5 * look)).unwrap().1)
         .collect();
@@ -120,14 +129,46 @@ fn another_number_is_news_at_once_and_another_reason_when_it_lasted() {
 fn a_silence_that_lasts_is_told_and_so_is_its_end_and_another_cause() {
     let measures = Measures::default();
     measures.follow("u", followed("shop"), at(0));
-    let told: Vec<_> = (0..8).map(|look| measures.miss("u", "401", at(5 * look))).collect();
+    let miss = |words, now| measures.miss("u", words, now).unwrap().1;
+    let told: Vec<_> = (0..8).map(|look| miss("401", at(5 * look))).collect();
     assert_eq!(told, [false, false, false, false, false, false, true, false], "30 s");
     assert_eq!(measures.silence("u").as_deref(), Some("401"));
-    assert!(measures.miss("u", "it does not answer", at(40)));
+    assert!(miss("it does not answer", at(40)));
     assert!(measures.take("u", &none(), &answers(0.0), at(45)).unwrap().1);
     assert_eq!(measures.silence("u"), None);
-    assert!(!measures.miss("u", "401", at(50)), "one lost answer is no news");
+    assert!(!miss("401", at(50)), "one lost answer is no news");
     assert_eq!(measures.silence("u"), None);
+}
+
+#[tokio::test]
+async fn a_signal_is_not_a_number_any_more_once_prometheus_is_silent() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let endpoint = PrometheusEndpoint {
+        url: "http://127.0.0.1:1".parse().unwrap(),
+        ..followed("shop").endpoint
+    };
+    let client = Arc::new(Prometheus::new(endpoint.clone()).unwrap());
+    let (measures, telemetry) = (Measures::default(), Telemetry::new().unwrap());
+    let own = Followed {
+        endpoint,
+        ..followed("shop")
+    };
+    let ago = Timestamp::now() - jiff::SignedDuration::from_secs(40);
+    measures.follow("u", own, ago);
+    let taken = measures.take("u", &none(), &answers(70.0), ago);
+    settle(&telemetry, ("web".into(), "shop".into()), taken, &|_| {});
+    let queue = |value: &str| {
+        let labels = "{cluster=\"shop\",namespace=\"web\",signal=\"queue\",target=\"worker\"}";
+        let text = crate::telemetry::text_of(&telemetry);
+        assert!(
+            text.contains(&format!("selextract_scaling_signal{labels} {value}")),
+            "{text}"
+        );
+    };
+    queue("70");
+    let server = measures.servers().remove(0);
+    look(&measures, &telemetry, server, client, &|_| {}).await;
+    queue("NaN");
 }
 
 #[test]
@@ -200,6 +241,11 @@ async fn idle_prometheus() -> (PrometheusEndpoint, Asked) {
             let (key, points) = points(value);
             json!({ "metric": { "namespace": "web", "cluster": "shop", SIGNAL: signal }, key: points })
         });
+        let (key, points) = points(1.0);
+        let dependency = json!({
+            "metric": { "namespace": "web", "cluster": "shop", "dependency": "postgres", SIGNAL: "scaling_dependencies" }, key: points,
+        });
+        let series: Vec<_> = series.into_iter().chain([dependency]).collect();
         Json(json!({ "data": { "result": series } }))
     };
     let now = async move |Shared(asked): Shared<Asked>| {

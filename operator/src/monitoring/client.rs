@@ -14,8 +14,10 @@ use snafu::{ResultExt, Snafu, ensure};
 use crate::validated::{Credentials, PrometheusEndpoint};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// An answer that takes longer says nothing about now.
-const TIMEOUT: Duration = Duration::from_secs(4);
+/// How long an answer about now may take: one that takes longer says nothing about now.
+pub const SOON: Duration = Duration::from_secs(4);
+/// How long an answer about days may take, which is also what the managed Prometheus gives a query.
+pub const PATIENTLY: Duration = Duration::from_secs(30);
 /// The most that an answer may hold: 5,000 series, or an hour of one cluster.
 const MAX_ANSWER: usize = 4 << 20;
 
@@ -81,14 +83,22 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// One that is asked at this endpoint.
+    /// One that is asked at this endpoint about now.
     ///
     /// # Errors
     /// When its certificate authority cannot be read.
     pub fn new(endpoint: PrometheusEndpoint) -> Result<Self, PrometheusError> {
+        Self::within(SOON, endpoint)
+    }
+
+    /// One that may take so long to answer.
+    ///
+    /// # Errors
+    /// As [`Prometheus::new`].
+    pub fn within(timeout: Duration, endpoint: PrometheusEndpoint) -> Result<Self, PrometheusError> {
         let mut builder = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
+            .timeout(timeout)
             // Credentials go to the server that was named and to no other.
             .redirect(Policy::none())
             .no_proxy();
@@ -116,7 +126,7 @@ impl Prometheus {
     /// The values of a query now.
     ///
     /// # Errors
-    /// When there is no good answer within four seconds.
+    /// When there is no good answer in time.
     pub async fn query(&self, query: &str) -> Result<Vec<Value>, PrometheusError> {
         let body = self.post("query", &[("query", query)]).await?;
         read::<Found>(&body, |found| vec![found.value]).context(AnswerSnafu)

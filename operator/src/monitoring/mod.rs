@@ -1,4 +1,4 @@
-//! What is asked of Prometheus, and what is made from it: alerts, dashboards, routes. Pure, but for `client` and `history`, which ask.
+//! What is asked of Prometheus, and what is made from it: alerts, records, dashboards, routes. Pure, but for `client` and `history`, which ask.
 
 pub mod alerts;
 pub mod client;
@@ -6,4 +6,5 @@ pub mod dashboards;
 pub mod history;
 pub mod live;
 pub mod queries;
+pub mod records;
 pub mod routing;

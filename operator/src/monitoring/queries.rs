@@ -4,6 +4,7 @@
 //! to divide by is `NaN` or absent, never 0: a lost scrape must not look like calm.
 
 pub mod api;
+pub mod recorded;
 pub mod resources;
 pub mod scaling;
 pub mod slo;

@@ -30,11 +30,9 @@ fn wish(policy: &ApiPolicy, window: &Window, state: &State, now: Timestamp) -> W
         };
     };
     let signals = signals(policy, Some(sample), window, now);
-    let (to, reason, message) = if let Some((reason, message)) = trigger(policy, sample, &signals, now) {
-        let step = u32::from(reason != Reason::DependencyUnhealthy);
-        (current + step, reason, message)
-    } else {
-        rest(policy, sample, window, state, now)
+    let (to, reason, message) = match trigger(policy, sample, &signals, now) {
+        Some((reason, message)) => (current + u32::from(reason.changes()), reason, message),
+        None => rest(policy, sample, window, state, now),
     };
     Wish {
         to,
@@ -114,15 +112,14 @@ fn trigger(policy: &ApiPolicy, sample: &Sample, signals: &[Signal], now: Timesta
         (None, Some(_)) => (Reason::ErrorsHigh, errors),
         (None, None) => return None,
     };
-    if sample.dependencies.down.is_empty() {
+    let Some((held, words)) = sample.dependencies.fault() else {
         return Some((reason, signal.comparison()));
-    }
-    let down = sample.dependencies.down.join(", ");
+    };
     let message = format!(
-        "{}, but {down} is down, and more pods would be more clients of it",
+        "{}, but {words}, and more pods would be more clients of an outage",
         signal.comparison()
     );
-    Some((Reason::DependencyUnhealthy, message))
+    Some((held, message))
 }
 
 /// What holds, or what lets a pod go.
@@ -132,9 +129,8 @@ fn rest(policy: &ApiPolicy, sample: &Sample, window: &Window, state: &State, now
     if let Some(missing) = unknown(sample) {
         return hold(Reason::SignalsUnknown, format!("{missing} cannot be measured"));
     }
-    if !sample.dependencies.down.is_empty() {
-        let down = sample.dependencies.down.join(", ");
-        return hold(Reason::DependencyUnhealthy, format!("{down} is down"));
+    if let Some((reason, words)) = sample.dependencies.fault() {
+        return hold(reason, words);
     }
     let fewer = current.saturating_sub(1);
     if fewer == 0 || !is_calm(policy, sample, fewer) {
@@ -174,7 +170,7 @@ fn is_calm(policy: &ApiPolicy, sample: &Sample, pods: u32) -> bool {
     let api = sample.api;
     let had = f64::from(api.pods.max(1));
     let projected = api.cpu.or_idle().map(|cpu| cpu * had / f64::from(pods.max(1)));
-    sample.dependencies.down.is_empty()
+    sample.dependencies.are_healthy()
         && projected.is_some_and(|cpu| cpu <= policy.cpu * ROOM)
         && api.latency.is_calm(policy.latency * LATENCY_ROOM)
         && api.errors.is_calm(policy.errors)

@@ -347,6 +347,49 @@ fn a_broken_database_adds_no_pods_for_its_errors() {
 }
 
 #[test]
+fn a_node_that_is_lost_with_keeper_and_database_neither_adds_nor_takes_away_pods() {
+    let untold = |sample: &mut Sample| sample.dependencies.untold = true;
+    let mut world = World::new(3, 5);
+    world.run(0..HOUR, constant(200.0, 0.1), |sample| {
+        sample.api.errors = Reading::Fresh(0.4);
+        sample.api.latency = Reading::Fresh(3.0);
+        untold(sample);
+    });
+    assert_eq!(world.log, [], "the API's errors");
+    world.run(HOUR..2 * HOUR, nothing, untold);
+    assert_eq!(world.log, [], "the calm behind them");
+}
+
+#[test]
+fn a_quota_holds_what_the_backlog_asks_for_and_takes_nothing_away() {
+    let full = |current: u32, ready: u32| {
+        let mut world = World::new(2, current);
+        world.backlog = 2000.0;
+        world.run(0..60, constant(1.0, 0.5), as_it_is);
+        let quota = Constraint {
+            reason: Reason::Quota,
+            message: "pods \"shop-worker-1\" is forbidden: exceeded quota: team".to_owned(),
+        };
+        let state = State {
+            ready,
+            ceilings: vec![(quota, ready)],
+            ..properties::steady(current)
+        };
+        decide_worker(&guide().1, &world.window, &state, at(55))
+    };
+    let decision = full(3, 3);
+    assert_eq!((decision.to, decision.reason), (3, Reason::Quota), "{decision:?}");
+    assert!(decision.wanted > 3 && decision.message.contains("exceeded quota"));
+    let constraint = decision.constraints.iter().find(|one| one.reason == Reason::Quota);
+    assert!(constraint.unwrap().message.contains("team"));
+    let decision = full(4, 3);
+    assert_eq!(
+        decision.to, 4,
+        "what was asked for comes when the quota grows: {decision:?}"
+    );
+}
+
+#[test]
 fn pauses_a_dry_run_and_budgets_hold_and_say_what_would_be() {
     let hot = |change: fn(&mut World)| {
         let mut world = World::new(3, 5);

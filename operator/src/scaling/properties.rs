@@ -89,6 +89,7 @@ prop_compose! {
         worker in (reading(1.5), reading(3000.0), reading(120.0), reading(60.0), reading(100.0), reading(3000.0)),
         pods in 0u32..25,
         down in prop::bool::weighted(0.1),
+        untold in prop::bool::weighted(0.1),
     ) -> Sample {
         Sample {
             at: at(0),
@@ -96,7 +97,7 @@ prop_compose! {
             worker: WorkerSignals {
                 cpu: worker.0, runnable: worker.1, wait: worker.2, task_time: worker.3, busy: worker.4, limited: worker.5, pods,
             },
-            dependencies: Dependencies { down: if down { vec!["postgres".to_owned()] } else { Vec::new() } },
+            dependencies: Dependencies { down: if down { vec!["postgres".to_owned()] } else { Vec::new() }, untold },
         }
     }
 }
@@ -204,6 +205,16 @@ proptest! {
         let (window, now) = constant(&sample);
         let (of_api, of_worker) = both(&window, api, worker, now);
         prop_assert!(of_api.to == api || of_api.reason == Reason::CpuHigh, "{of_api:?}");
+        prop_assert_eq!(of_worker.to, worker);
+    }
+
+    #[test]
+    fn while_nobody_tells_of_the_dependencies_only_bounds_and_cpu_move_anything(sample in sample(), api in 2u32..=10, worker in 1u32..=20) {
+        let mut sample = sample;
+        sample.dependencies = Dependencies { down: Vec::new(), untold: true };
+        let (window, now) = constant(&sample);
+        let (of_api, of_worker) = both(&window, api, worker, now);
+        prop_assert!(of_api.to == api || (of_api.to > api && of_api.reason == Reason::CpuHigh), "{of_api:?}");
         prop_assert_eq!(of_worker.to, worker);
     }
 

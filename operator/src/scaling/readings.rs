@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{ApiSignals, Dependencies, Reading, Sample, WorkerSignals};
+use crate::monitoring::queries::stores;
 
 /// Above this a ratio of CPU is absurd: a counter that was mistaken, not a load.
 const ABSURD: f64 = 1000.0;
@@ -42,6 +43,18 @@ impl Answers {
             worker: self.worker(expected.worker),
             dependencies: self.dependencies(),
         }
+    }
+
+    /// The connections that the database admits, where that was told.
+    pub fn admitted(&self) -> Option<u32> {
+        let admitted = self.get(stores::MAX_CONNECTIONS.name)?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a number of connections, bounded before"
+        )]
+        let admitted = admitted.clamp(0.0, ABSURD * ABSURD) as u32;
+        Some(admitted)
     }
 
     fn get(&self, signal: &str) -> Option<f64> {
@@ -117,6 +130,7 @@ impl Answers {
         let down = self.dependencies.iter().filter(|(_, up)| **up < 1.0);
         Dependencies {
             down: down.map(|(name, _)| name.clone()).collect(),
+            untold: self.pods("keeper_pods") == 0 || self.dependencies.is_empty(),
         }
     }
 }
@@ -124,7 +138,7 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scaling::properties::at;
+    use crate::scaling::{Reason, properties::at};
 
     const THREE: Expected = Expected { api: 3, worker: 2 };
 
@@ -148,6 +162,7 @@ mod tests {
         for (name, value) in idle.into_iter().chain(values.iter().copied()) {
             answers.add(name, None, value);
         }
+        answers.add("scaling_dependencies", Some("redis-queue"), 1.0);
         answers
     }
 
@@ -210,5 +225,20 @@ mod tests {
         all.add("scaling_dependencies", Some("postgres"), 0.0);
         all.add("scaling_dependencies", Some("redis-queue"), 1.0);
         assert_eq!(all.sample(THREE, at(0)).dependencies.down, ["postgres"]);
+    }
+
+    #[test]
+    fn dependencies_of_which_nobody_tells_are_not_healthy() {
+        let told = |all: &Answers| all.sample(THREE, at(0)).dependencies;
+        assert!(told(&answers(&[])).are_healthy());
+        let gone = told(&answers(&[("keeper_pods", 0.0)]));
+        assert!(
+            gone.untold && !gone.are_healthy(),
+            "what it told last may still be there"
+        );
+        let mut silent = answers(&[]);
+        silent.dependencies.clear();
+        assert!(told(&silent).untold);
+        assert_eq!(told(&silent).fault().unwrap().0, Reason::SignalsUnknown);
     }
 }

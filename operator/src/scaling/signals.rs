@@ -4,6 +4,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use jiff::Timestamp;
 
+use super::Reason;
+
 /// One figure at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reading {
@@ -49,6 +51,26 @@ impl Reading {
 pub struct Dependencies {
     /// Those that are known to be down: `postgres`, `pgbouncer`, `redis-queue`, `redis-cache`.
     pub down: Vec<String>,
+    /// Nobody tells: a keeper that went with its node takes what it knew of the database with it.
+    pub untold: bool,
+}
+
+impl Dependencies {
+    /// Whether all are known to answer.
+    pub fn are_healthy(&self) -> bool {
+        self.down.is_empty() && !self.untold
+    }
+
+    /// Why nothing may be changed for what is measured, in words that follow a name or a `but`.
+    pub fn fault(&self) -> Option<(Reason, String)> {
+        if !self.down.is_empty() {
+            return Some((Reason::DependencyUnhealthy, format!("{} is down", self.down.join(", "))));
+        }
+        self.untold.then(|| {
+            let words = "no keeper tells whether database and queue answer";
+            (Reason::SignalsUnknown, words.to_owned())
+        })
+    }
 }
 
 /// What was measured of the API.

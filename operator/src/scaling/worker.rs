@@ -26,14 +26,13 @@ fn wish(policy: &WorkerPolicy, window: &Window, state: &State, now: Timestamp) -
             signals: signals(policy, None, window, now),
         };
     };
-    let (to, reason, message) = match trigger(policy, sample, state) {
-        Some((_, reason, words)) if !sample.dependencies.down.is_empty() => {
-            let down = sample.dependencies.down.join(", ");
-            let message = format!("{reason} ({words}), but {down} is down");
-            (state.current, Reason::DependencyUnhealthy, message)
+    let wanted = trigger(policy, sample, state);
+    let (to, reason, message) = match (wanted, sample.dependencies.fault()) {
+        (Some((_, reason, words)), Some((held, fault))) => {
+            (state.current, held, format!("{reason} ({words}), but {fault}"))
         }
-        Some(wanted) => wanted,
-        None => rest(policy, sample, window, state, now),
+        (Some(wanted), None) => wanted,
+        (None, _) => rest(policy, sample, window, state, now),
     };
     Wish {
         to,
@@ -144,9 +143,8 @@ fn rest(
     if let Some(missing) = unknown(&sample.worker, current) {
         return hold(Reason::SignalsUnknown, format!("{missing} cannot be measured"));
     }
-    if !sample.dependencies.down.is_empty() {
-        let down = sample.dependencies.down.join(", ");
-        return hold(Reason::DependencyUnhealthy, format!("{down} is down"));
+    if let Some((reason, words)) = sample.dependencies.fault() {
+        return hold(reason, words);
     }
     let limited = sample.worker.limited.value().filter(|tasks| *tasks > policy.queue);
     let needed = needed(policy, sample, current);
@@ -212,7 +210,7 @@ fn needed(policy: &WorkerPolicy, sample: &Sample, current: u32) -> Option<u32> {
 
 /// The same for a moment of the window, at which nothing may have been unknown or down.
 fn needed_then(policy: &WorkerPolicy, sample: &Sample, current: u32) -> Option<u32> {
-    if !sample.dependencies.down.is_empty() || unknown(&sample.worker, current).is_some() {
+    if !sample.dependencies.are_healthy() || unknown(&sample.worker, current).is_some() {
         return None;
     }
     needed(policy, sample, current)

@@ -106,18 +106,17 @@ impl Sizing {
         }
     }
 
-    /// A cluster is gone: its series go with it. A series that was never set cannot be removed; that is no fault.
-    pub(super) fn forget(&self, namespace: &str, name: &str) {
-        for target in Target::ALL.map(Target::as_str) {
-            let _ = self.desired.remove_label_values(&[namespace, name, target]);
-            for signal in SIGNALS {
-                let _ = self.signal.remove_label_values(&[namespace, name, target, signal]);
-                let _ = self.threshold.remove_label_values(&[namespace, name, target, signal]);
-            }
-            for reason in Reason::ALL {
-                let labels = [namespace, name, target, reason.as_str()];
-                let _ = self.decisions.remove_label_values(&labels);
-            }
+    /// It is not sized any more: its series go. A series that was never set cannot be removed; that is no fault.
+    pub(super) fn forget(&self, namespace: &str, name: &str, target: Target) {
+        let target = target.as_str();
+        let _ = self.desired.remove_label_values(&[namespace, name, target]);
+        for signal in SIGNALS {
+            let _ = self.signal.remove_label_values(&[namespace, name, target, signal]);
+            let _ = self.threshold.remove_label_values(&[namespace, name, target, signal]);
+        }
+        for reason in Reason::ALL {
+            let labels = [namespace, name, target, reason.as_str()];
+            let _ = self.decisions.remove_label_values(&labels);
         }
     }
 }
@@ -155,7 +154,7 @@ mod tests {
         (decision.to, decision.reason) = (3, Reason::CpuHigh);
         sizing.decided("web", "shop", &decision);
         assert!(text().contains(&count("CpuHigh", 1)));
-        sizing.forget("web", "shop");
+        sizing.forget("web", "shop", Target::Api);
         assert!(!text().contains("shop"));
     }
 }

@@ -318,6 +318,27 @@ mod tests {
         let refusals = read(&json!({ "pgbouncer": { "replicas": 3, "defaultPoolSize": 20 } })).unwrap_err();
         assert_eq!(refusals[0].reason, "TooFewConnections");
         assert!(refusals[0].message.contains("135"), "{}", refusals[0]);
+        let refusals =
+            read(&json!({ "pgbouncer": { "replicas": 8 }, "postgres": { "maxConnections": 30 } })).unwrap_err();
+        assert_eq!(refusals[0].reason, "TooFewConnections", "not even one for each pod");
+    }
+
+    #[test]
+    fn pools_follow_from_the_connections_that_the_database_admits_and_the_poolers_pods() {
+        let size = |spec| read(&spec).unwrap().pgbouncer.default_pool_size;
+        assert_eq!(size(json!({})), 20, "the guide's");
+        assert_eq!(size(json!({ "pgbouncer": { "replicas": 4 } })), 10);
+        assert_eq!(
+            size(json!({ "pgbouncer": { "replicas": 4 }, "postgres": { "maxConnections": 400 } })),
+            20
+        );
+        assert_eq!(
+            size(json!({ "pgbouncer": { "defaultPoolSize": 7 } })),
+            7,
+            "as it is asked for"
+        );
+        let external = json!({ "provider": "External", "external": { "secretName": "db" }, "maxConnections": 50 });
+        assert_eq!(size(json!({ "postgres": external })), 8);
     }
 
     #[test]

@@ -7,6 +7,12 @@ use super::{PgBouncer, Pod, Postgres, Redis, check::Check};
 
 /// The least memory that PostgreSQL starts with, in megabytes.
 const LEAST_POSTGRES_MB: u64 = 128;
+/// The most server connections of a pooler's pod that are chosen for it (guide: `DEFAULT_POOL_SIZE`).
+const POOL_SIZE: u32 = 20;
+/// Both poolers may end at the primary while no replica streams.
+const POOLERS: u32 = 2;
+/// Connections round the poolers: keeper, migrations, operator, replication, an administrator, and what the server keeps for superusers.
+const ROUND_POOLERS: u32 = 15;
 /// The least that Valkey is given.
 const LEAST_REDIS_BYTES: u64 = 1 << 20;
 
@@ -60,26 +66,24 @@ impl Check {
 
     pub(super) fn pgbouncer(&mut self, pgbouncer: &PgBouncerSpec, postgres: &PostgresSpec) -> PgBouncer {
         let replicas = pgbouncer.replicas.unwrap_or(self.sizes.pgbouncer_replicas);
-        // Both poolers may end at the primary while no replica streams; what goes round the pooler (keeper, migrations, operator,
-        // replication, an administrator) needs some as well.
-        let needed = 2 * u32::from(replicas) * u32::from(pgbouncer.default_pool_size) + 15;
-        if postgres.provider == Provider::Managed && needed > u32::from(postgres.max_connections) {
+        let admitted = u32::from(postgres.max_connections);
+        let size = pgbouncer
+            .default_pool_size
+            .unwrap_or_else(|| pool_size(admitted, replicas.into()));
+        let needed = connections(size.max(1), replicas.into());
+        // How many an external server admits is measured; there the scaling holds.
+        let known = postgres.provider == Provider::Managed || pgbouncer.default_pool_size.is_none();
+        if known && (size == 0 || needed > admitted) {
             let cure = format!(
-                "{replicas} pods in each of two Deployments with this many server connections, and 15 for others, need {needed}, \
-                 but spec.postgres.maxConnections is {}; lower it or raise maxConnections",
-                postgres.max_connections
+                "{replicas} pods in each of two Deployments with this many server connections, and {ROUND_POOLERS} for others, need \
+                 {needed}, but spec.postgres.maxConnections is {admitted}; lower it or spec.pgbouncer.replicas, or raise maxConnections"
             );
-            self.refuse(
-                "TooFewConnections",
-                "spec.pgbouncer.defaultPoolSize",
-                pgbouncer.default_pool_size,
-                cure,
-            );
+            self.refuse("TooFewConnections", "spec.pgbouncer.defaultPoolSize", size.max(1), cure);
         }
         PgBouncer {
             replicas: replicas.into(),
             max_client_conn: pgbouncer.max_client_conn,
-            default_pool_size: pgbouncer.default_pool_size,
+            default_pool_size: size,
             max_prepared_statements: pgbouncer.max_prepared_statements,
             pod: self.pod("spec.pgbouncer.pod", &pgbouncer.pod, &self.sizes.pgbouncer),
         }
@@ -125,5 +129,51 @@ impl Check {
             self.refuse("InvalidQuantity", &field, own.as_str(), cure);
         }
         bytes
+    }
+}
+
+/// The connections that a database must admit for poolers of so many pods each.
+pub fn connections(pool_size: u16, replicas: u32) -> u32 {
+    POOLERS * replicas * u32::from(pool_size) + ROUND_POOLERS
+}
+
+/// The guide's pool, or as much of it as a database that admits so many connections has for each pod; 0 where that is none.
+fn pool_size(admitted: u32, replicas: u32) -> u16 {
+    let each = admitted.saturating_sub(ROUND_POOLERS) / (POOLERS * replicas).max(1);
+    u16::try_from(each.min(POOL_SIZE)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_is_the_guides_where_that_fits_and_else_what_is_left_for_it() {
+        for (admitted, replicas, size) in [
+            // The guide's platform, and Small.
+            (100, 2, 20),
+            (100, 1, 20),
+            (100, 3, 14),
+            (100, 10, 4),
+            (60, 2, 11),
+            (1000, 10, 20),
+            (20, 3, 0),
+            (10, 1, 0),
+        ] {
+            assert_eq!(pool_size(admitted, replicas), size, "{admitted} for {replicas}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_admitted_the_poolers_never_open_more() {
+        for admitted in 16..=600 {
+            for replicas in 1..=10 {
+                let size = pool_size(admitted, replicas);
+                assert!(
+                    size == 0 || connections(size, replicas) <= admitted,
+                    "{admitted} for {replicas}"
+                );
+            }
+        }
     }
 }

@@ -493,7 +493,7 @@ fn judge_of(spec: &Value, every: &str, tests: &[Value]) {
     let (_, rules) = files_of(spec);
     let suite = json!({ "rule_files": ["alerts.yml"], "evaluation_interval": every, "tests": tests }).to_string();
     promtool(
-        &[("alerts.yml", &rules), ("suite.yml", &suite)],
+        &[("alerts.yml", &rules["alerts.yml"]), ("suite.yml", &suite)],
         &["test", "rules", "suite.yml"],
     )
     .unwrap();
@@ -643,10 +643,10 @@ fn promtool_finds_nothing_wrong_with_rules_and_configuration() {
         let (configuration, rules) = files(&monitoring);
         let syntax = ["check", "config", "--syntax-only", "prometheus.yml"];
         promtool(&[("prometheus.yml", &configuration)], &syntax).unwrap();
-        if !rules.is_empty() {
+        for (file, rules) in &rules {
             promtool(
-                &[("alerts.yml", &rules)],
-                &["check", "rules", "--lint=all", "--lint-fatal", "alerts.yml"],
+                &[(file, rules)],
+                &["check", "rules", "--lint=all", "--lint-fatal", file],
             )
             .unwrap();
         }

@@ -36,7 +36,7 @@ fn pods(out: &mut String, cluster: &str, cpu: f64, seconds: std::ops::Range<i32>
     }
 }
 
-async fn client(server: &Server) -> Prometheus {
+pub async fn client(server: &Server) -> Prometheus {
     let _ = rustls::crypto::ring::default_provider().install_default();
     super::wait_until_ready(&reqwest::Client::new(), server).await;
     Prometheus::new(PrometheusEndpoint {

@@ -7,9 +7,13 @@ mod alerts;
 mod exposition;
 mod history;
 mod queries;
+mod records;
 mod series;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use selextract_operator::{
     build::{Facts, Inputs, desired},
@@ -45,12 +49,12 @@ fn cluster(spec: &Value) -> ValidatedCluster {
     validate(&cluster.unwrap(), &defaults).unwrap()
 }
 
-/// The files of the managed Prometheus: `prometheus.yml` and `alerts.yml`.
-fn files(monitoring: &Value) -> (String, String) {
+/// `prometheus.yml` of the managed Prometheus, and its rules by their files.
+fn files(monitoring: &Value) -> (String, BTreeMap<String, String>) {
     files_of(&json!({ "profile": "Small", "monitoring": monitoring }))
 }
 
-fn files_of(spec: &Value) -> (String, String) {
+fn files_of(spec: &Value) -> (String, BTreeMap<String, String>) {
     let (cluster, facts) = (cluster(spec), Facts::default());
     let children = desired(Inputs {
         cluster: &cluster,
@@ -60,6 +64,10 @@ fn files_of(spec: &Value) -> (String, String) {
         .iter()
         .find(|(_, child)| child.kind() == "ConfigMap" && child.name() == "shop-prometheus")
         .unwrap();
-    let text = |file: &str| child.object["data"][file].as_str().unwrap_or_default().to_owned();
-    (text("prometheus.yml"), text("alerts.yml"))
+    let data = child.object["data"].as_object().unwrap();
+    let mut files: BTreeMap<_, _> = data
+        .iter()
+        .map(|(file, text)| (file.clone(), text.as_str().unwrap().to_owned()))
+        .collect();
+    (files.remove("prometheus.yml").unwrap(), files)
 }

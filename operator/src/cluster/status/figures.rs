@@ -106,6 +106,7 @@ impl Outcome<'_> {
                 .clone()
                 .or_else(|| old.and_then(|old| old.server_version.clone())),
             pooler_version: self.pooler_version.clone(),
+            pool_size: Some(cluster.pgbouncer.default_pool_size.into()),
             slots: (0..u32::from(cluster.postgres.read_replicas)).map(slot).collect(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Query, Unit, api, work};
+use super::{Query, Unit, api, stores, work};
 
 /// The range of rates: long enough for scrapes every 15 seconds, short enough to see a peak begin.
 pub const WINDOW: Duration = Duration::from_mins(1);
@@ -224,7 +224,7 @@ pub(super) const ALL: &[Query] = &[
 ];
 
 /// Everything that one look at the platform asks.
-pub const SIGNALS: [Query; 14] = [
+pub const SIGNALS: [Query; 15] = [
     API_PODS,
     WORKER_PODS,
     KEEPER_PODS,
@@ -239,4 +239,5 @@ pub const SIGNALS: [Query; 14] = [
     work::BACKLOG_WAIT,
     LIMITED,
     DEPENDENCIES,
+    stores::MAX_CONNECTIONS,
 ];

@@ -30,6 +30,15 @@ pub const BAD_REQUEST_RATIO: Query = Query {
                / sum by (namespace, cluster) (rate(http_requests_total{component=\"api\",$scope}[$window]))",
 };
 
+/// Requests that fail a second.
+pub const FAILED_REQUEST_RATE: Query = Query {
+    name: "slo_failed_request_rate",
+    help: "Requests a second that were answered with 5xx; 0 where requests are counted and none was.",
+    unit: Unit::PerSecond,
+    template: "sum by (namespace, cluster) (rate(http_requests_total{component=\"api\",code=~\"5..\",$scope}[$window])) \
+               or 0 * sum by (namespace, cluster) (rate(http_requests_total{component=\"api\",$scope}[$window]))",
+};
+
 /// Whether the API answers.
 pub const API_ANSWERS: Query = Query {
     name: "slo_api_answers",
@@ -102,7 +111,8 @@ pub const CPU_MEAN: Query = Query {
     name: "cost_cpu_mean",
     help: "Cores that a pod of a component uses on average over the window.",
     unit: Unit::Cores,
-    template: "avg by (namespace, cluster, component) (rate(selextract_container_cpu_seconds_total{$scope}[$window]))",
+    template: "avg by (namespace, cluster, component) (rate(selextract_container_cpu_seconds_total{$scope}[$window])) \
+               or avg by (namespace, cluster, component) (sum by (namespace, cluster, component, pod) (rate(container_cpu_usage_seconds_total{$scope}[$window])))",
 };
 
 /// The memory that a component uses on average.
@@ -110,7 +120,26 @@ pub const MEMORY_MEAN: Query = Query {
     name: "cost_memory_mean",
     help: "Memory that a pod of a component uses on average over the window.",
     unit: Unit::Bytes,
-    template: "avg by (namespace, cluster, component) (avg_over_time(selextract_container_memory_working_set_bytes{$scope}[$window]))",
+    template: "avg by (namespace, cluster, component) (avg_over_time(selextract_container_memory_working_set_bytes{$scope}[$window])) \
+               or avg by (namespace, cluster, component) (sum by (namespace, cluster, component, pod) (avg_over_time(container_memory_working_set_bytes{$scope}[$window])))",
+};
+
+/// The cores that each pod uses.
+pub const POD_CPU: Query = Query {
+    name: "cost_pod_cpu",
+    help: "Cores that each pod uses, as it counts itself, or else as its kubelet does.",
+    unit: Unit::Cores,
+    template: "sum by (namespace, cluster, component, pod) (rate(selextract_container_cpu_seconds_total{$scope}[$window])) \
+               or sum by (namespace, cluster, component, pod) (rate(container_cpu_usage_seconds_total{$scope}[$window]))",
+};
+
+/// The memory that each pod uses.
+pub const POD_MEMORY: Query = Query {
+    name: "cost_pod_memory",
+    help: "Memory that each pod uses, as it counts itself, or else as its kubelet does.",
+    unit: Unit::Bytes,
+    template: "sum by (namespace, cluster, component, pod) (selextract_container_memory_working_set_bytes{$scope}) \
+               or sum by (namespace, cluster, component, pod) (container_memory_working_set_bytes{$scope})",
 };
 
 /// Tasks that end well.
@@ -131,6 +160,7 @@ pub const SENT: Query = Query {
 
 pub(super) const ALL: &[Query] = &[
     BAD_REQUEST_RATIO,
+    FAILED_REQUEST_RATE,
     API_ANSWERS,
     DOWNTIME_RATIO,
     DOWNTIME_RATIO_OF_DAYS,
@@ -141,6 +171,8 @@ pub(super) const ALL: &[Query] = &[
     REDIS_MEMORY_P95,
     CPU_MEAN,
     MEMORY_MEAN,
+    POD_CPU,
+    POD_MEMORY,
     TASKS,
     SENT,
 ];

@@ -50,6 +50,14 @@ pub const CONNECTION_RATIO: Query = Query {
     template: "sum by (namespace, cluster) (pg_stat_database_numbackends{$scope}) / max by (namespace, cluster) (pg_settings_max_connections{$scope})",
 };
 
+/// The connections that the database admits.
+pub const MAX_CONNECTIONS: Query = Query {
+    name: "database_max_connections",
+    help: "The connections that the database admits.",
+    unit: Unit::Count,
+    template: "max by (namespace, cluster) (pg_settings_max_connections{$scope})",
+};
+
 /// Connections to the database.
 pub const CONNECTIONS: Query = Query {
     name: "database_connections",
@@ -292,6 +300,7 @@ pub(super) const ALL: &[Query] = &[
     CACHE_REACHABLE,
     POSTGRES_UP,
     CONNECTION_RATIO,
+    MAX_CONNECTIONS,
     CONNECTIONS,
     REPLICATION_LAG,
     REPLICA_CONNECTED,
