@@ -89,6 +89,10 @@ fn router() -> Router {
                 )
             }),
         )
+        .route(
+            "/half",
+            get(async || Html("<body><p>here<script>document.body.append('x\\ud83d, y\\0, \\u{1f600}')</script>")),
+        )
         .route("/echo", get(echo))
         .route("/missing", get(async || (StatusCode::NOT_FOUND, Html("<p>no"))))
         .route(
@@ -256,6 +260,15 @@ async fn a_page_is_read_after_its_wait_conditions_hold() {
     assert!(page.text.contains("<li>made by script"), "{}", page.text);
     assert_eq!(page.url.as_str(), "http://site.test/scripted");
     assert!(page.bytes > 0);
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn half_of_a_utf_16_pair_in_the_dom_is_read_as_a_replacement_character() {
+    let bench = Bench::new(|_| {}).await;
+    let page = bench.fetch("/half", &[]).await.unwrap();
+    assert!(page.text.contains("x\u{fffd}, y"), "{}", page.text);
+    assert!(page.text.contains("\u{1f600}"), "a whole pair stays: {}", page.text);
     bench.browsers.close().await;
 }
 

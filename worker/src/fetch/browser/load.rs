@@ -199,13 +199,14 @@ impl<'t> Load<'t> {
 const PARSED: &str = "() => document.readyState !== 'loading'";
 
 /// The DOM, when all of it has come, or a while later; if it is not too large: its size is looked at before it leaves Chromium.
+/// Script can put half of a UTF-16 pair into it, which no JSON of ours may hold: it is read as U+FFFD, as browsers send it.
 const READ: &str = r"async (most, ms) => {
     if (document.readyState === 'loading') await new Promise(done => {
         document.addEventListener('readystatechange', done, { once: true });
         setTimeout(done, ms);
     });
     const html = document.documentElement?.outerHTML ?? '';
-    return [location.href, html.length <= most ? html : null];
+    return [location.href, html.length <= most ? html.toWellFormed() : null];
 }";
 /// How long a page is waited for whose conditions hold while it still comes: a list may be half there.
 const PARSING: Duration = Duration::from_secs(5);
