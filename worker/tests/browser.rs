@@ -370,7 +370,7 @@ async fn the_running_browser_has_the_guides_flags_and_one_way_out() {
         "--proxy-bypass-list=<-loopback>",
         "--disable-quic",
         "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
-        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE 127.0.0.1",
     ] {
         assert!(line.contains(&flag.to_owned()), "{flag} is not in {line:?}");
     }
