@@ -12,6 +12,9 @@ const MAX_DELAY: Duration = Duration::from_mins(15);
 /// How long a host is left in peace that asked for it without saying how long.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// The class of pages that ended with a whole browser.
+pub const BROWSER_GONE: &str = "BrowserGone";
+
 /// A failure of a page, classed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -119,6 +122,7 @@ impl From<FetchError> for Failure {
             FetchError::Waiting { .. } => Self::retryable("WaitCondition", message).blaming(Blame::Page),
             FetchError::Step { .. } => Self::retryable("Step", message).blaming(Blame::Page),
             FetchError::CaptureTooLarge { .. } => Self::permanent("CaptureTooLarge", message).blaming(Blame::Page),
+            FetchError::BrowserGone => Self::retryable(BROWSER_GONE, message),
             FetchError::Browser { .. } => Self::retryable("Browser", message),
         }
     }

@@ -176,7 +176,10 @@ pub enum FetchError {
         /// The capture.
         name: String,
     },
-    /// The browser crashed, hung or did not start.
+    /// The whole browser crashed or hung, with all the pages in it: which of them did it cannot be told.
+    #[snafu(display("the browser ended under the page"))]
+    BrowserGone,
+    /// The page's own process crashed, or the browser did not start or did not do what it was told.
     #[snafu(display("the browser failed: {message}"))]
     Browser {
         /// What happened.

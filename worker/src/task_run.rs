@@ -26,12 +26,12 @@ use url::Url;
 use crate::{
     access::{Access, Vault, http_login},
     browser::Browsers,
-    claims::{Claims, History},
+    claims::{Claims, History, jittered},
     conclusion, conditional,
     cpu::{Meter, Share},
     crawl,
     extract::{Document, ExtractError, Extracted, extract, extract_at_once, extract_by_tree, is_quick},
-    failure::{Blame, Failure, backoff},
+    failure::{BROWSER_GONE, Blame, Failure, backoff},
     fetch::{
         Capture, Freshness, Page, Request,
         browser::{Errand, Opening, Session},
@@ -43,6 +43,9 @@ use crate::{
     robots::Robots,
     telemetry::{Metrics, PageOutcome, RunOutcome},
 };
+
+/// How long a run waits whose browser is gone.
+const NEXT_BROWSER: Duration = Duration::from_secs(1);
 
 /// What every run of a worker shares.
 #[derive(Clone, Debug)]
@@ -586,7 +589,19 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The end of a claim whose page ended with a whole browser, and may not have been to blame: the run waits a moment for the next one.
+    pub(crate) fn let_off(&self, failure: &Failure) -> Option<Ending> {
+        let is_let_off = failure.class == BROWSER_GONE && self.engines.browsers.lets_off(self.claim.id.0);
+        is_let_off.then(|| Ending::Waits {
+            after: jittered(NEXT_BROWSER),
+            reason: Some(told(failure)),
+        })
+    }
+
     fn failed(&self, failure: &Failure, started: Instant) -> Ending {
+        if let Some(waits) = self.let_off(failure) {
+            return waits;
+        }
         let retries = u32::from(self.plan.max_retries);
         let again = failure.retryable && self.attempt <= retries;
         self.count_page(

@@ -131,6 +131,7 @@ impl Bench {
                 get(async || axum::response::Redirect::temporary("http://third.test/list/1")),
             )
             .merge(hostile::routes())
+            .merge(crash::routes())
             .merge(paging::routes())
             .merge(watching::routes(shop.clone()))
             .merge(access::routes())

@@ -129,9 +129,10 @@ impl Tab {
         self.context.suspect = Some(self.page.clone());
     }
 
-    /// Ends the whole browser, because this tab's renderer crashed.
-    pub(crate) fn condemn_browser(&self) {
-        self.context.chromium.condemn();
+    /// Lets the browser end with its last tab, because this tab's renderer crashed: its neighbours have renderers of their own, but what
+    /// made one crash may come from the browser's age or size.
+    pub(crate) fn retire_browser(&self) {
+        self.context.chromium.retire();
     }
 }
 

@@ -40,8 +40,11 @@ use world::World;
 
 impl From<BrowserError> for FetchError {
     fn from(error: BrowserError) -> Self {
-        Self::Browser {
-            message: shortened(&error.to_string()),
+        match error {
+            BrowserError::Gone => Self::BrowserGone,
+            error => Self::Browser {
+                message: shortened(&error.to_string()),
+            },
         }
     }
 }
@@ -206,26 +209,21 @@ impl Session {
         timeout: Duration,
     ) -> Result<Option<Page>, FetchError> {
         self.tab.count_page();
-        let mut ends = self
-            .tab
-            .page
-            .event_listener::<EventLoadingFinished>()
-            .await
-            .map_err(failed)?;
-        let page = self
-            .act(async |world, mut traffic| {
-                if !more::bring(world, more).await? {
-                    return Ok(None);
-                }
-                more::settle(world, traffic.as_deref_mut(), more::REST, timeout).await?;
-                let page = load::hold_and_read(world, traffic, errand.waits).await?;
-                captures::take(world, page, &errand.captures).await.map(Some)
-            })
-            .await?;
-        Ok(page.map(|page| Page {
-            bytes: received(&mut ends, 0),
-            ..page
-        }))
+        self.act(async |world, mut traffic| {
+            let ends = world.tab.page.event_listener::<EventLoadingFinished>();
+            let mut ends = ends.await.map_err(failed)?;
+            if !more::bring(world, more).await? {
+                return Ok(None);
+            }
+            more::settle(world, traffic.as_deref_mut(), more::REST, timeout).await?;
+            let page = load::hold_and_read(world, traffic, errand.waits).await?;
+            let page = captures::take(world, page, &errand.captures).await?;
+            Ok(Some(Page {
+                bytes: received(&mut ends, 0),
+                ..page
+            }))
+        })
+        .await
     }
 
     /// Reads the open page again after a while without requests and changes.
@@ -278,6 +276,14 @@ impl Drop for Session {
 
 /// Something in a tab, for as long as its browser and its renderer live.
 async fn alive<T>(tab: &Tab, what: impl Future<Output = Result<T, FetchError>>) -> Result<T, FetchError> {
+    match watched(tab, what).await {
+        // Its commands failed before anybody said why.
+        Err(FetchError::Browser { .. }) if tab.gone().is_cancelled() => Err(FetchError::BrowserGone),
+        done => done,
+    }
+}
+
+async fn watched<T>(tab: &Tab, what: impl Future<Output = Result<T, FetchError>>) -> Result<T, FetchError> {
     let mut crashes = tab.page.event_listener::<EventTargetCrashed>().await.map_err(failed)?;
     let renderer_end = async {
         if crashes.next().await.is_none() {
@@ -288,7 +294,7 @@ async fn alive<T>(tab: &Tab, what: impl Future<Output = Result<T, FetchError>>) 
         biased;
         () = tab.gone().cancelled() => Err(BrowserError::Gone.into()),
         () = renderer_end => {
-            tab.condemn_browser();
+            tab.retire_browser();
             BrowserSnafu { message: "the page crashed its process" }.fail()
         }
         done = what => done,

@@ -31,7 +31,10 @@ async fn strike(bench: &Bench, blow: Signal, whom: impl Fn(&Bench) -> Vec<i32>) 
             let _ = kill_process(Pid::from_raw(id).unwrap(), blow);
         }
     });
-    assert!(matches!(page, Err(FetchError::Browser { .. })), "{page:?}");
+    assert!(
+        matches!(page, Err(FetchError::Browser { .. } | FetchError::BrowserGone)),
+        "{page:?}"
+    );
     started.elapsed()
 }
 
