@@ -5,7 +5,9 @@ mod chromium;
 mod flags;
 mod group;
 mod process;
+mod sieve;
 mod tab;
+mod traffic;
 
 use std::{
     collections::VecDeque,
@@ -24,6 +26,7 @@ use url::Url;
 use uuid::Uuid;
 
 pub use self::{process::remove_leftovers, tab::Tab};
+pub(crate) use self::{sieve::TOO_LARGE, traffic::MOST};
 use crate::{contact::Contact, telemetry::Metrics};
 use chromium::Chromium;
 

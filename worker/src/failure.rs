@@ -113,7 +113,9 @@ impl From<FetchError> for Failure {
             FetchError::UnsupportedContent { .. } => {
                 Self::permanent("UnsupportedContent", message).blaming(Blame::Page)
             }
-            FetchError::TooLarge => Self::permanent("TooLarge", message).blaming(Blame::Page),
+            FetchError::TooLarge | FetchError::Floods { .. } => {
+                Self::permanent("TooLarge", message).blaming(Blame::Page)
+            }
             FetchError::TooManyRedirects { .. } => Self::permanent("TooManyRedirects", message).blaming(Blame::Page),
             FetchError::Scheme { .. } => Self::permanent("Scheme", message).blaming(Blame::Page),
             FetchError::Refused => Self::permanent("EgressRefused", message),

@@ -152,6 +152,12 @@ pub enum FetchError {
         /// What happened.
         message: String,
     },
+    /// A page asks for more than is listened to.
+    #[snafu(display("the page makes more than {limit} requests"))]
+    Floods {
+        /// The most that a page may make.
+        limit: u32,
+    },
     /// A wait condition was not met.
     #[snafu(display("{what} within {}", selextract_task::Duration::from_millis(millis(*timeout))))]
     Waiting {

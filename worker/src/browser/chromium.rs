@@ -144,7 +144,8 @@ async fn connect(process: &Process) -> Result<(Browser, Handler), BrowserError> 
         request_timeout: COMMAND_TIMEOUT,
         ..HandlerConfig::default()
     };
-    match timeout(CONNECT_TIMEOUT, Browser::connect_with_config(&process.devtools, config)).await {
+    let devtools = process.sieve.as_ref().map_or("", |sieve| &sieve.devtools);
+    match timeout(CONNECT_TIMEOUT, Browser::connect_with_config(devtools, config)).await {
         Ok(Ok(connected)) => Ok(connected),
         Ok(Err(error)) => ComeUpSnafu {
             message: error.to_string(),

@@ -9,7 +9,6 @@ mod more;
 mod pointer;
 mod pool;
 mod steps;
-mod traffic;
 mod waits;
 mod world;
 
@@ -18,24 +17,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chromiumoxide::{
-    cdp::browser_protocol::{inspector::EventTargetCrashed, network::EventLoadingFinished},
-    error::CdpError,
-    listeners::EventStream,
-};
+use chromiumoxide::{cdp::browser_protocol::inspector::EventTargetCrashed, error::CdpError};
 use futures::StreamExt;
-use selextract_task::{Awaited, BrowserCapture, CaptureWhen, More, On, Plan, Resource, Step, Wait};
+use selextract_task::{BrowserCapture, CaptureWhen, More, On, Plan, Resource, Step, Wait};
 use url::Url;
 
 use super::{BrowserSnafu, Capture, FetchError, Page, shortened};
 use crate::{
     access::Access,
-    browser::{BrowserError, Browsers, Kind, Tab},
+    browser::{BrowserError, Browsers, Kind, MOST, Tab},
 };
 use headers::Interception;
 use load::Load;
 use pool::Relay;
-use traffic::Traffic;
 use world::World;
 
 impl From<BrowserError> for FetchError {
@@ -60,8 +54,6 @@ pub struct Opening<'o> {
     pub headers: &'o [(String, String)],
     /// What is not loaded, besides what its browser leaves out.
     pub block: &'o [Resource],
-    /// Whether requests under way are counted, because something waits for quiet.
-    pub counts_traffic: bool,
     /// The rights of its run; a login is done by [`Session::enter`].
     pub access: Option<&'o Arc<Access>>,
 }
@@ -74,7 +66,6 @@ impl<'o> Opening<'o> {
             home,
             headers: &[],
             block: &[],
-            counts_traffic: false,
             access: None,
         }
     }
@@ -87,7 +78,6 @@ impl<'o> Opening<'o> {
             home: &plan.url,
             headers: &plan.headers,
             block: visit.block.as_deref().unwrap_or_default(),
-            counts_traffic: visit.more.is_some() || visit.waits.iter().any(|wait| wait.what == Awaited::Quiet),
             access: Some(access),
         }
     }
@@ -125,7 +115,6 @@ impl<'e> Errand<'e> {
 pub struct Session {
     tab: Tab,
     _requests: Option<Interception>,
-    traffic: Option<Traffic>,
     reusable: bool,
     access: Option<Arc<Access>>,
     /// Whether the login that its access asks for was done in this tab.
@@ -150,15 +139,9 @@ impl Session {
         let gone = tab.gone().clone();
         let set_up = async {
             login::set_cookies(&tab, opening.access.map(AsRef::as_ref)).await?;
-            let requests = headers::add(&tab, opening).await?;
-            let traffic = if opening.counts_traffic {
-                Some(Traffic::of(&tab).await?)
-            } else {
-                None
-            };
-            Ok::<_, FetchError>((requests, traffic))
+            headers::add(&tab, opening).await
         };
-        let (requests, traffic) = tokio::select! {
+        let requests = tokio::select! {
             biased;
             () = gone.cancelled() => return Err(BrowserError::Gone.into()),
             set_up = set_up => set_up?,
@@ -166,7 +149,6 @@ impl Session {
         Ok(Self {
             tab,
             _requests: requests,
-            traffic,
             reusable: true,
             access: opening.access.cloned(),
             entered: false,
@@ -176,7 +158,7 @@ impl Session {
 
     /// Whether the next page may be loaded in it. A tab that was left while it loaded would delay the next page.
     pub fn is_usable(&self) -> bool {
-        self.reusable && self.tab.is_fresh()
+        self.reusable && self.tab.is_fresh() && !self.tab.traffic.flooded().is_cancelled()
     }
 
     /// Browser CPU that the run is charged so far.
@@ -190,10 +172,11 @@ impl Session {
     /// See [`FetchError`].
     pub async fn fetch(&mut self, url: &Url, errand: &Errand<'_>, timeout: Duration) -> Result<Page, FetchError> {
         self.tab.count_page();
+        self.tab.traffic.begin();
         // Stays so when the caller's time is over and this future is dropped.
         self.reusable = false;
         let load = Load::new(&self.tab, self.access.as_deref(), timeout);
-        let page = alive(&self.tab, load.run(url, errand, self.traffic.as_mut())).await;
+        let page = alive(&self.tab, load.run(url, errand)).await;
         self.reusable = load.has_loaded() && !self.tab.gone().is_cancelled();
         page
     }
@@ -209,17 +192,16 @@ impl Session {
         timeout: Duration,
     ) -> Result<Option<Page>, FetchError> {
         self.tab.count_page();
-        self.act(async |world, mut traffic| {
-            let ends = world.tab.page.event_listener::<EventLoadingFinished>();
-            let mut ends = ends.await.map_err(failed)?;
+        self.tab.traffic.begin();
+        self.act(async |world| {
             if !more::bring(world, more).await? {
                 return Ok(None);
             }
-            more::settle(world, traffic.as_deref_mut(), more::REST, timeout).await?;
-            let page = load::hold_and_read(world, traffic, errand.waits).await?;
+            more::settle(world, more::REST, timeout).await?;
+            let page = load::hold_and_read(world, errand.waits).await?;
             let page = captures::take(world, page, &errand.captures).await?;
             Ok(Some(Page {
-                bytes: received(&mut ends, 0),
+                bytes: world.tab.traffic.take_bytes(0),
                 ..page
             }))
         })
@@ -231,9 +213,9 @@ impl Session {
     /// # Errors
     /// See [`FetchError`].
     pub async fn look_again(&mut self, timeout: Duration) -> Result<Page, FetchError> {
-        self.act(async |world, mut traffic| {
-            more::settle(world, traffic.as_deref_mut(), more::LONG_REST, timeout).await?;
-            load::hold_and_read(world, traffic, &[]).await
+        self.act(async |world| {
+            more::settle(world, more::LONG_REST, timeout).await?;
+            load::hold_and_read(world, &[]).await
         })
         .await
     }
@@ -243,7 +225,7 @@ impl Session {
     /// # Errors
     /// See [`FetchError`].
     pub async fn capture(&mut self, captures: &[&BrowserCapture]) -> Result<Vec<Capture>, FetchError> {
-        self.act(async |world, _| {
+        self.act(async |world| {
             let page = load::read(world).await?.ok_or_else(load::left)?;
             Ok(captures::take(world, page, captures).await?.captures)
         })
@@ -253,14 +235,10 @@ impl Session {
     /// Does something in the page that was fetched last.
     async fn act<T>(
         &mut self,
-        what: impl AsyncFnOnce(&mut World<'_>, Option<&mut Traffic>) -> Result<T, FetchError>,
+        what: impl AsyncFnOnce(&mut World<'_>) -> Result<T, FetchError>,
     ) -> Result<T, FetchError> {
         let was = std::mem::replace(&mut self.reusable, false);
-        let done = alive(&self.tab, async {
-            let mut world = World::of(&self.tab).await?;
-            what(&mut world, self.traffic.as_mut()).await
-        })
-        .await;
+        let done = alive(&self.tab, async { what(&mut World::of(&self.tab)).await }).await;
         self.reusable = was && done.is_ok();
         done
     }
@@ -297,23 +275,9 @@ async fn watched<T>(tab: &Tab, what: impl Future<Output = Result<T, FetchError>>
             tab.retire_browser();
             BrowserSnafu { message: "the page crashed its process" }.fail()
         }
+        () = tab.traffic.flooded().cancelled() => Err(FetchError::Floods { limit: MOST }),
         done = what => done,
     }
-}
-
-/// Bytes of all the page's answers so far; what still loads is not counted, so never less than the page itself.
-fn received(ends: &mut EventStream<EventLoadingFinished>, at_least: usize) -> u64 {
-    let mut bytes = 0.0;
-    while let Some(Some(end)) = futures::FutureExt::now_or_never(ends.next()) {
-        bytes += end.encoded_data_length.max(0.0);
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a sum of sizes; the cast saturates"
-    )]
-    let bytes = bytes as u64;
-    bytes.max(at_least as u64)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

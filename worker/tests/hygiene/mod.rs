@@ -183,7 +183,7 @@ pub fn groups(bench: &Bench) -> std::collections::HashSet<i32> {
 }
 
 /// Kilobytes that a process has in memory.
-fn resident(id: impl std::fmt::Display) -> u64 {
+pub fn resident(id: impl std::fmt::Display) -> u64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())

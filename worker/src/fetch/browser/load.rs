@@ -8,7 +8,7 @@ use std::{
 use chromiumoxide::types::CommandResponse;
 use chromiumoxide::{
     cdp::browser_protocol::{
-        network::{EventLoadingFinished, EventRequestWillBeSent, EventResponseReceived, ResourceType},
+        network::{EventRequestWillBeSent, EventResponseReceived, ResourceType},
         page::{FrameId, NavigateParams, NavigateReturns},
     },
     error::CdpError,
@@ -23,7 +23,7 @@ use tokio::{
 };
 use url::Url;
 
-use super::{Errand, answer::Answer, captures, failed, received, steps, traffic::Traffic, waits, world::World};
+use super::{Errand, answer::Answer, captures, failed, steps, waits, world::World};
 use crate::{
     access::Access,
     browser::Tab,
@@ -77,22 +77,16 @@ impl<'t> Load<'t> {
         self.progress.borrow().loaded
     }
 
-    pub(super) async fn run(
-        &self,
-        url: &Url,
-        errand: &Errand<'_>,
-        traffic: Option<&mut Traffic>,
-    ) -> Result<Page, FetchError> {
+    pub(super) async fn run(&self, url: &Url, errand: &Errand<'_>) -> Result<Page, FetchError> {
         let page = &self.tab.page;
         let mut answers = page.event_listener::<EventResponseReceived>().await.map_err(failed)?;
-        let mut ends = page.event_listener::<EventLoadingFinished>().await.map_err(failed)?;
         let mut requests = page.event_listener::<EventRequestWillBeSent>().await.map_err(failed)?;
-        let mut world = World::of(self.tab).await?;
+        let mut world = World::of(self.tab);
         let navigation = self.navigate(url, &mut answers);
         tokio::pin!(navigation);
         let page = tokio::select! {
             biased;
-            page = self.act(&mut world, errand, traffic) => page,
+            page = self.act(&mut world, errand) => page,
             error = too_many_redirects(&mut requests, &self.tab.frame) => Err(error),
             Err(error) = &mut navigation => Err(error),
         }?;
@@ -107,7 +101,7 @@ impl<'t> Load<'t> {
             }
         }
         Ok(Page {
-            bytes: received(&mut ends, page.text.len()),
+            bytes: self.tab.traffic.take_bytes(page.text.len()),
             ..page
         })
     }
@@ -162,12 +156,7 @@ impl<'t> Load<'t> {
         failure
     }
 
-    async fn act(
-        &self,
-        world: &mut World<'_>,
-        errand: &Errand<'_>,
-        traffic: Option<&mut Traffic>,
-    ) -> Result<Page, FetchError> {
+    async fn act(&self, world: &mut World<'_>, errand: &Errand<'_>) -> Result<Page, FetchError> {
         let mut progress = self.progress.subscribe();
         // Its sender lives as long as this does.
         let _ = progress.wait_for(|progress| progress.answered).await;
@@ -176,7 +165,7 @@ impl<'t> Load<'t> {
             self.loaded(world, &mut progress).await?;
         }
         steps::run(world, &errand.steps).await?;
-        let page = hold_and_read(world, traffic, errand.waits).await?;
+        let page = hold_and_read(world, errand.waits).await?;
         captures::take(world, page, &errand.captures).await
     }
 
@@ -212,13 +201,9 @@ const READ: &str = r"async (most, ms) => {
 const PARSING: Duration = Duration::from_secs(5);
 
 /// Waits until the conditions hold in the document that is there then, and reads it.
-pub(super) async fn hold_and_read(
-    world: &mut World<'_>,
-    mut traffic: Option<&mut Traffic>,
-    conditions: &[Wait],
-) -> Result<Page, FetchError> {
+pub(super) async fn hold_and_read(world: &mut World<'_>, conditions: &[Wait]) -> Result<Page, FetchError> {
     for _ in 0..MOST_LEAVES {
-        waits::hold(world, traffic.as_deref_mut(), conditions).await?;
+        waits::hold(world, conditions).await?;
         if let Some(page) = read(world).await? {
             return Ok(page);
         }

@@ -3,10 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use chromiumoxide::cdp::browser_protocol::{
-    emulation::SetFocusEmulationEnabledParams,
-    input::InsertTextParams,
-    network::{CookieParam, EventResponseReceived, GetCookiesParams, ResourceType, SetCookiesParams},
+use chromiumoxide::{
+    cdp::browser_protocol::{
+        emulation::SetFocusEmulationEnabledParams,
+        input::InsertTextParams,
+        network::{CookieParam, EventResponseReceived, GetCookiesParams, ResourceType, SetCookiesParams},
+    },
+    listeners::EventStream,
 };
 use futures::{FutureExt, StreamExt};
 use selextract_task::{
@@ -17,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use url::Url;
 
-use super::{BrowserError, Errand, EventStream, FetchError, Session, answer::Answer, failed, world::World};
+use super::{BrowserError, Errand, FetchError, Session, answer::Answer, failed, world::World};
 use crate::{
     access::{
         Access,
@@ -207,12 +210,12 @@ impl Form<'_> {
 
     /// Calls a function of ours in the document that is there at the moment.
     async fn call(&self, function: &str) -> Result<Option<Value>, FetchError> {
-        World::of(self.tab).await?.call(function, &[]).await
+        World::of(self.tab).call(function, &[]).await
     }
 
     async fn matches(&self, selector: &str) -> Result<bool, FetchError> {
         const MATCHES: &str = "selector => document.querySelector(selector) !== null";
-        let found = World::of(self.tab).await?.call(MATCHES, &[selector.into()]).await?;
+        let found = World::of(self.tab).call(MATCHES, &[selector.into()]).await?;
         Ok(found == Some(Value::Bool(true)))
     }
 
