@@ -132,6 +132,7 @@ impl Bench {
             )
             .merge(hostile::routes())
             .merge(crash::routes())
+            .merge(politeness::routes())
             .merge(paging::routes())
             .merge(watching::routes(shop.clone()))
             .merge(access::routes())

@@ -13,6 +13,7 @@ mod waits;
 mod world;
 
 use std::{
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +21,7 @@ use std::{
 use chromiumoxide::{cdp::browser_protocol::inspector::EventTargetCrashed, error::CdpError};
 use futures::StreamExt;
 use selextract_task::{BrowserCapture, CaptureWhen, More, On, Plan, Resource, Step, Wait};
-use url::Url;
+use url::{Position, Url};
 
 use super::{BrowserSnafu, Capture, FetchError, Page, shortened};
 use crate::{
@@ -114,7 +115,7 @@ impl<'e> Errand<'e> {
 #[derive(Debug)]
 pub struct Session {
     tab: Tab,
-    _requests: Option<Interception>,
+    requests: Interception,
     reusable: bool,
     access: Option<Arc<Access>>,
     /// Whether the login that its access asks for was done in this tab.
@@ -148,7 +149,7 @@ impl Session {
         };
         Ok(Self {
             tab,
-            _requests: requests,
+            requests,
             reusable: true,
             access: opening.access.cloned(),
             entered: false,
@@ -171,14 +172,31 @@ impl Session {
     /// # Errors
     /// See [`FetchError`].
     pub async fn fetch(&mut self, url: &Url, errand: &Errand<'_>, timeout: Duration) -> Result<Page, FetchError> {
+        let Ok(page) = self.fetch_by_leave(url, errand, timeout, Anywhere).await;
+        page
+    }
+
+    /// The same, where leave is asked before the main frame asks for any other document.
+    ///
+    /// # Errors
+    /// What is said in place of leave, and then the tab is not used again.
+    pub async fn fetch_by_leave<L: Leave>(
+        &mut self,
+        url: &Url,
+        errand: &Errand<'_>,
+        timeout: Duration,
+        leave: L,
+    ) -> Result<Result<Page, FetchError>, L::Refusal> {
         self.tab.count_page();
         self.tab.traffic.begin();
         // Stays so when the caller's time is over and this future is dropped.
         self.reusable = false;
         let load = Load::new(&self.tab, self.access.as_deref(), timeout);
-        let page = alive(&self.tab, load.run(url, errand)).await;
+        self.requests.forget();
+        let page = Box::pin(alive(&self.tab, load.run(url, errand)));
+        let page = by_leave(&mut self.requests, Some(url), page, || load.has_read(), leave).await?;
         self.reusable = load.has_loaded() && !self.tab.gone().is_cancelled();
-        page
+        Ok(page)
     }
 
     /// Brings more of the open page into it and reads it again. `None` when there is nothing to click on. The caller bounds the time.
@@ -191,9 +209,24 @@ impl Session {
         errand: &Errand<'_>,
         timeout: Duration,
     ) -> Result<Option<Page>, FetchError> {
+        let Ok(page) = self.bring_more_by_leave(more, errand, timeout, Anywhere).await;
+        page
+    }
+
+    /// The same, where leave is asked as in [`Session::fetch_by_leave`].
+    ///
+    /// # Errors
+    /// What is said in place of leave.
+    pub async fn bring_more_by_leave<L: Leave>(
+        &mut self,
+        more: &More,
+        errand: &Errand<'_>,
+        timeout: Duration,
+        leave: L,
+    ) -> Result<Result<Option<Page>, FetchError>, L::Refusal> {
         self.tab.count_page();
         self.tab.traffic.begin();
-        self.act(async |world| {
+        let bring = async |world: &mut World<'_>| {
             if !more::bring(world, more).await? {
                 return Ok(None);
             }
@@ -204,8 +237,8 @@ impl Session {
                 bytes: world.tab.traffic.take_bytes(0),
                 ..page
             }))
-        })
-        .await
+        };
+        self.act(bring, leave).await
     }
 
     /// Reads the open page again after a while without requests and changes.
@@ -213,11 +246,12 @@ impl Session {
     /// # Errors
     /// See [`FetchError`].
     pub async fn look_again(&mut self, timeout: Duration) -> Result<Page, FetchError> {
-        self.act(async |world| {
+        let look = async |world: &mut World<'_>| {
             more::settle(world, more::LONG_REST, timeout).await?;
             load::hold_and_read(world, &[]).await
-        })
-        .await
+        };
+        let Ok(page) = self.act(look, Nowhere).await;
+        page
     }
 
     /// Captures the page as it is.
@@ -225,22 +259,25 @@ impl Session {
     /// # Errors
     /// See [`FetchError`].
     pub async fn capture(&mut self, captures: &[&BrowserCapture]) -> Result<Vec<Capture>, FetchError> {
-        self.act(async |world| {
+        let capture = async |world: &mut World<'_>| {
             let page = load::read(world).await?.ok_or_else(load::left)?;
             Ok(captures::take(world, page, captures).await?.captures)
-        })
-        .await
+        };
+        let Ok(captures) = self.act(capture, Nowhere).await;
+        captures
     }
 
     /// Does something in the page that was fetched last.
-    async fn act<T>(
+    async fn act<T, L: Leave>(
         &mut self,
         what: impl AsyncFnOnce(&mut World<'_>) -> Result<T, FetchError>,
-    ) -> Result<T, FetchError> {
+        leave: L,
+    ) -> Result<Result<T, FetchError>, L::Refusal> {
         let was = std::mem::replace(&mut self.reusable, false);
-        let done = alive(&self.tab, async { what(&mut World::of(&self.tab)).await }).await;
+        let done = Box::pin(alive(&self.tab, async { what(&mut World::of(&self.tab)).await }));
+        let done = by_leave(&mut self.requests, None, done, || false, leave).await?;
         self.reusable = was && done.is_ok();
-        done
+        Ok(done)
     }
 }
 
@@ -249,6 +286,72 @@ impl Drop for Session {
         if !self.reusable {
             self.tab.suspect();
         }
+    }
+}
+
+/// Something in a tab whose main frame asks for the document that was asked for, and for others when there is leave; for none once it is
+/// over.
+async fn by_leave<T, L: Leave>(
+    requests: &mut Interception,
+    mut asked: Option<&Url>,
+    what: impl Future<Output = T>,
+    is_over: impl Fn() -> bool,
+    mut leave: L,
+) -> Result<T, L::Refusal> {
+    tokio::pin!(what);
+    loop {
+        let document = tokio::select! {
+            biased;
+            done = &mut what => return Ok(done),
+            Some(document) = requests.held() => document,
+        };
+        if is_over() {
+            continue;
+        }
+        if asked.take().is_none_or(|asked| !is_same(asked, &document.url)) {
+            tokio::select! {
+                biased;
+                done = &mut what => return Ok(done),
+                leave = leave.ask(&document.url) => leave?,
+            }
+        }
+        document.go_on();
+    }
+}
+
+/// Whether these are one document.
+fn is_same(one: &Url, other: &Url) -> bool {
+    one[..Position::AfterQuery] == other[..Position::AfterQuery]
+}
+
+/// Who says whether the main frame may ask for another document than the page's own: a redirect or a script may lead anywhere.
+pub trait Leave {
+    /// What is said in place of leave; the page is given up.
+    type Refusal;
+
+    /// Waits until it may.
+    fn ask(&mut self, url: &Url) -> impl Future<Output = Result<(), Self::Refusal>> + Send;
+}
+
+/// Leave for whatever the main frame asks for.
+struct Anywhere;
+
+impl Leave for Anywhere {
+    type Refusal = Infallible;
+
+    async fn ask(&mut self, _: &Url) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// No leave, and no refusal: the main frame stays where it is.
+struct Nowhere;
+
+impl Leave for Nowhere {
+    type Refusal = Infallible;
+
+    async fn ask(&mut self, _: &Url) -> Result<(), Infallible> {
+        std::future::pending().await
     }
 }
 

@@ -52,6 +52,8 @@ struct Progress {
     answered: bool,
     /// The navigation is over.
     loaded: bool,
+    /// What was wanted of the page was read.
+    read: bool,
 }
 
 /// One page on its way.
@@ -77,6 +79,11 @@ impl<'t> Load<'t> {
         self.progress.borrow().loaded
     }
 
+    /// Whether the page was read, and only the rest of it is still waited for.
+    pub(super) fn has_read(&self) -> bool {
+        self.progress.borrow().read
+    }
+
     pub(super) async fn run(&self, url: &Url, errand: &Errand<'_>) -> Result<Page, FetchError> {
         let page = &self.tab.page;
         let mut answers = page.event_listener::<EventResponseReceived>().await.map_err(failed)?;
@@ -90,6 +97,7 @@ impl<'t> Load<'t> {
             error = too_many_redirects(&mut requests, &self.tab.frame) => Err(error),
             Err(error) = &mut navigation => Err(error),
         }?;
+        self.progress.send_modify(|progress| progress.read = true);
         // The rest of a page that was read early comes soon as a rule, and then the tab serves for the next one.
         let end = self.patient_until.min(Instant::now() + LINGER);
         if !self.has_loaded() {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use url::Url;
 
-use super::{BrowserError, Errand, FetchError, Session, answer::Answer, failed, world::World};
+use super::{Anywhere, BrowserError, Errand, FetchError, Session, answer::Answer, by_leave, failed, world::World};
 use crate::{
     access::{
         Access,
@@ -95,10 +95,11 @@ impl Session {
             page,
             login,
         };
+        let entered = by_leave(&mut self.requests, None, Box::pin(form.run()), || false, Anywhere);
         tokio::select! {
             biased;
             () = gone.cancelled() => return Err(FetchError::from(BrowserError::Gone).into()),
-            entered = form.run() => entered?,
+            Ok(entered) = entered => entered?,
         }
         self.reusable = !gone.is_cancelled();
         self.entered = true;
