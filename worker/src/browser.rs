@@ -5,11 +5,14 @@ mod chromium;
 mod flags;
 mod group;
 mod process;
+mod sieve;
 mod tab;
+mod traffic;
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
-    sync::{Arc, Weak},
+    sync::{Arc, PoisonError, Weak},
     time::Duration,
 };
 
@@ -20,10 +23,15 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 use url::Url;
+use uuid::Uuid;
 
 pub use self::{process::remove_leftovers, tab::Tab};
+pub(crate) use self::{sieve::TOO_LARGE, traffic::MOST};
 use crate::{contact::Contact, telemetry::Metrics};
 use chromium::Chromium;
+
+/// The most runs that are remembered as let off.
+const LET_OFF: usize = 1_000;
 
 /// How the browser is run.
 #[derive(Clone, Debug)]
@@ -73,7 +81,7 @@ pub enum BrowserError {
         /// What it said last.
         message: String,
     },
-    /// It crashed or hung, or was retired.
+    /// It crashed or hung as a whole.
     #[snafu(display("the browser is gone"))]
     Gone,
     /// A command of the DevTools protocol failed.
@@ -99,6 +107,8 @@ pub struct Browsers {
     metrics: Metrics,
     lean: Slot,
     full: Slot,
+    /// Runs that were let off, oldest first.
+    let_off: std::sync::Mutex<VecDeque<Uuid>>,
     /// The supervisors of all browsers that are not gone yet.
     supervisors: TaskTracker,
 }
@@ -114,6 +124,7 @@ impl Browsers {
             metrics,
             lean: Slot::default(),
             full: Slot::default(),
+            let_off: std::sync::Mutex::default(),
             supervisors: TaskTracker::new(),
         }
     }
@@ -133,6 +144,20 @@ impl Browsers {
     pub async fn open_tab_by(&self, kind: Kind, proxy: Option<&Url>) -> Result<Tab, BrowserError> {
         let chromium = self.running(kind).await?;
         Tab::open(chromium, proxy).await
+    }
+
+    /// Whether a run whose page ended with a whole browser is let off. Which of the browser's pages brought it down cannot be told, and most
+    /// did not; but one that does is there the next time too. So each run is let off once.
+    pub fn lets_off(&self, run: Uuid) -> bool {
+        let mut let_off = self.let_off.lock().unwrap_or_else(PoisonError::into_inner);
+        if let_off.contains(&run) {
+            return false;
+        }
+        if let_off.len() == LET_OFF {
+            let_off.pop_front();
+        }
+        let_off.push_back(run);
+        true
     }
 
     /// The running browser, or a new one. A retired one ends with its last tab.

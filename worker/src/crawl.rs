@@ -366,6 +366,9 @@ impl<'a> Visit<'a> {
         if NO_PAGES.contains(&failure.class) && self.sought == Sought::Page {
             return CrawlEnd::Skipped(told(failure));
         }
+        if let Some(waits) = self.run.let_off(failure) {
+            return crawl_end(&waits);
+        }
         let attempt = u32::try_from(self.claim.attempts).unwrap_or(1).max(1);
         let again = failure.retryable && attempt <= u32::from(self.run.plan.max_retries);
         tracing::info!(

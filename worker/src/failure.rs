@@ -12,6 +12,9 @@ const MAX_DELAY: Duration = Duration::from_mins(15);
 /// How long a host is left in peace that asked for it without saying how long.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// The class of pages that ended with a whole browser.
+pub const BROWSER_GONE: &str = "BrowserGone";
+
 /// A failure of a page, classed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -110,7 +113,9 @@ impl From<FetchError> for Failure {
             FetchError::UnsupportedContent { .. } => {
                 Self::permanent("UnsupportedContent", message).blaming(Blame::Page)
             }
-            FetchError::TooLarge => Self::permanent("TooLarge", message).blaming(Blame::Page),
+            FetchError::TooLarge | FetchError::Floods { .. } => {
+                Self::permanent("TooLarge", message).blaming(Blame::Page)
+            }
             FetchError::TooManyRedirects { .. } => Self::permanent("TooManyRedirects", message).blaming(Blame::Page),
             FetchError::Scheme { .. } => Self::permanent("Scheme", message).blaming(Blame::Page),
             FetchError::Refused => Self::permanent("EgressRefused", message),
@@ -119,6 +124,7 @@ impl From<FetchError> for Failure {
             FetchError::Waiting { .. } => Self::retryable("WaitCondition", message).blaming(Blame::Page),
             FetchError::Step { .. } => Self::retryable("Step", message).blaming(Blame::Page),
             FetchError::CaptureTooLarge { .. } => Self::permanent("CaptureTooLarge", message).blaming(Blame::Page),
+            FetchError::BrowserGone => Self::retryable(BROWSER_GONE, message),
             FetchError::Browser { .. } => Self::retryable("Browser", message),
         }
     }

@@ -152,6 +152,12 @@ pub enum FetchError {
         /// What happened.
         message: String,
     },
+    /// A page asks for more than is listened to.
+    #[snafu(display("the page makes more than {limit} requests"))]
+    Floods {
+        /// The most that a page may make.
+        limit: u32,
+    },
     /// A wait condition was not met.
     #[snafu(display("{what} within {}", selextract_task::Duration::from_millis(millis(*timeout))))]
     Waiting {
@@ -176,7 +182,10 @@ pub enum FetchError {
         /// The capture.
         name: String,
     },
-    /// The browser crashed, hung or did not start.
+    /// The whole browser crashed or hung, with all the pages in it: which of them did it cannot be told.
+    #[snafu(display("the browser ended under the page"))]
+    BrowserGone,
+    /// The page's own process crashed, or the browser did not start or did not do what it was told.
     #[snafu(display("the browser failed: {message}"))]
     Browser {
         /// What happened.

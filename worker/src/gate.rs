@@ -173,6 +173,31 @@ impl<'a> Gate<'a> {
         }
     }
 
+    /// The same for a document that an open page leads to, by a redirect or by script. At the page's own host it is part of the page, and
+    /// only the site's rules are asked; another host has its turn, for which the page gives way to nobody.
+    ///
+    /// # Errors
+    /// As [`Gate::pass`].
+    pub async fn follow(&mut self, from: &Url, to: &Url, plan: &Plan, stop: &CancellationToken) -> Result<(), Stopped> {
+        if from.host() != to.host() {
+            self.ended(Outcome::Answered);
+            self.pages = 0;
+            return self.pass(to, plan, stop).await;
+        }
+        if !plan.obeys_robots {
+            return Ok(());
+        }
+        // Another origin of the host has rules of its own, and its robots.txt is no page either.
+        let rules = match self.robots.known(to).await {
+            Some(known) => settled(known)?,
+            None => self.robots.ask(to).await?,
+        };
+        match rules.objection(to) {
+            Some(rule) => Err(Stopped::Failed(disallowed(to, &rule))),
+            None => Ok(()),
+        }
+    }
+
     /// What the page's end says about its host; it is told with the next page, or when the run is let go.
     pub fn ended(&mut self, outcome: Outcome) {
         if let Some(held) = &mut self.held {

@@ -18,7 +18,7 @@ use crate::{
     failure::Failure,
     fetch::{
         self, Page,
-        browser::{Errand, Opening, Session},
+        browser::{Errand, Leave, Opening, Session},
         http::{Http, Trip},
     },
     rendering::lack,
@@ -180,10 +180,25 @@ impl Reading<'_> {
             captures: Vec::new(),
             ..Errand::of(plan, true)
         };
-        match session.fetch(&plan.url, &errand, allowed).await {
+        let leave = Obedient { robots: &robots, plan };
+        match session.fetch_by_leave(&plan.url, &errand, allowed, leave).await? {
             Ok(page) => Ok(page),
             Err(error) => Err(self.http.explain(&plan.url, error).await.into()),
         }
+    }
+}
+
+/// A preview that is led on in the browser.
+struct Obedient<'o> {
+    robots: &'o Robots,
+    plan: &'o Plan,
+}
+
+impl Leave for Obedient<'_> {
+    type Refusal = Failure;
+
+    async fn ask(&mut self, url: &Url) -> Result<(), Failure> {
+        ask_robots(self.robots, self.plan, url).await
     }
 }
 

@@ -26,15 +26,15 @@ use url::Url;
 use crate::{
     access::{Access, Vault, http_login},
     browser::Browsers,
-    claims::{Claims, History},
+    claims::{Claims, History, jittered},
     conclusion, conditional,
     cpu::{Meter, Share},
     crawl,
     extract::{Document, ExtractError, Extracted, extract, extract_at_once, extract_by_tree, is_quick},
-    failure::{Blame, Failure, backoff},
+    failure::{BROWSER_GONE, Blame, Failure, backoff},
     fetch::{
         Capture, Freshness, Page, Request,
-        browser::{Errand, Opening, Session},
+        browser::{Errand, Leave, Opening, Session},
         http::{Http, Trip},
     },
     gate::{Gate, Stopped},
@@ -43,6 +43,9 @@ use crate::{
     robots::Robots,
     telemetry::{Metrics, PageOutcome, RunOutcome},
 };
+
+/// How long a run waits whose browser is gone.
+const NEXT_BROWSER: Duration = Duration::from_secs(1);
 
 /// What every run of a worker shares.
 #[derive(Clone, Debug)]
@@ -417,7 +420,7 @@ impl<'a> Run<'a> {
     ) -> Result<Page, Stopped> {
         loop {
             let fetched = match engine {
-                Engine::Browser => self.fetch_by_browser(url, spending).await,
+                Engine::Browser => self.fetch_by_browser(url, gate, stop, spending).await,
                 Engine::Http => self.fetch_by_http(url, gate, stop).await,
             };
             match fetched {
@@ -446,7 +449,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn fetch_by_browser(&mut self, url: &Url, spending: &mut Spending) -> Result<Page, Stopped> {
+    /// Each document that the main frame is led to is allowed, and each host on the way has its turn.
+    async fn fetch_by_browser(
+        &mut self,
+        url: &Url,
+        gate: &mut Gate<'_>,
+        stop: &CancellationToken,
+        spending: &mut Spending,
+    ) -> Result<Page, Stopped> {
         self.engine = Engine::Browser;
         let plan = &self.plan;
         // A tab that cannot be used again goes before the next one comes.
@@ -466,7 +476,15 @@ impl<'a> Run<'a> {
         }
         // A page that is brought again is the run's first one too.
         let errand = Errand::of(plan, self.pages == 0 || plan.visit.more.is_some());
-        match session.fetch(url, &errand, plan.timeout).await {
+        let leave = Led {
+            gate,
+            plan,
+            access: &self.access,
+            stop,
+            url,
+            at: url.clone(),
+        };
+        match session.fetch_by_leave(url, &errand, plan.timeout, leave).await? {
             Ok(page) => {
                 // For the next page by HTTP, and for the next tab.
                 if alternates || self.access.form().is_some() {
@@ -595,7 +613,19 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The end of a claim whose page ended with a whole browser, and may not have been to blame: the run waits a moment for the next one.
+    pub(crate) fn let_off(&self, failure: &Failure) -> Option<Ending> {
+        let is_let_off = failure.class == BROWSER_GONE && self.engines.browsers.lets_off(self.claim.id.0);
+        is_let_off.then(|| Ending::Waits {
+            after: jittered(NEXT_BROWSER),
+            reason: Some(told(failure)),
+        })
+    }
+
     fn failed(&self, failure: &Failure, started: Instant) -> Ending {
+        if let Some(waits) = self.let_off(failure) {
+            return waits;
+        }
         let retries = u32::from(self.plan.max_retries);
         let again = failure.retryable && self.attempt <= retries;
         self.count_page(
@@ -622,6 +652,33 @@ impl<'a> Run<'a> {
 
     pub(crate) fn count_page(&self, outcome: PageOutcome, started: Instant) {
         self.engines.metrics.page(self.engine, outcome, started.elapsed());
+    }
+}
+
+/// A page that is led on in the browser: each document is one that the run may have, and each host on the way has its turn.
+struct Led<'l, 'g> {
+    gate: &'l mut Gate<'g>,
+    plan: &'l Plan,
+    access: &'l Access,
+    stop: &'l CancellationToken,
+    /// The page's own.
+    url: &'l Url,
+    /// Where it has come to.
+    at: Url,
+}
+
+impl Leave for Led<'_, '_> {
+    type Refusal = Stopped;
+
+    async fn ask(&mut self, next: &Url) -> Result<(), Stopped> {
+        // The site has forgotten the session, which its answer tells.
+        if self.access.is_turned_away(self.url, next) {
+            return Ok(());
+        }
+        crawl::stay_inside(self.plan, self.url, next)?;
+        self.gate.follow(&self.at, next, self.plan, self.stop).await?;
+        self.at = next.clone();
+        Ok(())
     }
 }
 

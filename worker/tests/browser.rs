@@ -89,6 +89,10 @@ fn router() -> Router {
                 )
             }),
         )
+        .route(
+            "/half",
+            get(async || Html("<body><p>here<script>document.body.append('x\\ud83d, y\\0, \\u{1f600}')</script>")),
+        )
         .route("/echo", get(echo))
         .route("/missing", get(async || (StatusCode::NOT_FOUND, Html("<p>no"))))
         .route(
@@ -260,6 +264,15 @@ async fn a_page_is_read_after_its_wait_conditions_hold() {
 }
 
 #[tokio::test]
+async fn half_of_a_utf_16_pair_in_the_dom_is_read_as_a_replacement_character() {
+    let bench = Bench::new(|_| {}).await;
+    let page = bench.fetch("/half", &[]).await.unwrap();
+    assert!(page.text.contains("x\u{fffd}, y"), "{}", page.text);
+    assert!(page.text.contains("\u{1f600}"), "a whole pair stays: {}", page.text);
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
 async fn ten_redirects_are_followed_in_the_browser_too_and_eleven_are_not() {
     let bench = Bench::new(|_| {}).await;
     let page = bench.fetch("/redirects/10", &[]).await.unwrap();
@@ -357,7 +370,7 @@ async fn the_running_browser_has_the_guides_flags_and_one_way_out() {
         "--proxy-bypass-list=<-loopback>",
         "--disable-quic",
         "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
-        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE 127.0.0.1",
     ] {
         assert!(line.contains(&flag.to_owned()), "{flag} is not in {line:?}");
     }
@@ -484,7 +497,7 @@ async fn a_browser_that_hangs_is_killed_within_seconds() {
     signal(hung, Signal::STOP);
     let started = Instant::now();
     let page = load(&mut session, "/plain", &[]).await;
-    assert!(matches!(page, Err(FetchError::Browser { .. })), "{page:?}");
+    assert!(matches!(page, Err(FetchError::BrowserGone)), "{page:?}");
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     drop(session);
     bench.fetch("/plain", &[]).await.unwrap();

@@ -131,8 +131,9 @@ impl Bench {
                 get(async || axum::response::Redirect::temporary("http://third.test/list/1")),
             )
             .merge(hostile::routes())
-            .merge(paging::routes())
+            .merge(crash::routes())
             .merge(politeness::routes())
+            .merge(paging::routes())
             .merge(watching::routes(shop.clone()))
             .merge(access::routes())
             .merge(crawl::routes())

@@ -116,11 +116,6 @@ impl Chromium {
         self.pages_left.load(Ordering::Relaxed)
     }
 
-    /// Ends it now: a renderer crashed, and what the others are worth nobody knows.
-    pub(super) fn condemn(&self) {
-        self.gone.cancel();
-    }
-
     /// Lets it end with its last tab.
     pub(super) fn retire(&self) {
         self.pages_left.store(0, Ordering::Relaxed);
@@ -149,7 +144,8 @@ async fn connect(process: &Process) -> Result<(Browser, Handler), BrowserError> 
         request_timeout: COMMAND_TIMEOUT,
         ..HandlerConfig::default()
     };
-    match timeout(CONNECT_TIMEOUT, Browser::connect_with_config(&process.devtools, config)).await {
+    let devtools = process.sieve.as_ref().map_or("", |sieve| &sieve.devtools);
+    match timeout(CONNECT_TIMEOUT, Browser::connect_with_config(devtools, config)).await {
         Ok(Ok(connected)) => Ok(connected),
         Ok(Err(error)) => ComeUpSnafu {
             message: error.to_string(),
@@ -207,7 +203,6 @@ impl Supervisor {
                 event = self.handler.next() => if !matches!(event, Some(Ok(()))) { return End::Crashed },
                 _ = self.process.child.wait() => return End::Crashed,
                 () = self.released.cancelled() => return End::Retired,
-                () = self.gone.cancelled() => return End::Crashed,
                 () = &mut watchdog => return End::Hung,
             }
         }

@@ -62,8 +62,8 @@ pub(super) fn command_line(kind: Kind, settings: &BrowserSettings, profile: &Pat
         "--remote-debugging-port=0".into(),
         format!("--user-data-dir={}", profile.display()),
         format!("--proxy-server={}", proxy.as_str().trim_end_matches('/')),
-        // No name is resolved here but the proxy's own.
-        format!("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE {host}"),
+        // No name is resolved here but the proxy's own; the proxy of a context with a pool is a listener of the worker's on loopback.
+        format!("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE {host} , EXCLUDE 127.0.0.1"),
     ]);
     line.push(match kind {
         Kind::Lean => LEAN.into(),
@@ -116,7 +116,7 @@ mod tests {
         for flag in [
             "--proxy-server=http://blue-egress:3128",
             "--proxy-bypass-list=<-loopback>",
-            "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE blue-egress",
+            "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE blue-egress , EXCLUDE 127.0.0.1",
             "--disable-quic",
             "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
         ] {

@@ -17,7 +17,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::{BrowserError, BrowserSettings, ComeUpSnafu, Kind, StartSnafu, flags::command_line, group::Group};
+use super::{
+    BrowserError, BrowserSettings, ComeUpSnafu, Kind, StartSnafu, flags::command_line, group::Group, sieve::Sieve,
+};
 
 const PREFIX: &str = "selextract-browser-";
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -30,8 +32,8 @@ const ANNOUNCEMENT: &str = "DevTools listening on ";
 pub(super) struct Process {
     pub(super) child: Child,
     pub(super) group: Group,
-    /// Where its DevTools listen.
-    pub(super) devtools: String,
+    /// What its DevTools say.
+    pub(super) sieve: Option<Sieve>,
     pub(super) log: Log,
     profile: Option<TempDir>,
 }
@@ -62,13 +64,16 @@ impl Process {
         let mut process = Self {
             child,
             group,
-            devtools: String::new(),
+            sieve: None,
             log,
             profile: Some(profile),
         };
         // Also when it ends by itself: then standard error closes.
         match timeout(START_TIMEOUT, devtools).await {
-            Ok(Ok(devtools)) => process.devtools = devtools,
+            Ok(Ok(devtools)) => {
+                let sieve = Sieve::before(&devtools).await;
+                process.sieve = Some(sieve.context(StartSnafu { program })?);
+            }
             _ => {
                 return ComeUpSnafu {
                     message: process.log.tail(),

@@ -7,13 +7,14 @@ use chromiumoxide::{
     cdp::{
         browser_protocol::{
             browser::{BrowserContextId, SetDownloadBehaviorBehavior, SetDownloadBehaviorParams},
-            inspector,
+            inspector, log,
             network::{BlockPattern, Cookie, SetBlockedUrLsParams, SetUserAgentOverrideParams},
             page::{DialogType, EventJavascriptDialogOpening, FrameId, HandleJavaScriptDialogParams},
+            performance,
             storage::GetCookiesParams,
             target::{CreateBrowserContextParams, CreateTargetParams},
         },
-        js_protocol::runtime::EvaluateParams,
+        js_protocol::runtime::{self, EvaluateParams},
     },
     error::CdpError,
 };
@@ -22,7 +23,7 @@ use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{BrowserError, Kind, chromium::Chromium};
+use super::{BrowserError, Kind, chromium::Chromium, traffic::Traffic};
 use crate::cpu::Share;
 
 /// For commands that do not wait for a site.
@@ -39,6 +40,8 @@ pub struct Tab {
     pub(crate) page: Page,
     /// Its main frame, which keeps its id through all navigations.
     pub(crate) frame: FrameId,
+    /// What happens in it.
+    pub(crate) traffic: Traffic,
     context: Context,
     share: Share,
     _dialogs: Dialogs,
@@ -77,6 +80,7 @@ impl Tab {
         let mut target = CreateTargetParams::new("about:blank");
         target.browser_context_id = Some(context.id.clone());
         let page = command("opening a tab", browser.new_page(target)).await?;
+        mute(&page).await?;
         command("watching for crashes", page.execute(inspector::EnableParams::default())).await?;
         if context.chromium.kind == Kind::Lean {
             let patterns = MEDIA.map(|ending| BlockPattern::new(format!("*://*:*/*.{ending}"), true));
@@ -91,9 +95,11 @@ impl Tab {
             .ok_or(BrowserError::NoAnswer {
                 what: "finding the main frame",
             })?;
+        let traffic = Traffic::of(&page, frame.clone()).await?;
         Ok(Self {
             page,
             frame,
+            traffic,
             context,
             share,
             _dialogs: dialogs,
@@ -137,10 +143,20 @@ impl Tab {
         self.context.suspect = Some(self.page.clone());
     }
 
-    /// Ends the whole browser, because this tab's renderer crashed.
-    pub(crate) fn condemn_browser(&self) {
-        self.context.chromium.condemn();
+    /// Lets the browser end with its last tab, because this tab's renderer crashed: its neighbours have renderers of their own, but what
+    /// made one crash may come from the browser's age or size.
+    pub(crate) fn retire_browser(&self) {
+        self.context.chromium.retire();
     }
+}
+
+/// Turns off what the DevTools client turns on and nobody here reads: a page's console would have a worker read whatever it is told.
+async fn mute(page: &Page) -> Result<(), BrowserError> {
+    const WHAT: &str = "muting the console";
+    command(WHAT, page.execute(runtime::DisableParams::default())).await?;
+    command(WHAT, page.execute(log::DisableParams::default())).await?;
+    command(WHAT, page.execute(performance::DisableParams::default())).await?;
+    Ok(())
 }
 
 impl Dialogs {
@@ -216,7 +232,10 @@ impl Drop for Context {
 }
 
 /// Awaits a command's answer for a bounded time.
-async fn command<T>(what: &'static str, answer: impl Future<Output = Result<T, CdpError>>) -> Result<T, BrowserError> {
+pub(super) async fn command<T>(
+    what: &'static str,
+    answer: impl Future<Output = Result<T, CdpError>>,
+) -> Result<T, BrowserError> {
     match timeout(COMMAND_TIMEOUT, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(source)) => Err(BrowserError::Command {

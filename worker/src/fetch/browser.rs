@@ -9,39 +9,37 @@ mod more;
 mod pointer;
 mod pool;
 mod steps;
-mod traffic;
 mod waits;
 mod world;
 
 use std::{
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use chromiumoxide::{
-    cdp::browser_protocol::{inspector::EventTargetCrashed, network::EventLoadingFinished},
-    error::CdpError,
-    listeners::EventStream,
-};
+use chromiumoxide::{cdp::browser_protocol::inspector::EventTargetCrashed, error::CdpError};
 use futures::StreamExt;
-use selextract_task::{Awaited, BrowserCapture, CaptureWhen, More, On, Plan, Resource, Step, Wait};
-use url::Url;
+use selextract_task::{BrowserCapture, CaptureWhen, More, On, Plan, Resource, Step, Wait};
+use url::{Position, Url};
 
 use super::{BrowserSnafu, Capture, FetchError, Page, shortened};
 use crate::{
     access::Access,
-    browser::{BrowserError, Browsers, Kind, Tab},
+    browser::{BrowserError, Browsers, Kind, MOST, Tab},
 };
 use headers::Interception;
 use load::Load;
 use pool::Relay;
-use traffic::Traffic;
 use world::World;
 
 impl From<BrowserError> for FetchError {
     fn from(error: BrowserError) -> Self {
-        Self::Browser {
-            message: shortened(&error.to_string()),
+        match error {
+            BrowserError::Gone => Self::BrowserGone,
+            error => Self::Browser {
+                message: shortened(&error.to_string()),
+            },
         }
     }
 }
@@ -57,8 +55,6 @@ pub struct Opening<'o> {
     pub headers: &'o [(String, String)],
     /// What is not loaded, besides what its browser leaves out.
     pub block: &'o [Resource],
-    /// Whether requests under way are counted, because something waits for quiet.
-    pub counts_traffic: bool,
     /// The rights of its run; a login is done by [`Session::enter`].
     pub access: Option<&'o Arc<Access>>,
 }
@@ -71,7 +67,6 @@ impl<'o> Opening<'o> {
             home,
             headers: &[],
             block: &[],
-            counts_traffic: false,
             access: None,
         }
     }
@@ -84,7 +79,6 @@ impl<'o> Opening<'o> {
             home: &plan.url,
             headers: &plan.headers,
             block: visit.block.as_deref().unwrap_or_default(),
-            counts_traffic: visit.more.is_some() || visit.waits.iter().any(|wait| wait.what == Awaited::Quiet),
             access: Some(access),
         }
     }
@@ -121,8 +115,7 @@ impl<'e> Errand<'e> {
 #[derive(Debug)]
 pub struct Session {
     tab: Tab,
-    _requests: Option<Interception>,
-    traffic: Option<Traffic>,
+    requests: Interception,
     reusable: bool,
     access: Option<Arc<Access>>,
     /// Whether the login that its access asks for was done in this tab.
@@ -147,23 +140,16 @@ impl Session {
         let gone = tab.gone().clone();
         let set_up = async {
             login::set_cookies(&tab, opening.access.map(AsRef::as_ref)).await?;
-            let requests = headers::add(&tab, opening).await?;
-            let traffic = if opening.counts_traffic {
-                Some(Traffic::of(&tab).await?)
-            } else {
-                None
-            };
-            Ok::<_, FetchError>((requests, traffic))
+            headers::add(&tab, opening).await
         };
-        let (requests, traffic) = tokio::select! {
+        let requests = tokio::select! {
             biased;
             () = gone.cancelled() => return Err(BrowserError::Gone.into()),
             set_up = set_up => set_up?,
         };
         Ok(Self {
             tab,
-            _requests: requests,
-            traffic,
+            requests,
             reusable: true,
             access: opening.access.cloned(),
             entered: false,
@@ -173,7 +159,7 @@ impl Session {
 
     /// Whether the next page may be loaded in it. A tab that was left while it loaded would delay the next page.
     pub fn is_usable(&self) -> bool {
-        self.reusable && self.tab.is_fresh()
+        self.reusable && self.tab.is_fresh() && !self.tab.traffic.flooded().is_cancelled()
     }
 
     /// Browser CPU that the run is charged so far.
@@ -186,13 +172,31 @@ impl Session {
     /// # Errors
     /// See [`FetchError`].
     pub async fn fetch(&mut self, url: &Url, errand: &Errand<'_>, timeout: Duration) -> Result<Page, FetchError> {
+        let Ok(page) = self.fetch_by_leave(url, errand, timeout, Anywhere).await;
+        page
+    }
+
+    /// The same, where leave is asked before the main frame asks for any other document.
+    ///
+    /// # Errors
+    /// What is said in place of leave, and then the tab is not used again.
+    pub async fn fetch_by_leave<L: Leave>(
+        &mut self,
+        url: &Url,
+        errand: &Errand<'_>,
+        timeout: Duration,
+        leave: L,
+    ) -> Result<Result<Page, FetchError>, L::Refusal> {
         self.tab.count_page();
+        self.tab.traffic.begin();
         // Stays so when the caller's time is over and this future is dropped.
         self.reusable = false;
         let load = Load::new(&self.tab, self.access.as_deref(), timeout);
-        let page = alive(&self.tab, load.run(url, errand, self.traffic.as_mut())).await;
+        self.requests.forget();
+        let page = Box::pin(alive(&self.tab, load.run(url, errand)));
+        let page = by_leave(&mut self.requests, Some(url), page, || load.has_read(), leave).await?;
         self.reusable = load.has_loaded() && !self.tab.gone().is_cancelled();
-        page
+        Ok(page)
     }
 
     /// Brings more of the open page into it and reads it again. `None` when there is nothing to click on. The caller bounds the time.
@@ -205,27 +209,36 @@ impl Session {
         errand: &Errand<'_>,
         timeout: Duration,
     ) -> Result<Option<Page>, FetchError> {
+        let Ok(page) = self.bring_more_by_leave(more, errand, timeout, Anywhere).await;
+        page
+    }
+
+    /// The same, where leave is asked as in [`Session::fetch_by_leave`].
+    ///
+    /// # Errors
+    /// What is said in place of leave.
+    pub async fn bring_more_by_leave<L: Leave>(
+        &mut self,
+        more: &More,
+        errand: &Errand<'_>,
+        timeout: Duration,
+        leave: L,
+    ) -> Result<Result<Option<Page>, FetchError>, L::Refusal> {
         self.tab.count_page();
-        let mut ends = self
-            .tab
-            .page
-            .event_listener::<EventLoadingFinished>()
-            .await
-            .map_err(failed)?;
-        let page = self
-            .act(async |world, mut traffic| {
-                if !more::bring(world, more).await? {
-                    return Ok(None);
-                }
-                more::settle(world, traffic.as_deref_mut(), more::REST, timeout).await?;
-                let page = load::hold_and_read(world, traffic, errand.waits).await?;
-                captures::take(world, page, &errand.captures).await.map(Some)
-            })
-            .await?;
-        Ok(page.map(|page| Page {
-            bytes: received(&mut ends, 0),
-            ..page
-        }))
+        self.tab.traffic.begin();
+        let bring = async |world: &mut World<'_>| {
+            if !more::bring(world, more).await? {
+                return Ok(None);
+            }
+            more::settle(world, more::REST, timeout).await?;
+            let page = load::hold_and_read(world, errand.waits).await?;
+            let page = captures::take(world, page, &errand.captures).await?;
+            Ok(Some(Page {
+                bytes: world.tab.traffic.take_bytes(0),
+                ..page
+            }))
+        };
+        self.act(bring, leave).await
     }
 
     /// Reads the open page again after a while without requests and changes.
@@ -233,11 +246,12 @@ impl Session {
     /// # Errors
     /// See [`FetchError`].
     pub async fn look_again(&mut self, timeout: Duration) -> Result<Page, FetchError> {
-        self.act(async |world, mut traffic| {
-            more::settle(world, traffic.as_deref_mut(), more::LONG_REST, timeout).await?;
-            load::hold_and_read(world, traffic, &[]).await
-        })
-        .await
+        let look = async |world: &mut World<'_>| {
+            more::settle(world, more::LONG_REST, timeout).await?;
+            load::hold_and_read(world, &[]).await
+        };
+        let Ok(page) = self.act(look, Nowhere).await;
+        page
     }
 
     /// Captures the page as it is.
@@ -245,26 +259,25 @@ impl Session {
     /// # Errors
     /// See [`FetchError`].
     pub async fn capture(&mut self, captures: &[&BrowserCapture]) -> Result<Vec<Capture>, FetchError> {
-        self.act(async |world, _| {
+        let capture = async |world: &mut World<'_>| {
             let page = load::read(world).await?.ok_or_else(load::left)?;
             Ok(captures::take(world, page, captures).await?.captures)
-        })
-        .await
+        };
+        let Ok(captures) = self.act(capture, Nowhere).await;
+        captures
     }
 
     /// Does something in the page that was fetched last.
-    async fn act<T>(
+    async fn act<T, L: Leave>(
         &mut self,
-        what: impl AsyncFnOnce(&mut World<'_>, Option<&mut Traffic>) -> Result<T, FetchError>,
-    ) -> Result<T, FetchError> {
+        what: impl AsyncFnOnce(&mut World<'_>) -> Result<T, FetchError>,
+        leave: L,
+    ) -> Result<Result<T, FetchError>, L::Refusal> {
         let was = std::mem::replace(&mut self.reusable, false);
-        let done = alive(&self.tab, async {
-            let mut world = World::of(&self.tab).await?;
-            what(&mut world, self.traffic.as_mut()).await
-        })
-        .await;
+        let done = Box::pin(alive(&self.tab, async { what(&mut World::of(&self.tab)).await }));
+        let done = by_leave(&mut self.requests, None, done, || false, leave).await?;
         self.reusable = was && done.is_ok();
-        done
+        Ok(done)
     }
 }
 
@@ -276,8 +289,82 @@ impl Drop for Session {
     }
 }
 
+/// Something in a tab whose main frame asks for the document that was asked for, and for others when there is leave; for none once it is
+/// over.
+async fn by_leave<T, L: Leave>(
+    requests: &mut Interception,
+    mut asked: Option<&Url>,
+    what: impl Future<Output = T>,
+    is_over: impl Fn() -> bool,
+    mut leave: L,
+) -> Result<T, L::Refusal> {
+    tokio::pin!(what);
+    loop {
+        let document = tokio::select! {
+            biased;
+            done = &mut what => return Ok(done),
+            Some(document) = requests.held() => document,
+        };
+        if is_over() {
+            continue;
+        }
+        if asked.take().is_none_or(|asked| !is_same(asked, &document.url)) {
+            tokio::select! {
+                biased;
+                done = &mut what => return Ok(done),
+                leave = leave.ask(&document.url) => leave?,
+            }
+        }
+        document.go_on();
+    }
+}
+
+/// Whether these are one document.
+fn is_same(one: &Url, other: &Url) -> bool {
+    one[..Position::AfterQuery] == other[..Position::AfterQuery]
+}
+
+/// Who says whether the main frame may ask for another document than the page's own: a redirect or a script may lead anywhere.
+pub trait Leave {
+    /// What is said in place of leave; the page is given up.
+    type Refusal;
+
+    /// Waits until it may.
+    fn ask(&mut self, url: &Url) -> impl Future<Output = Result<(), Self::Refusal>> + Send;
+}
+
+/// Leave for whatever the main frame asks for.
+struct Anywhere;
+
+impl Leave for Anywhere {
+    type Refusal = Infallible;
+
+    async fn ask(&mut self, _: &Url) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// No leave, and no refusal: the main frame stays where it is.
+struct Nowhere;
+
+impl Leave for Nowhere {
+    type Refusal = Infallible;
+
+    async fn ask(&mut self, _: &Url) -> Result<(), Infallible> {
+        std::future::pending().await
+    }
+}
+
 /// Something in a tab, for as long as its browser and its renderer live.
 async fn alive<T>(tab: &Tab, what: impl Future<Output = Result<T, FetchError>>) -> Result<T, FetchError> {
+    match watched(tab, what).await {
+        // Its commands failed before anybody said why.
+        Err(FetchError::Browser { .. }) if tab.gone().is_cancelled() => Err(FetchError::BrowserGone),
+        done => done,
+    }
+}
+
+async fn watched<T>(tab: &Tab, what: impl Future<Output = Result<T, FetchError>>) -> Result<T, FetchError> {
     let mut crashes = tab.page.event_listener::<EventTargetCrashed>().await.map_err(failed)?;
     let renderer_end = async {
         if crashes.next().await.is_none() {
@@ -288,26 +375,12 @@ async fn alive<T>(tab: &Tab, what: impl Future<Output = Result<T, FetchError>>) 
         biased;
         () = tab.gone().cancelled() => Err(BrowserError::Gone.into()),
         () = renderer_end => {
-            tab.condemn_browser();
+            tab.retire_browser();
             BrowserSnafu { message: "the page crashed its process" }.fail()
         }
+        () = tab.traffic.flooded().cancelled() => Err(FetchError::Floods { limit: MOST }),
         done = what => done,
     }
-}
-
-/// Bytes of all the page's answers so far; what still loads is not counted, so never less than the page itself.
-fn received(ends: &mut EventStream<EventLoadingFinished>, at_least: usize) -> u64 {
-    let mut bytes = 0.0;
-    while let Some(Some(end)) = futures::FutureExt::now_or_never(ends.next()) {
-        bytes += end.encoded_data_length.max(0.0);
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a sum of sizes; the cast saturates"
-    )]
-    let bytes = bytes as u64;
-    bytes.max(at_least as u64)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{Ending, Fenced, PageOutcome, Run, Spending, Walk, read_page, told};
+use super::{Ending, Fenced, Led, PageOutcome, Run, Spending, Walk, read_page, told};
 use crate::{
     extract::{Extracted, Record},
     failure::{Blame, Failure},
@@ -93,7 +93,13 @@ impl Run<'_> {
             }
             let started = Instant::now();
             let brought = self
-                .bring(more, &url, shown == 0, shown < committed, &mut seen, spending)
+                .bring(
+                    more,
+                    &url,
+                    (shown == 0, shown < committed),
+                    &mut seen,
+                    (gate, stop, spending),
+                )
                 .await;
             let (mut page, extracted) = match brought {
                 Ok(Brought::Page(page)) => *page,
@@ -106,7 +112,8 @@ impl Run<'_> {
                     gate.ended(Outcome::Answered);
                     return self.end_of_page(&url, started).await;
                 }
-                Err(failure) => {
+                Err(Stopped::GivenBack(ending)) => return Ok(Walk::Ended(ending)),
+                Err(Stopped::Failed(failure)) => {
                     gate.ended(failure.outcome());
                     let failure = self.over(spending).unwrap_or(failure);
                     return Ok(Walk::Ended(self.failed(&failure, started)));
@@ -163,27 +170,30 @@ impl Run<'_> {
         &mut self,
         more: &More,
         url: &Url,
-        opens: bool,
-        again: bool,
+        (opens, again): (bool, bool),
         seen: &mut Seen,
-        spending: &mut Spending,
-    ) -> Result<Brought, Failure> {
+        (gate, stop, spending): (&mut Gate<'_>, &CancellationToken, &mut Spending),
+    ) -> Result<Brought, Stopped> {
         let allowed = self.allowed();
         let deadline = Instant::now() + allowed;
         let late = |_| Failure::late(allowed).blaming(Blame::Host);
         let fetched = timeout(allowed, async {
             if opens {
-                return match self.fetch_by_browser(url, spending).await {
-                    Ok(page) => Ok(Some(page)),
-                    Err(Stopped::Failed(failure)) => Err(failure),
-                    // It asks for no turn.
-                    Err(Stopped::GivenBack(_)) => Err(Failure::retryable("Browser", "the page was given up")),
-                };
+                return self.fetch_by_browser(url, gate, stop, spending).await.map(Some);
             }
             let plan = Arc::clone(&self.plan);
             let errand = Errand::of(&plan, false);
             let session = self.session.as_mut().ok_or_else(closed)?;
-            Ok(session.bring_more(more, &errand, allowed).await?)
+            let leave = Led {
+                gate,
+                plan: &plan,
+                access: &self.access,
+                stop,
+                url,
+                at: url.clone(),
+            };
+            let brought = session.bring_more_by_leave(more, &errand, allowed, leave).await?;
+            Ok(brought.map_err(Failure::from)?)
         })
         .await;
         self.charge_browser(spending);
@@ -199,7 +209,7 @@ impl Run<'_> {
         if opens || !extracted.records.is_empty() {
             return Ok(Brought::Page(Box::new((page, extracted))));
         }
-        self.look_again(page, seen).await
+        Ok(self.look_again(page, seen).await?)
     }
 
     /// A page that seems to have no more gets a while longer.

@@ -175,6 +175,7 @@ fn attacks(secret: &str) -> Router {
             }),
         )
         .route("/deep", get(async || Html("<div>".repeat(200_000))))
+        .merge(floods())
         .route(
             "/endless-stream",
             get(async || {
@@ -192,6 +193,30 @@ fn attacks(secret: &str) -> Router {
         router = router.route(&format!("/{way}"), get(async move || Html(page)));
     }
     router
+}
+
+/// What a page may do again and again, each of which the browser tells the worker of.
+const FLOODS: [(&str, &str); 5] = [
+    ("console", "console.log(big)"),
+    ("time-stamp", "console.timeStamp(big)"),
+    (
+        "requests",
+        "for (let i = 0; i < 1000; i++) fetch('data:,').catch(() => 0)",
+    ),
+    ("large-requests", "fetch('data:,' + big).catch(() => 0)"),
+    (
+        "frames",
+        "for (let i = 0; i < 100; i++) { const f = document.createElement('iframe'); f.srcdoc = ''; document.body.append(f); setTimeout(() => f.remove(), 50) }",
+    ),
+];
+
+fn floods() -> Router {
+    FLOODS.into_iter().fold(Router::new(), |router, (name, what)| {
+        let page = format!(
+            "<!doctype html><body><p>here<script>const big = 'x'.repeat(1 << 26); setInterval(() => {{ {what} }}, 1)</script>"
+        );
+        router.route(&format!("/flood-{name}"), get(async move || Html(page)))
+    })
 }
 
 fn redirect_to(target: String) -> axum::routing::MethodRouter {
@@ -302,6 +327,41 @@ async fn a_page_that_eats_memory_fails_and_the_next_one_works() {
     assert!(!matches!(page, Ok(Ok(_))), "{page:?}");
     assert!(started.elapsed() < Duration::from_secs(25));
     siege.fetch(&siege.url("/plain")).await.unwrap();
+    siege.browsers.close().await;
+}
+
+#[tokio::test]
+async fn a_page_that_floods_the_worker_with_events_costs_it_no_memory_and_its_neighbour_no_time() {
+    let siege = Siege::new().await;
+    siege.fetch(&siege.url("/plain")).await.unwrap();
+    for (name, _) in FLOODS {
+        let before = hygiene::resident("self");
+        let hostile = async {
+            let url = siege.url(&format!("/flood-{name}"));
+            let mut session = Session::open(&siege.browsers, Opening::lean(&url)).await.unwrap();
+            let never = wait_for(".never", 6000);
+            let errand = errand(&never);
+            let page = session.fetch(&url, &errand, Duration::from_secs(8));
+            let page = timeout(Duration::from_secs(8), page).await;
+            assert!(!matches!(page, Ok(Ok(_))), "{name}: {page:?}");
+        };
+        let neighbour = async {
+            sleep(Duration::from_millis(500)).await;
+            let (mut slowest, mut most) = (Duration::ZERO, 0);
+            for _ in 0..10 {
+                let started = Instant::now();
+                siege.fetch(&siege.url("/plain")).await.unwrap();
+                slowest = slowest.max(started.elapsed());
+                most = most.max(hygiene::resident("self"));
+                sleep(Duration::from_millis(200)).await;
+            }
+            (slowest, most.saturating_sub(before) >> 10)
+        };
+        let ((), (slowest, grown)) = tokio::join!(hostile, neighbour);
+        println!("{name}: the slowest neighbour took {slowest:?}, the worker grew by {grown} MiB");
+        assert!(slowest < Duration::from_secs(6), "{name}: {slowest:?}");
+        assert!(grown < 300, "{name}: {grown} MiB");
+    }
     siege.browsers.close().await;
 }
 

@@ -31,7 +31,10 @@ async fn strike(bench: &Bench, blow: Signal, whom: impl Fn(&Bench) -> Vec<i32>) 
             let _ = kill_process(Pid::from_raw(id).unwrap(), blow);
         }
     });
-    assert!(matches!(page, Err(FetchError::Browser { .. })), "{page:?}");
+    assert!(
+        matches!(page, Err(FetchError::Browser { .. } | FetchError::BrowserGone)),
+        "{page:?}"
+    );
     started.elapsed()
 }
 
@@ -180,7 +183,7 @@ pub fn groups(bench: &Bench) -> std::collections::HashSet<i32> {
 }
 
 /// Kilobytes that a process has in memory.
-fn resident(id: impl std::fmt::Display) -> u64 {
+pub fn resident(id: impl std::fmt::Display) -> u64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())

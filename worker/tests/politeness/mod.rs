@@ -4,15 +4,25 @@ use axum::response::Redirect;
 
 use super::*;
 
-/// Redirects on the same host: by a hop in between, and to another port.
+/// Pages that lead on: by redirects on the same host and to another port, and in every way that a browser follows.
 pub fn routes() -> Router {
+    let leads = |html: &'static str| get(async move || Html(html));
+    let moves = |to: &'static str| get(async move || Redirect::temporary(to));
     Router::new()
-        .route("/moved", get(async || Redirect::temporary("/hop")))
-        .route("/hop", get(async || Redirect::temporary("/list/1")))
+        .route("/moved", moves("/hop"))
+        .route("/hop", moves("/list/1"))
+        .route("/port", moves("http://site.test:8080/list/1"))
+        .route("/redirects-on", moves("/secret"))
+        .route("/scripts-on", leads("<li>here<script>location = '/secret'</script>"))
         .route(
-            "/port",
-            get(async || Redirect::temporary("http://site.test:8080/list/1")),
+            "/refreshes-on",
+            leads("<meta http-equiv=refresh content='0;url=/secret'><li>here"),
         )
+        .route(
+            "/clicks-on",
+            leads("<li>here<button onclick=\"location = '/secret'\">on</button>"),
+        )
+        .route("/secret", leads("<li>secret"))
 }
 
 /// A worker of the usual pace, stopped at the test's end.
@@ -296,4 +306,72 @@ async fn a_redirect_to_another_port_obeys_the_robots_txt_of_that_origin() {
         );
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_robots_txt_disallows_is_not_asked_for_by_a_browser_that_is_led_there() {
+    let bench = Bench::new().await;
+    bench.robots(StatusCode::OK, "User-agent: *\nDisallow: /secret\n");
+    with_worker(&bench, pace(), async {
+        let click = json!([{ "type": "Click", "selector": "button" }]);
+        let stay = json!([{ "type": "Wait", "duration": "2s" }]);
+        for (path, steps) in [
+            ("redirects-on", &stay),
+            ("scripts-on", &stay),
+            ("refreshes-on", &stay),
+            ("clicks-on", &click),
+        ] {
+            let run = json!({
+                "url": format!("http://site.test/{path}"), "pagination": null, "render": "Browser", "maxRetries": 0,
+                "browser": { "steps": steps },
+            });
+            let run = bench.accept(run).await;
+            let task = bench.until(run, path, |task| task.finished_at.is_some()).await;
+            assert_eq!(
+                task.error_class.as_deref(),
+                Some("RobotsDisallowed"),
+                "{path}: {task:?}"
+            );
+            assert_eq!(bench.asked(&format!("site.test/{path}")).len(), 1, "{path}");
+        }
+        assert!(bench.asked("site.test/secret").is_empty());
+    })
+    .await;
+    let request = Request {
+        id: uuid::Uuid::now_v7(),
+        owner: None,
+        deadline_milliseconds: 0,
+        spec: serde_json::from_value(json!({
+            "url": "http://site.test/redirects-on", "render": "Browser", "items": "li", "fields": [{ "name": "t" }],
+        }))
+        .unwrap(),
+    };
+    let answer = preview::read(&bench.engines(), &request, Duration::from_secs(10)).await;
+    assert_eq!(answer.error.unwrap().class, "RobotsDisallowed");
+    assert!(bench.asked("site.test/secret").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_a_browser_is_led_to_is_visited_in_turn_and_asked_for_its_rules() {
+    let bench = Bench::new().await;
+    with_worker(&bench, pace(), async {
+        let mut runs = Vec::new();
+        for host in ["a", "b", "c"] {
+            let led = json!({
+                "url": format!("http://{host}.test/elsewhere"), "pagination": null, "render": "Browser",
+                "politeness": { "minDelay": "1s" },
+            });
+            runs.push(bench.accept(led).await);
+        }
+        for run in runs {
+            let task = bench.until(run, "it ends", |task| task.finished_at.is_some()).await;
+            assert_eq!(task.status, "succeeded", "{task:?}");
+        }
+    })
+    .await;
+    assert_eq!(bench.asked("other.test/robots.txt").len(), 1);
+    let visits = bench.asked("other.test/list/1");
+    assert_eq!(visits.len(), 3);
+    let gap = shortest_gap(visits);
+    assert!(gap >= Duration::from_millis(900), "{gap:?}");
 }

@@ -104,7 +104,10 @@ async fn both_engines_go_through_the_pool_that_the_task_names_and_an_unknown_one
     );
     let http = http.with_pools(Some(egress.pools.clone()));
     let metrics = Metrics::new(&prometheus::Registry::new(), 4).unwrap();
-    let browsers = Browsers::new(settings(&egress.direct), metrics);
+    // As in a cluster the browser's own proxy has a name, and the relay to the pool is at another address than that.
+    let mut named = egress.direct.clone();
+    named.set_host(Some("localhost")).unwrap();
+    let browsers = Browsers::new(settings(&named), metrics);
     let url: Url = format!("http://{site}/plain").parse().unwrap();
 
     for text in fetched(&http, &browsers, &url, "eu").await {

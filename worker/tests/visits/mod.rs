@@ -38,6 +38,13 @@ const HIDDEN: &str = "<!doctype html><body><my-card></my-card><input id=typed><i
     typed.value = 'by script'; box.checked = true; secret.value = 'hunter2';
     </script>";
 
+/// Whatever is asked of its variables, the answer is half of a UTF-16 pair.
+const HALVES: &str = "<!doctype html><body><p>here<script>
+    window.__data = 1;
+    JSON.stringify = () => { if (location.search) throw 'x\\ud83d'; return 'x\\ud83d' };
+    String.prototype.toWellFormed = function () { return this + '' };
+    </script>";
+
 const LOOKS: &str = "<!doctype html><style>@font-face { font-family: f; src: url(/f.woff2) } p { font-family: f; height: 3000px }</style>
     <link rel=stylesheet href=/s.css><body><p>look<img src=/i.png><video src=/v.mp4 preload=auto></video><script src=/x.js></script>";
 
@@ -57,6 +64,7 @@ pub fn routes() -> Router {
         .route("/waits", html(WAITS))
         .route("/leads", html(LEADS))
         .route("/hidden", html(HIDDEN))
+        .route("/half-state", html(HALVES))
         .route("/looks", html(LOOKS))
         .route("/more", html(MORE))
         .route(
@@ -280,6 +288,19 @@ async fn the_platforms_extractors_bring_what_selectors_do_not_see() {
         assert!(page.text.contains(brought), "{brought}: {}", page.text);
     }
     assert!(!page.text.contains("value=\"hunter2\""));
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn a_page_whose_state_is_no_text_is_read_without_it() {
+    let bench = Bench::new(|_| {}).await;
+    let started = Instant::now();
+    for path in ["/half-state", "/half-state?throws"] {
+        let page = steps(&bench, path, json!([{ "type": "Evaluate", "extractor": "PageState" }])).await;
+        let text = page.unwrap().text;
+        assert!(text.contains("<p>here") && !text.contains("selextract-state"), "{text}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     bench.browsers.close().await;
 }
 

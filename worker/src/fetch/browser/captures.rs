@@ -1,17 +1,23 @@
 //! What is kept of a page beside its records: images, print-outs and snapshots, each of at most 10 MiB.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use chromiumoxide::cdp::browser_protocol::{
-    io::{CloseParams, ReadParams, StreamHandle},
-    page::{
-        CaptureScreenshotFormat, CaptureScreenshotParams, CaptureSnapshotFormat, CaptureSnapshotParams,
-        GetLayoutMetricsParams, PrintToPdfParams, PrintToPdfTransferMode, Viewport,
+use chromiumoxide::{
+    cdp::browser_protocol::{
+        io::{CloseParams, ReadParams, StreamHandle},
+        page::{
+            CaptureScreenshotFormat, CaptureScreenshotParams, CaptureSnapshotFormat, CaptureSnapshotParams,
+            GetLayoutMetricsParams, PrintToPdfParams, PrintToPdfTransferMode, Viewport,
+        },
     },
+    error::CdpError,
 };
 use selextract_task::{BrowserCapture, CaptureType, ImageFormat};
 
 use super::{failed, world::World};
-use crate::fetch::{BrowserSnafu, Capture, CaptureTooLargeSnafu, FetchError, Page};
+use crate::{
+    browser::TOO_LARGE,
+    fetch::{BrowserSnafu, Capture, CaptureTooLargeSnafu, FetchError, Page},
+};
 
 /// The most bytes of a capture.
 pub const MAX_CAPTURE: usize = 10 << 20;
@@ -32,7 +38,7 @@ pub(super) async fn take(
             CaptureType::Screenshot => screenshot(world, capture).await?,
             CaptureType::Pdf => ("application/pdf", print(world, &capture.name).await?),
             CaptureType::Html => ("text/html; charset=utf-8", page.text.clone().into_bytes()),
-            CaptureType::Mhtml => ("multipart/related", snapshot(world).await?),
+            CaptureType::Mhtml => ("multipart/related", snapshot(world, &capture.name).await?),
         };
         if bytes.len() > MAX_CAPTURE {
             return too_large(&capture.name);
@@ -49,6 +55,14 @@ pub(super) async fn take(
 
 fn too_large<T>(name: &str) -> Result<T, FetchError> {
     CaptureTooLargeSnafu { name }.fail()
+}
+
+/// A capture that is so large that it does not even come.
+fn refused(name: &str, error: CdpError) -> FetchError {
+    match error {
+        CdpError::Chrome(refusal) if refusal.message == TOO_LARGE => CaptureTooLargeSnafu { name }.build(),
+        error => failed(error),
+    }
 }
 
 async fn screenshot(world: &World<'_>, capture: &BrowserCapture) -> Result<(&'static str, Vec<u8>), FetchError> {
@@ -74,7 +88,8 @@ async fn screenshot(world: &World<'_>, capture: &BrowserCapture) -> Result<(&'st
         };
         shot = shot.clip(whole).capture_beyond_viewport(true);
     }
-    let shot = page.execute(shot.build()).await.map_err(failed)?;
+    let shot = page.execute(shot.build()).await;
+    let shot = shot.map_err(|error| refused(&capture.name, error))?;
     let text: &str = shot.result.data.as_ref();
     if text.len() / 4 * 3 > MAX_CAPTURE + 3 {
         return too_large(&capture.name);
@@ -114,11 +129,12 @@ async fn read_stream(world: &World<'_>, stream: &StreamHandle, name: &str) -> Re
     }
 }
 
-async fn snapshot(world: &World<'_>) -> Result<Vec<u8>, FetchError> {
+async fn snapshot(world: &World<'_>, name: &str) -> Result<Vec<u8>, FetchError> {
     let snapshot = CaptureSnapshotParams::builder()
         .format(CaptureSnapshotFormat::Mhtml)
         .build();
-    let taken = world.tab.page.execute(snapshot).await.map_err(failed)?;
+    let taken = world.tab.page.execute(snapshot).await;
+    let taken = taken.map_err(|error| refused(name, error))?;
     Ok(taken.result.data.clone().into_bytes())
 }
 

@@ -8,7 +8,7 @@ use std::{
 use chromiumoxide::types::CommandResponse;
 use chromiumoxide::{
     cdp::browser_protocol::{
-        network::{EventLoadingFinished, EventRequestWillBeSent, EventResponseReceived, ResourceType},
+        network::{EventRequestWillBeSent, EventResponseReceived, ResourceType},
         page::{FrameId, NavigateParams, NavigateReturns},
     },
     error::CdpError,
@@ -23,7 +23,7 @@ use tokio::{
 };
 use url::Url;
 
-use super::{Errand, answer::Answer, captures, failed, received, steps, traffic::Traffic, waits, world::World};
+use super::{Errand, answer::Answer, captures, failed, steps, waits, world::World};
 use crate::{
     access::Access,
     browser::Tab,
@@ -52,6 +52,8 @@ struct Progress {
     answered: bool,
     /// The navigation is over.
     loaded: bool,
+    /// What was wanted of the page was read.
+    read: bool,
 }
 
 /// One page on its way.
@@ -77,25 +79,25 @@ impl<'t> Load<'t> {
         self.progress.borrow().loaded
     }
 
-    pub(super) async fn run(
-        &self,
-        url: &Url,
-        errand: &Errand<'_>,
-        traffic: Option<&mut Traffic>,
-    ) -> Result<Page, FetchError> {
+    /// Whether the page was read, and only the rest of it is still waited for.
+    pub(super) fn has_read(&self) -> bool {
+        self.progress.borrow().read
+    }
+
+    pub(super) async fn run(&self, url: &Url, errand: &Errand<'_>) -> Result<Page, FetchError> {
         let page = &self.tab.page;
         let mut answers = page.event_listener::<EventResponseReceived>().await.map_err(failed)?;
-        let mut ends = page.event_listener::<EventLoadingFinished>().await.map_err(failed)?;
         let mut requests = page.event_listener::<EventRequestWillBeSent>().await.map_err(failed)?;
-        let mut world = World::of(self.tab).await?;
+        let mut world = World::of(self.tab);
         let navigation = self.navigate(url, &mut answers);
         tokio::pin!(navigation);
         let page = tokio::select! {
             biased;
-            page = self.act(&mut world, errand, traffic) => page,
+            page = self.act(&mut world, errand) => page,
             error = too_many_redirects(&mut requests, &self.tab.frame) => Err(error),
             Err(error) = &mut navigation => Err(error),
         }?;
+        self.progress.send_modify(|progress| progress.read = true);
         // The rest of a page that was read early comes soon as a rule, and then the tab serves for the next one.
         let end = self.patient_until.min(Instant::now() + LINGER);
         if !self.has_loaded() {
@@ -107,7 +109,7 @@ impl<'t> Load<'t> {
             }
         }
         Ok(Page {
-            bytes: received(&mut ends, page.text.len()),
+            bytes: self.tab.traffic.take_bytes(page.text.len()),
             ..page
         })
     }
@@ -162,12 +164,7 @@ impl<'t> Load<'t> {
         failure
     }
 
-    async fn act(
-        &self,
-        world: &mut World<'_>,
-        errand: &Errand<'_>,
-        traffic: Option<&mut Traffic>,
-    ) -> Result<Page, FetchError> {
+    async fn act(&self, world: &mut World<'_>, errand: &Errand<'_>) -> Result<Page, FetchError> {
         let mut progress = self.progress.subscribe();
         // Its sender lives as long as this does.
         let _ = progress.wait_for(|progress| progress.answered).await;
@@ -176,7 +173,7 @@ impl<'t> Load<'t> {
             self.loaded(world, &mut progress).await?;
         }
         steps::run(world, &errand.steps).await?;
-        let page = hold_and_read(world, traffic, errand.waits).await?;
+        let page = hold_and_read(world, errand.waits).await?;
         captures::take(world, page, &errand.captures).await
     }
 
@@ -199,25 +196,22 @@ impl<'t> Load<'t> {
 const PARSED: &str = "() => document.readyState !== 'loading'";
 
 /// The DOM, when all of it has come, or a while later; if it is not too large: its size is looked at before it leaves Chromium.
+/// Script can put half of a UTF-16 pair into it, which no JSON of ours may hold: it is read as U+FFFD, as browsers send it.
 const READ: &str = r"async (most, ms) => {
     if (document.readyState === 'loading') await new Promise(done => {
         document.addEventListener('readystatechange', done, { once: true });
         setTimeout(done, ms);
     });
     const html = document.documentElement?.outerHTML ?? '';
-    return [location.href, html.length <= most ? html : null];
+    return [location.href, html.length <= most ? html.toWellFormed() : null];
 }";
 /// How long a page is waited for whose conditions hold while it still comes: a list may be half there.
 const PARSING: Duration = Duration::from_secs(5);
 
 /// Waits until the conditions hold in the document that is there then, and reads it.
-pub(super) async fn hold_and_read(
-    world: &mut World<'_>,
-    mut traffic: Option<&mut Traffic>,
-    conditions: &[Wait],
-) -> Result<Page, FetchError> {
+pub(super) async fn hold_and_read(world: &mut World<'_>, conditions: &[Wait]) -> Result<Page, FetchError> {
     for _ in 0..MOST_LEAVES {
-        waits::hold(world, traffic.as_deref_mut(), conditions).await?;
+        waits::hold(world, conditions).await?;
         if let Some(page) = read(world).await? {
             return Ok(page);
         }

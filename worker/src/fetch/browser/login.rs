@@ -3,12 +3,16 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use chromiumoxide::cdp::browser_protocol::{
-    emulation::SetFocusEmulationEnabledParams,
-    input::InsertTextParams,
-    network::{
-        Cookie, CookieParam, EventResponseReceived, GetCookiesParams, ResourceType, SetCookiesParams, TimeSinceEpoch,
+use chromiumoxide::{
+    cdp::browser_protocol::{
+        emulation::SetFocusEmulationEnabledParams,
+        input::InsertTextParams,
+        network::{
+            Cookie, CookieParam, EventResponseReceived, GetCookiesParams, ResourceType, SetCookiesParams,
+            TimeSinceEpoch,
+        },
     },
+    listeners::EventStream,
 };
 use futures::{FutureExt, StreamExt};
 use selextract_task::{
@@ -19,7 +23,9 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use url::Url;
 
-use super::{BrowserError, Errand, EventStream, FetchError, Session, alive, answer::Answer, failed, world::World};
+use super::{
+    Anywhere, BrowserError, Errand, FetchError, Session, alive, answer::Answer, by_leave, failed, world::World,
+};
 use crate::{
     access::{
         Access,
@@ -162,10 +168,11 @@ impl Session {
             }
             form.run().await
         };
+        let entered = by_leave(&mut self.requests, None, Box::pin(entering), || false, Anywhere);
         let stays_here = tokio::select! {
             biased;
             () = gone.cancelled() => return Err(FetchError::from(BrowserError::Gone).into()),
-            entered = entering => entered?,
+            Ok(entered) = entered => entered?,
         };
         self.reusable = !gone.is_cancelled();
         Ok(stays_here)
@@ -323,12 +330,12 @@ impl Form<'_> {
 
     /// Calls a function of ours in the document that is there at the moment.
     async fn call(&self, function: &str) -> Result<Option<Value>, FetchError> {
-        World::of(self.tab).await?.call(function, &[]).await
+        World::of(self.tab).call(function, &[]).await
     }
 
     async fn matches(&self, selector: &str) -> Result<bool, FetchError> {
         const MATCHES: &str = "selector => document.querySelector(selector) !== null";
-        let found = World::of(self.tab).await?.call(MATCHES, &[selector.into()]).await?;
+        let found = World::of(self.tab).call(MATCHES, &[selector.into()]).await?;
         Ok(found == Some(Value::Bool(true)))
     }
 

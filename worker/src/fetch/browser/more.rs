@@ -6,7 +6,7 @@ use selextract_task::More;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::{deadline, pointer, traffic::Traffic, world::World};
+use super::{deadline, pointer, world::World};
 use crate::fetch::{FetchError, millis};
 
 /// How long nothing must be requested and nothing in the DOM changed.
@@ -44,26 +44,13 @@ pub(super) async fn bring(world: &mut World<'_>, more: &More) -> Result<bool, Fe
 }
 
 /// Whether the page came to rest in the time that it may take.
-pub(super) async fn settle(
-    world: &mut World<'_>,
-    mut traffic: Option<&mut Traffic>,
-    rest: Duration,
-    timeout: Duration,
-) -> Result<bool, FetchError> {
+pub(super) async fn settle(world: &mut World<'_>, rest: Duration, timeout: Duration) -> Result<bool, FetchError> {
     let until = deadline(timeout.mul_f64(PATIENCE));
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let arguments = [millis(rest).into(), millis(left.min(SLICE)).into()];
-        let still = match &mut traffic {
-            Some(traffic) => tokio::select! {
-                still = world.call(RESTS, &arguments) => still?,
-                () = traffic.pump() => None,
-            },
-            None => world.call(RESTS, &arguments).await?,
-        };
-        let rests = traffic.as_mut().is_none_or(|traffic| traffic.rests(rest));
-        match still {
-            Some(Value::Bool(true)) if rests => return Ok(true),
+        match world.call(RESTS, &arguments).await? {
+            Some(Value::Bool(true)) if world.tab.traffic.rests(rest) => return Ok(true),
             _ if Instant::now() >= until => return Ok(false),
             Some(_) => {}
             // The document went away; the next one is asked.

@@ -139,12 +139,24 @@ async fn evaluate(world: &mut World<'_>, extractor: Extractor) -> Result<(), Fet
     }
 }
 
+/// What leaves Chromium must be UTF-16 without half pairs, or no answer comes at all; the page may have replaced every function that could
+/// see to it, and may throw such a text. So what it says is looked at with syntax alone: JSON has such halves escaped.
 const PAGE_STATE: &str = r"() => {
     const names = ['__NEXT_DATA__', '__NUXT__', '__INITIAL_STATE__', '__PRELOADED_STATE__', '__APOLLO_STATE__', '__data'];
     const state = {};
-    for (const name of names) if (window[name] !== undefined) state[name] = window[name];
-    const text = JSON.stringify(state);
-    return text.length <= 4194304 ? text : null;
+    let text = null;
+    try {
+        for (const name of names) if (window[name] !== undefined) state[name] = window[name];
+        text = JSON.stringify(state);
+    } catch {}
+    if (typeof text !== 'string' || text.length > 4194304) return null;
+    for (let i = 0; i < text.length; i++) {
+        if (text[i] < '\ud800' || text[i] > '\udfff') continue;
+        const next = i + 1 < text.length ? text[i + 1] : '';
+        if (text[i] > '\udbff' || next < '\udc00' || next > '\udfff') return null;
+        i++;
+    }
+    return text;
 }";
 
 const KEEP_STATE: &str = r"state => {

@@ -6,7 +6,7 @@ use selextract_task::{Awaited, Wait, WaitState};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::{deadline, more, traffic::Traffic, world::World};
+use super::{deadline, more, world::World};
 use crate::fetch::{FetchError, WaitingSnafu, millis};
 
 /// The longest that one call waits: a command of the DevTools protocol has a time-out of its own.
@@ -36,14 +36,10 @@ const WAIT: &str = r"(selector, state, text, ms) => new Promise(done => {
 })";
 
 /// Waits for each of the conditions in turn.
-pub(super) async fn hold(
-    world: &mut World<'_>,
-    mut traffic: Option<&mut Traffic>,
-    conditions: &[Wait],
-) -> Result<(), FetchError> {
+pub(super) async fn hold(world: &mut World<'_>, conditions: &[Wait]) -> Result<(), FetchError> {
     for wait in conditions {
         let held = match &wait.what {
-            Awaited::Quiet => more::settle(world, traffic.as_deref_mut(), more::REST, wait.timeout).await?,
+            Awaited::Quiet => more::settle(world, more::REST, wait.timeout).await?,
             what => holds(world, what, deadline(wait.timeout)).await?,
         };
         if !held {

@@ -2,14 +2,13 @@
 
 use chromiumoxide::{
     cdp::{
-        browser_protocol::page::{CreateIsolatedWorldParams, EventFrameNavigated},
+        browser_protocol::page::CreateIsolatedWorldParams,
         js_protocol::runtime::{EvaluateParams, ExecutionContextId},
     },
     error::CdpError,
-    listeners::EventStream,
 };
-use futures::{FutureExt, StreamExt};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::failed;
 use crate::{browser::Tab, fetch::FetchError};
@@ -20,22 +19,22 @@ const WORLD: &str = "__chromiumoxide_utility_world__";
 /// The world of the document that is there at the moment.
 pub(super) struct World<'t> {
     pub(super) tab: &'t Tab,
-    commits: EventStream<EventFrameNavigated>,
+    commits: watch::Receiver<u64>,
     context: Option<ExecutionContextId>,
 }
 
 impl<'t> World<'t> {
-    pub(super) async fn of(tab: &'t Tab) -> Result<Self, FetchError> {
-        Ok(Self {
+    pub(super) fn of(tab: &'t Tab) -> Self {
+        Self {
             tab,
-            commits: tab.page.event_listener().await.map_err(failed)?,
+            commits: tab.traffic.commits(),
             context: None,
-        })
+        }
     }
 
     /// Until the main frame has another document.
     pub(super) async fn commit(&mut self) {
-        next_commit(&mut self.commits, self.tab).await;
+        next(&mut self.commits).await;
         self.context = None;
     }
 
@@ -43,7 +42,8 @@ impl<'t> World<'t> {
     /// when it threw.
     pub(super) async fn call(&mut self, function: &str, arguments: &[Value]) -> Result<Option<Value>, FetchError> {
         let script = script(function, arguments);
-        while next_commit(&mut self.commits, self.tab).now_or_never().is_some() {
+        if self.commits.has_changed().unwrap_or_default() {
+            self.commits.mark_unchanged();
             self.context = None;
         }
         // A context that was remembered may be gone without a word.
@@ -89,7 +89,7 @@ impl<'t> World<'t> {
             biased;
             answer = self.tab.page.execute(call) => answer,
             // Not every promise of a document that is gone is told as broken.
-            () = next_commit(&mut self.commits, self.tab) => {
+            () = next(&mut self.commits) => {
                 self.context = None;
                 return Ok(None);
             }
@@ -106,13 +106,10 @@ impl<'t> World<'t> {
     }
 }
 
-async fn next_commit(commits: &mut EventStream<EventFrameNavigated>, tab: &Tab) {
-    loop {
-        match commits.next().await {
-            Some(commit) if commit.frame.id == tab.frame => return,
-            Some(_) => {}
-            None => std::future::pending().await,
-        }
+async fn next(commits: &mut watch::Receiver<u64>) {
+    // Nothing is told any more of a tab that floods or is gone, which ends whatever waits here.
+    if commits.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
