@@ -34,6 +34,14 @@ fn pods(out: &mut String, cluster: &str, cpu: f64, seconds: std::ops::Range<i32>
         series("selextract_container_cpu_capacity_cores", &|_| 1.0);
         series("http_requests_total", &|_| 5.0);
     }
+    // Beside them a keeper that says that the database answers.
+    let labels = format!("namespace=\"web\",cluster=\"{cluster}\",component=\"keeper\",pod=\"c\"");
+    for (name, more) in [("up", ""), ("selextract_dependency_up", ",dependency=\"postgres\"")] {
+        for second in seconds.clone().step_by(5) {
+            let at = now.as_second() + i64::from(second);
+            writeln!(out, "{name}{{{labels}{more}}} 1 {at}").unwrap();
+        }
+    }
 }
 
 pub async fn client(server: &Server) -> Prometheus {
