@@ -173,29 +173,16 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// The same for a document that an open page leads to, by a redirect or by script. At the page's own host it is part of the page, and
-    /// only the site's rules are asked; another host has its turn, for which the page gives way to nobody.
+    /// The same as [`Gate::follow`] for a document that a page open in a browser leads to, by a redirect or by script: it would have to be
+    /// brought again, so it gives way to nobody.
     ///
     /// # Errors
     /// As [`Gate::pass`].
-    pub async fn follow(&mut self, from: &Url, to: &Url, plan: &Plan, stop: &CancellationToken) -> Result<(), Stopped> {
-        if from.host() != to.host() {
-            self.ended(Outcome::Answered);
-            self.pages = 0;
-            return self.pass(to, plan, stop).await;
-        }
-        if !plan.obeys_robots {
-            return Ok(());
-        }
-        // Another origin of the host has rules of its own, and its robots.txt is no page either.
-        let rules = match self.robots.known(to).await {
-            Some(known) => settled(known)?,
-            None => self.robots.ask(to).await?,
-        };
-        match rules.objection(to) {
-            Some(rule) => Err(Stopped::Failed(disallowed(to, &rule))),
-            None => Ok(()),
-        }
+    pub async fn lead(&mut self, url: &Url, plan: &Plan, stop: &CancellationToken) -> Result<(), Stopped> {
+        let pages = std::mem::take(&mut self.pages);
+        let led = self.follow(url, plan, stop).await;
+        self.pages += pages;
+        led
     }
 
     /// What the page's end says about its host; it is told with the next page, or when the run is let go.

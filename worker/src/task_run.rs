@@ -482,7 +482,6 @@ impl<'a> Run<'a> {
             access: &self.access,
             stop,
             url,
-            at: url.clone(),
         };
         match session.fetch_by_leave(url, &errand, plan.timeout, leave).await? {
             Ok(page) => {
@@ -663,8 +662,6 @@ struct Led<'l, 'g> {
     stop: &'l CancellationToken,
     /// The page's own.
     url: &'l Url,
-    /// Where it has come to.
-    at: Url,
 }
 
 impl Leave for Led<'_, '_> {
@@ -676,9 +673,7 @@ impl Leave for Led<'_, '_> {
             return Ok(());
         }
         crawl::stay_inside(self.plan, self.url, next)?;
-        self.gate.follow(&self.at, next, self.plan, self.stop).await?;
-        self.at = next.clone();
-        Ok(())
+        self.gate.lead(next, self.plan, self.stop).await
     }
 }
 

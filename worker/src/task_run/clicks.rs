@@ -190,7 +190,6 @@ impl Run<'_> {
                 access: &self.access,
                 stop,
                 url,
-                at: url.clone(),
             };
             let brought = session.bring_more_by_leave(more, &errand, allowed, leave).await?;
             Ok(brought.map_err(Failure::from)?)
