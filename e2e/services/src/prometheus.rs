@@ -56,6 +56,8 @@ impl Prometheus {
                 "/usr/bin/prometheus",
                 &format!("--config.file={inside}/prometheus.yml"),
                 &format!("--storage.tsdb.path={inside}/data"),
+                // As long as the managed one: a past may be a month.
+                "--storage.tsdb.retention.time=31d",
                 &format!("--web.listen-address=127.0.0.1:{port}"),
             ],
             &log,

@@ -99,7 +99,7 @@ pub async fn run(context: Arc<Context>, scopes: Vec<(Scope, Writer<GuardedCluste
 async fn look((namespace, name): Place, tools: Arc<Tools>) -> Next {
     match tools.context.clusters.get(&namespace, &name) {
         Some(cluster) => {
-            let next = reconcile::reconcile(&cluster, &tools).await;
+            let next = Box::pin(reconcile::reconcile(&cluster, &tools)).await;
             // It may have gone meanwhile, and what was forgotten then may have been followed since.
             let now = tools.context.clusters.get(&namespace, &name);
             if now.is_none_or(|now| now.uid() != cluster.uid()) {
