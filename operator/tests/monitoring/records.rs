@@ -47,7 +47,7 @@ fn expected(query: &Query) -> Vec<(&'static str, f64)> {
         "cost_cpu_mean" | "cost_cpu_p95" => with_postgres(0.1, 0.2),
         "cost_memory_mean" | "cost_memory_p95" => with_postgres(400.0, 900.0),
         "cost_sent_rate" => vec![("api", 33_333.333), ("egress", 33_333.333)],
-        other => panic!("{other} is not played"),
+        other => unreachable!("{other} is not played"),
     }
 }
 
