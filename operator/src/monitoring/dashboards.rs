@@ -168,11 +168,8 @@ const RESOURCES: Dashboard = Dashboard {
                 ),
                 Panel("Redis memory", Lines, &[stores::REDIS_MEMORY_RATIO]),
                 Panel("Database size", Lines, &[stores::DATABASE_SIZE]),
-                Panel(
-                    "Read replicas",
-                    Lines,
-                    &[stores::REPLICATION_LAG, stores::REPLICA_CONNECTED],
-                ),
+                Panel("Replication lag", Lines, &[stores::REPLICATION_LAG]),
+                Panel("Read replicas that follow", Lines, &[stores::REPLICA_CONNECTED]),
             ],
         },
     ],
