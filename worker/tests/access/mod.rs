@@ -168,11 +168,8 @@ async fn club(State(sessions): State<Sessions>, headers: HeaderMap, Path(n): Pat
     if !sessions.know(&headers) {
         return Redirect::temporary("/login").into_response();
     }
-    let links = [2 * n, 2 * n + 1]
-        .into_iter()
-        .filter(|m| *m <= 30)
-        .map(|m| format!("<a href=/club/{m}>{m}</a>"))
-        .collect::<String>();
+    let link = |m: u32| (m <= 30).then(|| format!("<a href=/club/{m}>{m}</a>"));
+    let links = [2 * n, 2 * n + 1].map(|m| link(m).unwrap_or_default()).concat();
     Html(format!("<li>{n}</li>{links}")).into_response()
 }
 
