@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use reqwest::Method;
+use selextract_e2e::api::Api;
 use serde_json::{Value, json};
 
 use crate::platform::{DONE, Platform, shared};
@@ -99,6 +100,14 @@ async fn a_screenshot_is_kept_with_its_page_and_served_as_a_file() -> Result<()>
     Ok(())
 }
 
+/// Runs a schedule now, to its end.
+async fn run_now(api: &Api, uid: &str) -> Result<Value> {
+    let (status, started) = api.send(Method::POST, &format!("schedules/{uid}/run"), None).await?;
+    assert!(status.is_success(), "{status}: {started}");
+    let id = started["id"].as_str().context("a run has an id")?;
+    api.wait_for_end(id, DONE).await
+}
+
 const WATCHED: &str = "
 apiVersion: selextract.io/v1alpha1
 kind: ScrapeTask
@@ -125,15 +134,11 @@ async fn a_task_that_runs_again_tells_what_has_changed() -> Result<()> {
     let uid = ready["metadata"]["uid"].as_str().context("a uid")?.to_owned();
     let mut runs = Vec::new();
     for _ in 0..2 {
-        let (status, started) = api.send(Method::POST, &format!("schedules/{uid}/run"), None).await?;
-        assert!(status.is_success(), "{status}: {started}");
-        let id = started["id"].as_str().context("a run has an id")?.to_owned();
-        let ended = api.wait_for_end(&id, DONE).await?;
+        let ended = run_now(&api, &uid).await?;
         assert_eq!(ended["status"], "succeeded", "{ended}");
-        runs.push((id, ended));
+        runs.push(ended["changes"].clone());
     }
-    let changes = |task: &Value| task["changes"].clone();
-    let (first, second) = (changes(&runs[0].1), changes(&runs[1].1));
+    let (first, second) = (&runs[0], &runs[1]);
     assert_eq!(first["baseline"], true, "{first}");
     assert_eq!((&second["new"], &second["gone"]), (&json!(0), &json!(0)), "{second}");
     platform.world.kubectl(&["delete", "scrapetask/watched"])?;
@@ -166,14 +171,8 @@ async fn a_site_that_changes_under_the_selectors_is_told_before_columns_are_empt
         .wait_for_condition("scrapetask/changing", "Ready", "True", DONE)
         .await?;
     let uid = ready["metadata"]["uid"].as_str().context("a uid")?.to_owned();
-    let run = async || {
-        let (status, started) = api.send(Method::POST, &format!("schedules/{uid}/run"), None).await?;
-        assert!(status.is_success(), "{status}: {started}");
-        let id = started["id"].as_str().context("a run has an id")?.to_owned();
-        api.wait_for_end(&id, DONE).await
-    };
     for _ in 0..3 {
-        let ended = run().await?;
+        let ended = run_now(&api, &uid).await?;
         assert_eq!(
             (&ended["status"], &ended["drift"]),
             (&json!("succeeded"), &Value::Null),
@@ -183,7 +182,7 @@ async fn a_site_that_changes_under_the_selectors_is_told_before_columns_are_empt
 
     // The site's authors link by script from now on.
     put("sed -i 's/ href=/ data-href=/g' /tmp/changing/index.html")?;
-    let ended = run().await?;
+    let ended = run_now(&api, &uid).await?;
     assert_eq!(ended["status"], "succeeded", "the records are there: {ended}");
     let told = world
         .wait_for_condition("scrapetask/changing", "SchemaDrift", "True", DONE)
@@ -192,7 +191,7 @@ async fn a_site_that_changes_under_the_selectors_is_told_before_columns_are_empt
     assert!(drift.contains("page") && !drift.contains("title"), "{drift}");
 
     put("cp /usr/share/doc/postgresql-doc-17/html/index.html /tmp/changing/")?;
-    run().await?;
+    run_now(&api, &uid).await?;
     world
         .wait_for_condition("scrapetask/changing", "SchemaDrift", "False", DONE)
         .await?;
