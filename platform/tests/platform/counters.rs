@@ -30,7 +30,11 @@ async fn folded_counters_say_what_unfolded_ones_said() {
     };
     assert_eq!(room.ledger.owner_stats(owner).await.unwrap(), expected);
     let folds = tokio::join!(room.keeper.fold_counters(), room.ledger.fold_counters());
-    assert_eq!(folds.0.unwrap() + folds.1.unwrap(), 12, "each delta once, those of pages too");
+    assert_eq!(
+        folds.0.unwrap() + folds.1.unwrap(),
+        12,
+        "each delta once, those of pages too"
+    );
     assert_eq!(room.ledger.owner_stats(owner).await.unwrap(), expected);
     assert_eq!(room.number("SELECT count(*) FROM owner_counter_deltas").await, 0);
     room.ledger.cancel(Some(owner), ids[3]).await.unwrap();
