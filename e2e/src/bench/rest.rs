@@ -36,6 +36,7 @@ pub struct Rest {
 
 /// Waits until the operator rests, or, where others use it too, for as long as that usually takes; then counts for this long.
 pub async fn measure(world: &World, duration: Duration, shared: bool) -> Result<Rest> {
+    wait_for_accounts(world).await?;
     if shared {
         tokio::time::sleep(2 * CALM).await;
     } else {
@@ -79,6 +80,19 @@ fn compare(before: &Counted, after: &Counted, changed: (BTreeMap<String, u64>, u
         audited: writes::audited(before, after)?,
         everybody: writes::added(&before.everybody, &after.everybody)?,
     })
+}
+
+/// A new cluster's promises and costs are told for the first time a minute or two after it was made, and once an hour then.
+async fn wait_for_accounts(world: &World) -> Result<()> {
+    let told = || {
+        let list: Value = serde_json::from_str(&world.kubectl(&["get", "selextractclusters", "-o", "json"])?)?;
+        let mut clusters = list["items"].as_array().into_iter().flatten();
+        let all = clusters.all(|cluster| cluster["status"]["slo"].is_object() && cluster["status"]["cost"].is_object());
+        Ok(all.then_some(()))
+    };
+    world
+        .wait_until("every cluster's promises and costs are told", PATIENCE, told)
+        .await
 }
 
 async fn wait_until_calm(world: &World) -> Result<()> {
