@@ -52,9 +52,16 @@ struct Account {
 }
 
 impl Account {
-    fn queued(&self) -> i64 {
-        self.usage.queued + self.accepted.load(Ordering::Relaxed)
+    fn room(&self) -> QueueRoom {
+        QueueRoom {
+            used: self.usage.queued + self.accepted.load(Ordering::Relaxed),
+            limit: self.usage.queued_limit,
+        }
     }
+}
+
+fn used_up(room: QueueRoom) -> Problem {
+    Problem::quota_exceeded("queued", room.used, room.limit).retry_after(KEPT)
 }
 
 impl Quotas {
@@ -68,10 +75,9 @@ impl Quotas {
     pub async fn admit(&self, owner: UserId, tasks: usize) -> Result<(), Problem> {
         let account = self.account(owner).await?;
         let tasks = i64::try_from(tasks).unwrap_or(i64::MAX);
-        let used = account.queued();
-        let limit = account.usage.queued_limit;
-        if used.saturating_add(tasks) > limit {
-            return Err(Problem::quota_exceeded("queued", used, limit).retry_after(KEPT));
+        let room = account.room();
+        if room.used.saturating_add(tasks) > room.limit {
+            return Err(used_up(room));
         }
         account.accepted.fetch_add(tasks, Ordering::Relaxed);
         Ok(())
@@ -79,22 +85,17 @@ impl Quotas {
 
     /// Why an owner may not have one task more now, as one sentence; `None` where he may.
     pub async fn no_room(&self, owner: UserId) -> Result<Option<String>, Problem> {
-        let account = self.account(owner).await?;
-        let room = QueueRoom {
-            used: account.queued(),
-            limit: account.usage.queued_limit,
-        };
+        let room = self.account(owner).await?.room();
         Ok((room.free() == 0).then(|| room.to_string()))
     }
 
     /// How many tasks more an owner may have now; refuses none at all with quota, used and limit.
     pub async fn room(&self, owner: UserId) -> Result<i64, Problem> {
-        let account = self.account(owner).await?;
-        let (used, limit) = (account.queued(), account.usage.queued_limit);
-        if used >= limit {
-            return Err(Problem::quota_exceeded("queued", used, limit).retry_after(KEPT));
+        let room = self.account(owner).await?.room();
+        match room.free() {
+            0 => Err(used_up(room)),
+            free => Ok(free),
         }
-        Ok(limit - used)
     }
 
     /// Counts tasks that were accepted.

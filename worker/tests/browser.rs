@@ -36,7 +36,7 @@ use selextract_worker::{
     cpu::Meter,
     fetch::{
         FetchError, Page,
-        browser::{Errand, Opening, Session},
+        browser::{Anywhere, Errand, Opening, Session},
         http::Http,
     },
     preview,

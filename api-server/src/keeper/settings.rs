@@ -56,8 +56,7 @@ pub struct KeeperSettings {
     /// The size of the database's volume in bytes; without it the disk's use is not told as a share
     #[arg(long, env = "SELEXTRACT_POSTGRES_STORAGE")]
     pub postgres_storage: Option<u64>,
-
-    /// The size of the queue's volume in bytes, where the operator made it.
+    /// The size of the queue's volume in bytes; without it the disk's use is not told of it
     #[arg(long, env = "SELEXTRACT_REDIS_QUEUE_STORAGE")]
     pub redis_queue_storage: Option<u64>,
     /// The keys that seal users' secrets, as the API has them; without them no webhook is told

@@ -53,6 +53,20 @@ pub struct Usage {
     pub held_until: Option<i64>,
 }
 
+/// How many tasks of an owner have not ended, as `count`.
+macro_rules! open_tasks {
+    ($owner:literal) => {
+        concat!(
+            "(SELECT coalesce(sum(total - succeeded - failed - canceled), 0)::bigint AS count
+              FROM (SELECT total, succeeded, failed, canceled FROM owner_counters c WHERE c.user_id = ",
+            $owner,
+            " UNION ALL SELECT total, succeeded, failed, canceled FROM owner_counter_deltas d WHERE d.user_id = ",
+            $owner,
+            ") c) "
+        )
+    };
+}
+
 /// How many tasks of an owner wait, and the most of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
 pub struct QueueRoom {
@@ -93,16 +107,14 @@ impl Ledger {
         if owners.is_empty() {
             return Ok(HashMap::new());
         }
-        let rows: Vec<RoomRow> = sqlx::query_as(
+        let rows: Vec<RoomRow> = sqlx::query_as(concat!(
             "SELECT o.user_id, greatest(open.count - running.count, 0) AS used, coalesce(q.queued, $2) AS limit
              FROM unnest($1::uuid[]) AS o (user_id) LEFT JOIN owner_quotas q ON q.user_id = o.user_id
                  CROSS JOIN LATERAL (SELECT count(*) FROM tasks t WHERE t.status = 'running' AND t.user_id = o.user_id) running
-                 CROSS JOIN LATERAL (
-                     SELECT coalesce(sum(total - succeeded - failed - canceled), 0)::bigint AS count
-                     FROM (SELECT total, succeeded, failed, canceled FROM owner_counters c WHERE c.user_id = o.user_id
-                           UNION ALL SELECT total, succeeded, failed, canceled FROM owner_counter_deltas d WHERE d.user_id = o.user_id) c
-                 ) open",
-        )
+                 CROSS JOIN LATERAL ",
+            open_tasks!("o.user_id"),
+            " open"
+        ))
         .bind(owners.iter().map(|owner| owner.0).collect::<Vec<Uuid>>())
         .bind(DEFAULT_QUEUED)
         .fetch_all(&self.pool)
@@ -113,22 +125,19 @@ impl Ledger {
 
     /// What an owner may use and uses now.
     pub async fn usage(&self, owner: UserId) -> Result<Usage, LedgerError> {
-        sqlx::query_as(
+        sqlx::query_as(concat!(
             "WITH running AS (
                  SELECT count(*) AS count FROM tasks WHERE status = 'running' AND user_id = $1
-             ), open AS (
-                 SELECT coalesce(sum(total - succeeded - failed - canceled), 0)::bigint AS count
-                 FROM (SELECT total, succeeded, failed, canceled FROM owner_counters WHERE user_id = $1
-                       UNION ALL SELECT total, succeeded, failed, canceled FROM owner_counter_deltas WHERE user_id = $1) c
-             )
-             SELECT running.count AS running, q.running AS running_limit, greatest(open.count - running.count, 0) AS queued,
+             ), open AS ",
+            open_tasks!("$1"),
+            "SELECT running.count AS running, q.running AS running_limit, greatest(open.count - running.count, 0) AS queued,
                     coalesce(q.queued, $2) AS queued_limit, coalesce(d.pages, 0) AS pages_today, coalesce(q.pages_per_day, $3) AS pages_limit,
                     coalesce(a.bytes, 0) AS artifact_bytes, coalesce(q.artifact_bytes, $4) AS artifact_limit,
                     (extract(epoch FROM h.until) * 1000)::bigint AS held_until
              FROM running CROSS JOIN open LEFT JOIN owner_quotas q ON q.user_id = $1
                   LEFT JOIN owner_days d ON d.user_id = $1 AND d.day = (now() AT TIME ZONE 'UTC')::date
-                  LEFT JOIN owner_holds h ON h.user_id = $1 AND h.until > now() LEFT JOIN artifact_usage a ON a.user_id = $1",
-        )
+                  LEFT JOIN owner_holds h ON h.user_id = $1 AND h.until > now() LEFT JOIN artifact_usage a ON a.user_id = $1"
+        ))
         .bind(owner)
         .bind(DEFAULT_QUEUED)
         .bind(DEFAULT_PAGES_PER_DAY)

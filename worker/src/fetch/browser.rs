@@ -199,25 +199,12 @@ impl Session {
         Ok(page)
     }
 
-    /// Brings more of the open page into it and reads it again. `None` when there is nothing to click on. The caller bounds the time.
+    /// Brings more of the open page into it and reads it again. `None` when there is nothing to click on. The caller bounds the time. Leave is
+    /// asked as in [`Session::fetch_by_leave`].
     ///
     /// # Errors
-    /// See [`FetchError`].
-    pub async fn bring_more(
-        &mut self,
-        more: &More,
-        errand: &Errand<'_>,
-        timeout: Duration,
-    ) -> Result<Option<Page>, FetchError> {
-        let Ok(page) = self.bring_more_by_leave(more, errand, timeout, Anywhere).await;
-        page
-    }
-
-    /// The same, where leave is asked as in [`Session::fetch_by_leave`].
-    ///
-    /// # Errors
-    /// What is said in place of leave.
-    pub async fn bring_more_by_leave<L: Leave>(
+    /// What is said in place of leave; within it, see [`FetchError`].
+    pub async fn bring_more<L: Leave>(
         &mut self,
         more: &More,
         errand: &Errand<'_>,
@@ -334,7 +321,7 @@ pub trait Leave {
 }
 
 /// Leave for whatever the main frame asks for.
-struct Anywhere;
+pub struct Anywhere;
 
 impl Leave for Anywhere {
     type Refusal = Infallible;

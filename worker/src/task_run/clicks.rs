@@ -191,7 +191,7 @@ impl Run<'_> {
                 stop,
                 url,
             };
-            let brought = session.bring_more_by_leave(more, &errand, allowed, leave).await?;
+            let brought = session.bring_more(more, &errand, allowed, leave).await?;
             Ok(brought.map_err(Failure::from)?)
         })
         .await;

@@ -414,7 +414,12 @@ async fn clicks_bring_more_until_there_is_nothing_to_click_on() {
     let errand = Errand::of(&plan, true);
     let limit = Duration::from_secs(20);
     let mut pages = vec![session.fetch(&plan.url, &errand, limit).await.unwrap()];
-    while let Some(page) = session.bring_more(more, &errand, limit).await.unwrap() {
+    while let Some(page) = session
+        .bring_more(more, &errand, limit, Anywhere)
+        .await
+        .unwrap()
+        .unwrap()
+    {
         pages.push(page);
     }
     let items: Vec<usize> = pages.iter().map(|page| page.text.matches("<li>").count()).collect();
