@@ -66,6 +66,13 @@ use crate::{
         priority = 1
     ),
     printcolumn(
+        name = "API Scaling",
+        type_ = "string",
+        json_path = ".status.scaling.api.decision.reason",
+        description = "Why there are as many API pods as there are.",
+        priority = 1
+    ),
+    printcolumn(
         name = "Scaling",
         type_ = "string",
         json_path = ".status.scaling.worker.decision.reason",

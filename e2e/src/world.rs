@@ -228,12 +228,13 @@ impl World {
             .map(drop)
     }
 
-    /// How many replicas the operator has; waits until all of them are ready.
+    /// Changes settings of the operator's chart; waits until all of its replicas are ready.
     ///
     /// # Errors
     /// When they do not become ready.
-    pub fn set_operator_replicas(&self, replicas: u8) -> Result<()> {
-        let flags = ["--reuse-values".to_owned(), format!("--set=replicas={replicas}")];
+    pub fn set_operator(&self, settings: &[&str]) -> Result<()> {
+        let settings = settings.iter().map(|setting| format!("--set={setting}"));
+        let flags: Vec<_> = ["--reuse-values".to_owned()].into_iter().chain(settings).collect();
         let release = "selextract-operator";
         self.kubernetes
             .install_with(release, release, OPERATOR_NAMESPACE, &flags)?;

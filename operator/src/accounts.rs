@@ -182,7 +182,7 @@ impl Account {
     fn add(&mut self, found: Found, now: Timestamp) {
         self.inputs.health = Health::of(Some(self.followed.ready), found.answers);
         self.inputs.objectives = found.objectives;
-        self.inputs.failed.retain(|window, _| is_slow(*window));
+        self.inputs.failed.retain(|window, _| window.is_long());
         self.inputs.failed.extend(found.failed);
         self.slo = Some(slo::observe(&self.followed.slo, &self.inputs, self.slo.as_ref(), now));
     }
@@ -194,7 +194,7 @@ impl Account {
             self.known_at = Some(Instant::now());
         } else if self.known_at.is_some_and(|at| at.elapsed() >= STALE) {
             self.inputs.availability = slo::Availability::default();
-            self.inputs.failed.retain(|window, _| !is_slow(*window));
+            self.inputs.failed.retain(|window, _| !window.is_long());
         }
         // What was paid for the last hour stands until the next is known; at first it is what is reserved.
         if found.used.is_some() || self.cost.is_none() {
@@ -231,11 +231,6 @@ impl Account {
             cost: cost.filter(|new| self.written.cost.as_ref() != Some(*new)).cloned(),
         }
     }
-}
-
-/// Whether a window is too long to be asked for every minute.
-fn is_slow(window: BurnWindow) -> bool {
-    window > BurnWindow::Hour
 }
 
 /// What a look at now found: as much as was answered.
@@ -395,9 +390,8 @@ async fn fetch(client: &Prometheus, followed: &Followed, found: &mut Found) -> R
             found.objectives.insert(objective, *value);
         }
     }
-    for window in BurnWindow::ALL.into_iter().filter(|window| !is_slow(*window)) {
-        let shares = [asked::BAD_REQUEST_RATIO, window.downtime()];
-        let failed = fetch_failed(client, &scope, window.duration(), shares).await?;
+    for window in BurnWindow::ALL.into_iter().filter(|window| !window.is_long()) {
+        let failed = fetch_failed(client, &scope, window.duration(), window.shares()).await?;
         found.failed.insert(window, failed);
     }
     Ok(())
@@ -424,7 +418,7 @@ async fn fetch_slowly(client: &Prometheus, scope: &Scope<'_>, found: &mut Slowly
         .await?;
     let measured_hours = greatest(&hours).get(days.measured_hours.name).copied();
     let shares = [days.bad_requests, days.downtime];
-    for window in BurnWindow::ALL.into_iter().filter(|window| is_slow(*window)) {
+    for window in BurnWindow::ALL.into_iter().filter(|window| window.is_long()) {
         let failed = fetch_failed(client, scope, window.duration(), shares).await?;
         found.failed.insert(window, failed);
     }

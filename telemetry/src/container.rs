@@ -63,6 +63,7 @@ impl Container {
         let gauge = |name, help, value: Option<f64>| value.map(|value| Figure::gauge(name, help, value));
         let counter = |name, help, value: Option<f64>| value.map(|value| Figure::counter(name, help, value));
         let (read, written) = disk(&self.cgroup).unzip();
+        let (reads, writes) = disk_operations(&self.cgroup).unzip();
         let (received, sent) = network(&self.net).unzip();
         let (segments, again) = tcp(&self.net).unzip();
         [
@@ -105,6 +106,21 @@ impl Container {
                 "selextract_container_disk_written_bytes_total",
                 "Bytes that the container wrote to disks.",
                 written,
+            ),
+            counter(
+                "selextract_container_disk_reads_total",
+                "Times that the container read from disks.",
+                reads,
+            ),
+            counter(
+                "selextract_container_disk_writes_total",
+                "Times that the container wrote to disks.",
+                writes,
+            ),
+            counter(
+                "selextract_container_disk_waiting_seconds_total",
+                "Time for which something of the container waited for a disk.",
+                disk_waiting(&self.cgroup),
             ),
             counter(
                 "selextract_container_network_received_bytes_total",
@@ -201,6 +217,16 @@ fn oom_kills(cgroup: &Path) -> Option<f64> {
 
 /// Bytes read from and written to all block devices. What stays in the page cache, and what a memory file system holds, is not in it.
 fn disk(cgroup: &Path) -> Option<(f64, f64)> {
+    devices(cgroup, ["rbytes=", "wbytes="], "blkio.throttle.io_service_bytes")
+}
+
+/// How often was read and written.
+fn disk_operations(cgroup: &Path) -> Option<(f64, f64)> {
+    devices(cgroup, ["rios=", "wios="], "blkio.throttle.io_serviced")
+}
+
+/// What reads and writes come to over all block devices: by the keys of version 2, or by a file of version 1.
+fn devices(cgroup: &Path, keys: [&str; 2], version_1: &str) -> Option<(f64, f64)> {
     if let Ok(text) = fs::read_to_string(cgroup.join("io.stat")) {
         // 259:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0
         let sum = |key: &str| {
@@ -209,15 +235,24 @@ fn disk(cgroup: &Path) -> Option<(f64, f64)> {
                 .filter_map(|word| word.strip_prefix(key)?.parse::<f64>().ok())
                 .sum()
         };
-        return Some((sum("rbytes="), sum("wbytes=")));
+        return Some((sum(keys[0]), sum(keys[1])));
     }
-    let text = fs::read_to_string(cgroup.join("blkio/blkio.throttle.io_service_bytes")).ok()?;
+    let text = fs::read_to_string(cgroup.join("blkio").join(version_1)).ok()?;
     // 259:0 Read 4096
     let sum = |direction: &str| {
         let lines = text.lines().filter_map(|line| line.split_once(direction));
         lines.filter_map(|(_, bytes)| bytes.trim().parse::<f64>().ok()).sum()
     };
     Some((sum(" Read "), sum(" Write ")))
+}
+
+/// Only version 2 knows, where the kernel accounts for pressure.
+fn disk_waiting(cgroup: &Path) -> Option<f64> {
+    // some avg10=0.00 avg60=0.00 avg300=0.00 total=12345
+    let text = fs::read_to_string(cgroup.join("io.pressure")).ok()?;
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    let (_, total) = some.rsplit_once("total=")?;
+    total.trim().parse::<f64>().ok().map(|micros| micros / 1e6)
 }
 
 /// Bytes in and out over all interfaces but the loopback.
@@ -304,6 +339,10 @@ mod tests {
                 "io.stat",
                 "259:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n253:0 rbytes=4 wbytes=8 rios=1 wios=1 dbytes=0 dios=0\n",
             ),
+            (
+                "io.pressure",
+                "some avg10=0.00 avg60=0.00 avg300=0.00 total=1250000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1000000\n",
+            ),
         ];
         let figures = read(&[&files[..], &NET[..]].concat());
         assert_eq!(
@@ -317,6 +356,9 @@ mod tests {
                 2.0,
                 4100.0,
                 8200.0,
+                2.0,
+                3.0,
+                1.25,
                 1500.0,
                 2500.0,
                 90.0,
@@ -348,6 +390,10 @@ mod tests {
                 "blkio/blkio.throttle.io_service_bytes",
                 "259:0 Read 4096\n259:0 Write 8192\n259:0 Sync 8192\n259:0 Total 12288\nTotal 12288\n",
             ),
+            (
+                "blkio/blkio.throttle.io_serviced",
+                "259:0 Read 1\n259:0 Write 2\n259:0 Total 3\nTotal 3\n",
+            ),
         ];
         let figures = read(&[&files[..], &NET[..]].concat());
         let names: Vec<_> = figures.iter().map(|(name, _)| *name).collect();
@@ -356,8 +402,8 @@ mod tests {
             "no limit"
         );
         assert_eq!(
-            figures.iter().map(|(_, value)| *value).take(7).collect::<Vec<_>>(),
-            [2.5, 2.0, 0.5, 1e8, 2.0, 4096.0, 8192.0]
+            figures.iter().map(|(_, value)| *value).take(9).collect::<Vec<_>>(),
+            [2.5, 2.0, 0.5, 1e8, 2.0, 4096.0, 8192.0, 1.0, 2.0]
         );
         assert_eq!(cpu_limit(folder(&files).path()), None);
     }

@@ -17,5 +17,6 @@ mod refusals;
 mod scaling;
 mod scraping;
 mod survival;
+mod triggers;
 mod two_nodes;
 mod whole_life;

@@ -16,7 +16,7 @@ const FREEZE: &str = "for p in /proc/[0-9]*; do [[ $(readlink \"$p/exe\") != */s
 async fn of_two_operators_one_works_and_when_it_dies_another_takes_over() -> Result<()> {
     let platform = shared().await?;
     let world = &platform.world;
-    world.set_operator_replicas(2)?;
+    world.set_operator(&["replicas=2"])?;
     let dying = holder(world)?;
     let other = pods(world)?
         .into_iter()
@@ -45,7 +45,7 @@ async fn of_two_operators_one_works_and_when_it_dies_another_takes_over() -> Res
     // The other, or the one that the Deployment started in the dead one's place.
     assert_ne!(holder(world)?, dying);
 
-    world.set_operator_replicas(1)?;
+    world.set_operator(&["replicas=1"])?;
     world
         .wait_until("the operator that stays holds the lease", MINUTE, || {
             Ok((pods(world)? == [holder(world)?]).then_some(()))

@@ -66,7 +66,7 @@ fn rules(inputs: Inputs<'_>) -> Vec<Child> {
     let rule = |suffix: &str, groups: Value| foreign(inputs, "PrometheusRule", suffix, &json!({ "groups": groups }));
     let alerts = cluster.monitoring.alerts.as_ref();
     let alerts = alerts.map(|alerts| rule("alerts", alerts::groups(alerts, &cluster.slo, scope)));
-    [rule("records", records::groups(&scope))]
+    [rule("records", records::groups(cluster, &scope))]
         .into_iter()
         .chain(alerts)
         .collect()

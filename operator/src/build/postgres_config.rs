@@ -25,7 +25,7 @@ pub fn settings(postgres: &Postgres) -> String {
          wal_level = replica\nwal_compression = on\nmin_wal_size = 80MB\nmax_wal_size = {wal}MB\ncheckpoint_timeout = 5min\n\
          max_wal_senders = {senders}\nmax_replication_slots = {senders}\nmax_slot_wal_keep_size = {slots}MB\nwal_sender_timeout = 30s\n\
          hot_standby = on\nhot_standby_feedback = off\nmax_standby_streaming_delay = 30s\nwal_receiver_timeout = 30s\n\
-         shared_preload_libraries = 'pg_stat_statements'\npg_stat_statements.max = 5000\ntrack_io_timing = on\n\
+         shared_preload_libraries = 'pg_stat_statements'\npg_stat_statements.max = 5000\ntrack_io_timing = on\ntrack_wal_io_timing = on\n\
          jit = off\nidle_in_transaction_session_timeout = 5min\ntcp_keepalives_idle = 30\n\
          autovacuum_vacuum_scale_factor = 0.05\nautovacuum_analyze_scale_factor = 0.05\n\
          logging_collector = off\nlog_destination = 'stderr'\nlog_line_prefix = '%m [%p] %q%u@%d '\n\

@@ -27,7 +27,7 @@ const SAMPLES: u32 = 5000;
 
 /// The files of the `ConfigMap`.
 pub fn files(inputs: Inputs<'_>) -> Value {
-    let records = json!({ "groups": records::groups(&scope(inputs.cluster)) });
+    let records = json!({ "groups": records::groups(inputs.cluster, &scope(inputs.cluster)) });
     let mut files = json!({ "prometheus.yml": pretty(&configuration(inputs)), "records.yml": pretty(&records) });
     if let Some(alerts) = &inputs.cluster.monitoring.alerts {
         let groups = json!({ "groups": alerts::groups(alerts, &inputs.cluster.slo, scope(inputs.cluster)) });
@@ -149,7 +149,7 @@ fn itself(inputs: Inputs<'_>) -> Value {
         }],
         "metric_relabel_configs": [{
             "source_labels": ["__name__"],
-            "regex": "process_.+|prometheus_(tsdb_head_series|tsdb_storage_blocks_bytes|rule_evaluation_failures_total|notifications_(dropped|errors)_total|target_scrapes_exceeded_sample_limit_total)",
+            "regex": "process_.+|prometheus_(tsdb_head_series|tsdb_(storage_blocks|wal_storage_size|head_chunks_storage_size)_bytes|rule_evaluation_failures_total|notifications_(dropped|errors)_total|target_scrapes_exceeded_sample_limit_total)",
             "action": "keep",
         }],
     })

@@ -137,6 +137,11 @@ const RESOURCES: Dashboard = Dashboard {
                 Panel("Memory", Lines, &[resources::MEMORY]),
                 Panel("Cores, by the kubelets", Lines, &[resources::KUBELET_CPU]),
                 Panel("Memory, by the kubelets", Lines, &[resources::KUBELET_MEMORY]),
+                Panel(
+                    "Memory of what is there, by the kubelets",
+                    Lines,
+                    &[resources::KUBELET_MEMORY_RATIO],
+                ),
             ],
         },
         Row {
@@ -148,6 +153,21 @@ const RESOURCES: Dashboard = Dashboard {
                     &[resources::STORAGE_RATIO, resources::STORAGE_IN_FOUR_DAYS],
                 ),
                 Panel("Disk I/O", Lines, &[resources::DISK_READ, resources::DISK_WRITTEN]),
+                Panel(
+                    "Disk operations",
+                    Lines,
+                    &[resources::DISK_READS, resources::DISK_WRITES],
+                ),
+                Panel("Waiting for disks", Lines, &[resources::DISK_WAITING]),
+                Panel(
+                    "The database's disk",
+                    Lines,
+                    &[
+                        stores::DATABASE_READ_TIME,
+                        stores::DATABASE_WRITE_TIME,
+                        stores::DATABASE_SYNC_TIME,
+                    ],
+                ),
                 Panel(
                     "Network I/O",
                     Lines,

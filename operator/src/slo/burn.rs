@@ -8,7 +8,7 @@ use selextract_crds::BurnRateStatus;
 
 use super::{budget::worse, text};
 use crate::{
-    monitoring::queries::{Query, Scope, range, slo as queries},
+    monitoring::queries::{Query, Scope, range, recorded::RECORDED, slo as queries},
     validated::Slo,
 };
 
@@ -48,11 +48,21 @@ impl BurnWindow {
         }
     }
 
-    /// What tells the share of the window in which the API did not answer.
-    pub const fn downtime(self) -> Query {
+    /// Whether it is too long to be asked for every minute, or to be looked at in the scrapes themselves.
+    pub const fn is_long(self) -> bool {
         match self {
-            Self::ThreeDays => queries::DOWNTIME_RATIO_OF_DAYS,
-            Self::FiveMinutes | Self::HalfHour | Self::Hour | Self::SixHours => queries::DOWNTIME_RATIO,
+            Self::FiveMinutes | Self::HalfHour | Self::Hour => false,
+            Self::SixHours | Self::ThreeDays => true,
+        }
+    }
+
+    /// What tells the shares of [`Failed`] in an alert, which is evaluated four times a minute: over days the scrapes would be millions of samples
+    /// each time. Where the alerts are, the rules that record are too.
+    pub const fn shares(self) -> [Query; 2] {
+        if self.is_long() {
+            [RECORDED.bad_requests, RECORDED.downtime]
+        } else {
+            [queries::BAD_REQUEST_RATIO, queries::DOWNTIME_RATIO]
         }
     }
 
@@ -64,7 +74,7 @@ impl BurnWindow {
 
 const HOUR: Duration = Duration::from_hours(1);
 
-/// What failed within a window: the answers of `slo::BAD_REQUEST_RATIO` and of [`BurnWindow::downtime`] over it.
+/// What failed within a window: the shares of requests and of time.
 pub type Failed = (Option<f64>, Option<f64>);
 
 /// The pace of one window, by the worse share.
@@ -138,11 +148,11 @@ impl Burn {
         let most = |pair: &Pair| trimmed((pair.pace * (1.0 - target)).min(0.99));
         let pairs = self.pairs();
         let requests = pairs.iter().map(|pair| {
-            let above = |window| above(queries::BAD_REQUEST_RATIO, window, &most(pair), scope);
+            let above = |window: BurnWindow| above(window.shares()[0], window, &most(pair), scope);
             format!("({} and {})", above(pair.long), above(pair.short))
         });
         let time = pairs.iter().map(|pair| {
-            let above = |window: BurnWindow| above(window.downtime(), window, &most(pair), scope);
+            let above = |window: BurnWindow| above(window.shares()[1], window, &most(pair), scope);
             let known = known_for(pair, scope);
             format!("({} and {} and {known})", above(pair.long), above(pair.short))
         });
@@ -206,14 +216,23 @@ mod tests {
     fn both_windows_of_a_pair_must_burn_by_either_share() {
         let fast = Burn::Fast.expression(&production(), &SHOP).unwrap();
         for part in [
-            "[1h]", "[5m]", "[6h]", "[30m]", "> 0.0144", "> 0.006", "[1h:1m]", ") or (",
+            "[1h]",
+            "[5m]",
+            "[30m]",
+            "> 0.0144",
+            "> 0.006",
+            "[1h:1m]",
+            ") or (",
+            "selextract:slo_failed_request_rate{namespace=\"web\",cluster=\"shop\"}[6h]",
         ] {
             assert!(fast.contains(part), "{part} in {fast}");
         }
         let slow = Burn::Slow.expression(&production(), &SHOP).unwrap();
-        for part in ["[3d]", "[6h]", "[3d:5m]", "[6h:1m]", "> 0.001"] {
+        for part in ["[3d]", "[6h]", "> 0.001"] {
             assert!(slow.contains(part), "{part} in {slow}");
         }
+        // Over days what was recorded is looked at, and no scrape.
+        assert!(!slow.contains("http_requests_total") && !slow.contains("[3d:5m]"), "{slow}");
     }
 
     #[test]

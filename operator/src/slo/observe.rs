@@ -27,7 +27,7 @@ pub struct Inputs {
     pub health: Health,
     /// Availability over [`super::MONTH`]: once an hour.
     pub availability: Availability,
-    /// The answers of `slo::BAD_REQUEST_RATIO` and [`BurnWindow::downtime`] over each window.
+    /// What failed within each window.
     pub failed: BTreeMap<BurnWindow, Failed>,
     /// The answers of [`Objective::query`] over [`Objective::WINDOW`].
     pub objectives: BTreeMap<Objective, f64>,

@@ -100,6 +100,9 @@ impl Writer {
             "oom_kills",
             "disk_read_bytes",
             "disk_written_bytes",
+            "disk_reads",
+            "disk_writes",
+            "disk_waiting_seconds",
             "network_received_bytes",
             "network_transmitted_bytes",
             "tcp_segments_sent",
@@ -188,6 +191,16 @@ impl Writer {
         self.gauge("pg_database_size_bytes", database, 1e7);
         for name in ["blks_hit", "blks_read", "xact_commit", "xact_rollback", "deadlocks"] {
             self.counter(&format!("pg_stat_database_{name}_total"), database);
+        }
+        for name in [
+            "io_reads",
+            "io_read_seconds",
+            "io_writes",
+            "io_write_seconds",
+            "wal_syncs",
+            "wal_sync_seconds",
+        ] {
+            self.counter(&format!("pg_stat_{name}_total"), "");
         }
         for redis in ["queue", "cache"] {
             let labels = format!("redis=\"{redis}\"");

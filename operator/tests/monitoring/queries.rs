@@ -22,6 +22,8 @@ fn is_out_of_reach(query: &Query) -> bool {
         "memory_trend",
         "kubelet_cpu",
         "kubelet_memory",
+        "kubelet_memory_ratio",
+        "prometheus_storage",
         "slo_downtime_ratio",
         "slo_downtime_ratio_of_days",
         "slo_measured_hours",

@@ -11,7 +11,7 @@ use selextract_operator::monitoring::{
     queries::{
         Query, Scope,
         recorded::{IS_RECORDED, RECORDED, SCRAPED},
-        together,
+        resources, together,
     },
 };
 use selextract_test_services::{Prometheus as Server, promtool};
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::{
     files_of,
     history::client,
-    series::{growing, healthy, name, steady},
+    series::{Series, growing, healthy, name, steady},
 };
 
 const SCOPE: Scope<'_> = Scope::Cluster {
@@ -89,21 +89,69 @@ fn what_is_recorded_says_what_the_scrapes_say() {
     let postgres = "component=\"postgres\",pod=\"shop-postgres-0\",container=\"postgres\"";
     series.insert(name("container_cpu_usage_seconds_total", postgres), growing(6.0));
     series.insert(name("container_memory_working_set_bytes", postgres), steady(900.0));
+    let both: Vec<_> = SCRAPED.iter().chain(RECORDED.iter()).map(|query| test_of(&query)).collect();
+    promql(&files["records.yml"], &series, &both);
+}
+
+#[test]
+fn what_no_scrape_tells_is_recorded_too() {
+    let given = json!({ "cpu": "500m", "memory": "1Gi" });
+    let (_, files) = files_of(&json!({
+        "profile": "Small",
+        "postgres": { "resources": { "requests": given, "limits": given } },
+        "monitoring": {
+            "alerts": { "enabled": false },
+            "prometheus": { "managed": { "storage": "1Gi", "kubeletMetrics": true } },
+        },
+    }));
+    let gib = f64::from(1 << 30);
+    let postgres = "component=\"postgres\",pod=\"shop-postgres-0\"";
+    let mut series = healthy();
+    series.insert(name("container_cpu_usage_seconds_total", postgres), growing(6.0));
+    series.insert(
+        name("container_memory_working_set_bytes", postgres),
+        steady(0.75 * gib),
+    );
+    for (part, share) in [("storage_blocks", 0.25), ("wal_storage_size", 0.125), ("head_chunks_storage_size", 0.125)] {
+        let own = "component=\"prometheus\",pod=\"shop-prometheus-0\"";
+        let metric = format!("prometheus_tsdb_{part}_bytes");
+        series.insert(name(&metric, own), steady(share * gib));
+    }
+    let cpu = [("api", 0.1), ("egress", 0.1), ("keeper", 0.1), ("worker", 0.1), ("postgres", 0.4)];
+    let cpu = cpu.map(|(component, value)| (format!("component=\"{component}\""), value));
+    let volumes = ["postgres", "prometheus"].map(|volume| (format!("volume=\"{volume}\""), 0.5));
+    promql(
+        &files["records.yml"],
+        &series,
+        &[
+            played(&resources::CPU_RATIO, &cpu),
+            played(&resources::KUBELET_MEMORY_RATIO, &[(postgres.to_owned(), 0.75)]),
+            played(&resources::STORAGE_RATIO, &volumes),
+        ],
+    );
+}
+
+/// What a query answers after half an hour: labels and values.
+fn played(query: &Query, answers: &[(String, f64)]) -> Value {
+    let samples: Vec<_> = answers
+        .iter()
+        .map(|(labels, value)| json!({ "labels": name("", labels), "value": value }))
+        .collect();
+    let expr = format!("round({}, 0.001)", query.render(&SCOPE, None));
+    json!({ "expr": expr, "eval_time": "30m", "exp_samples": samples })
+}
+
+/// Plays series to the recorded rules, and asks.
+fn promql(records: &str, series: &Series, tests: &[Value]) {
     let input: Vec<_> = series
         .iter()
         .map(|(series, values)| json!({ "series": series, "values": values }))
         .collect();
-    let both = SCRAPED.iter().chain(RECORDED.iter());
     let suite = json!({ "rule_files": ["records.yml"], "evaluation_interval": "1m", "tests": [{
-        "interval": "30s",
-        "input_series": input,
-        "promql_expr_test": both.map(|query| test_of(&query)).collect::<Vec<_>>(),
+        "interval": "30s", "input_series": input, "promql_expr_test": tests,
     }] });
     promtool(
-        &[
-            ("records.yml", &files["records.yml"]),
-            ("suite.yml", &suite.to_string()),
-        ],
+        &[("records.yml", records), ("suite.yml", &suite.to_string())],
         &["test", "rules", "suite.yml"],
     )
     .unwrap();

@@ -12,6 +12,7 @@ impl Ledger {
     /// What may not be read (lag and log need the role `pg_monitor`) or fails is left out: a figure that is not known is absent.
     pub async fn figures(&self) -> Vec<Figure> {
         let mut figures = self.database_figures().await;
+        figures.extend(self.disk_times().await);
         figures.extend(self.lags().await);
         figures.extend(self.replicas().await);
         figures.extend(self.counted().await);
@@ -49,6 +50,32 @@ impl Ledger {
             .await;
         figures.push(storage_used("postgres", size + log.unwrap_or(0.0)));
         figures
+    }
+
+    /// How often the database read, wrote and synced, and how long that took. Of a database that does not time it (`track_io_timing`,
+    /// `track_wal_io_timing`) the times stay 0; a newer one tells of its log among the rest.
+    async fn disk_times(&self) -> Vec<Figure> {
+        let row = sqlx::query(
+            "SELECT sum(reads)::float8, (sum(read_time) / 1000)::float8, sum(writes)::float8, (sum(write_time) / 1000)::float8,
+                    (SELECT (to_jsonb(w) ->> 'wal_sync')::float8 FROM pg_stat_wal w),
+                    (SELECT (to_jsonb(w) ->> 'wal_sync_time')::float8 / 1000 FROM pg_stat_wal w)
+             FROM pg_stat_io",
+        )
+        .fetch_one(&self.pool)
+        .await;
+        let Ok(row) = row else { return Vec::new() };
+        let names = [
+            "pg_stat_io_reads_total",
+            "pg_stat_io_read_seconds_total",
+            "pg_stat_io_writes_total",
+            "pg_stat_io_write_seconds_total",
+            "pg_stat_wal_syncs_total",
+            "pg_stat_wal_sync_seconds_total",
+        ];
+        let known = names.into_iter().enumerate();
+        known
+            .filter_map(|(index, name)| Some(Figure::counter(name, HELP, row.get::<Option<f64>, _>(index)?)))
+            .collect()
     }
 
     async fn lags(&self) -> Vec<Figure> {

@@ -5,10 +5,12 @@ use super::{Query, Unit};
 /// The share of its CPU that a component uses.
 pub const CPU_RATIO: Query = Query {
     name: "cpu_ratio",
-    help: "The share of its CPU, limit or else request, that a component uses (guide: CPU Usage).",
+    help: "The share of its CPU, limit or else request, that a component uses, stores included with kubeletMetrics (guide: CPU Usage).",
     unit: Unit::Ratio,
     template: "sum by (namespace, cluster, component) (rate(selextract_container_cpu_seconds_total{$scope}[$window])) \
-               / sum by (namespace, cluster, component) (selextract_container_cpu_capacity_cores{$scope})",
+               / sum by (namespace, cluster, component) (selextract_container_cpu_capacity_cores{$scope}) \
+               or avg by (namespace, cluster, component) (sum by (namespace, cluster, component, pod) (rate(container_cpu_usage_seconds_total{$scope}[$window]))) \
+               / max by (namespace, cluster, component) (selextract:pod_cpu_capacity_cores{$scope})",
 };
 
 /// The share of its CPU that the platform as a whole uses.
@@ -99,6 +101,14 @@ pub const STORAGE: Query = Query {
     template: "max by (namespace, cluster, volume) (selextract_storage_used_bytes{$scope})",
 };
 
+/// What the managed Prometheus holds.
+pub const PROMETHEUS_STORAGE: Query = Query {
+    name: "prometheus_storage",
+    help: "Bytes that the managed Prometheus holds: its blocks, its log and what it writes out of memory.",
+    unit: Unit::Bytes,
+    template: "sum by (namespace, cluster) ({__name__=~\"prometheus_tsdb_(storage_blocks|wal_storage_size|head_chunks_storage_size)_bytes\",$scope})",
+};
+
 /// The share of a volume that is used in four days.
 pub const STORAGE_IN_FOUR_DAYS: Query = Query {
     name: "storage_in_four_days",
@@ -122,6 +132,30 @@ pub const DISK_WRITTEN: Query = Query {
     help: "Bytes a second that a component writes to disks.",
     unit: Unit::BytesPerSecond,
     template: "sum by (namespace, cluster, component) (rate(selextract_container_disk_written_bytes_total{$scope}[$window]))",
+};
+
+/// Reads a second.
+pub const DISK_READS: Query = Query {
+    name: "disk_reads_rate",
+    help: "Times a second that a component reads from disks (guide: Disk I/O).",
+    unit: Unit::PerSecond,
+    template: "sum by (namespace, cluster, component) (rate(selextract_container_disk_reads_total{$scope}[$window]))",
+};
+
+/// Writes a second.
+pub const DISK_WRITES: Query = Query {
+    name: "disk_writes_rate",
+    help: "Times a second that a component writes to disks (guide: Disk I/O).",
+    unit: Unit::PerSecond,
+    template: "sum by (namespace, cluster, component) (rate(selextract_container_disk_writes_total{$scope}[$window]))",
+};
+
+/// The share of time that something waits for a disk.
+pub const DISK_WAITING: Query = Query {
+    name: "disk_waiting_ratio",
+    help: "The share of time in which something of a pod waits for a disk, the most of a component's pods; of nodes with cgroup version 2 (guide: Disk I/O, latency).",
+    unit: Unit::Ratio,
+    template: "max by (namespace, cluster, component) (rate(selextract_container_disk_waiting_seconds_total{$scope}[$window]))",
 };
 
 /// Bytes received a second.
@@ -190,9 +224,20 @@ pub const KUBELET_MEMORY: Query = Query {
     template: "sum by (namespace, cluster, component) (container_memory_working_set_bytes{$scope})",
 };
 
+/// The share of its memory that a pod uses, as the kubelets say.
+pub const KUBELET_MEMORY_RATIO: Query = Query {
+    name: "kubelet_memory_ratio",
+    help: "The share of its memory, limit or else request, that a pod uses, stores included; with kubeletMetrics only. A database's holds what it read lately, \
+           which is given up when memory is short: high is no trouble there, and no alert looks at it.",
+    unit: Unit::Ratio,
+    template: "sum by (namespace, cluster, component, pod) (container_memory_working_set_bytes{$scope}) \
+               / on (namespace, cluster, component) group_left max by (namespace, cluster, component) (selextract:pod_memory_capacity_bytes{$scope})",
+};
+
 pub(super) const ALL: &[Query] = &[
     KUBELET_CPU,
     KUBELET_MEMORY,
+    KUBELET_MEMORY_RATIO,
     CPU_RATIO,
     CPU_OVERALL,
     CPU,
@@ -204,9 +249,13 @@ pub(super) const ALL: &[Query] = &[
     MEMORY_TREND,
     STORAGE_RATIO,
     STORAGE,
+    PROMETHEUS_STORAGE,
     STORAGE_IN_FOUR_DAYS,
     DISK_READ,
     DISK_WRITTEN,
+    DISK_READS,
+    DISK_WRITES,
+    DISK_WAITING,
     NETWORK_RECEIVED,
     NETWORK_TRANSMITTED,
     NETWORK_BUSIEST,

@@ -91,6 +91,33 @@ pub const DATABASE_HIT_RATIO: Query = Query {
                / (sum by (namespace, cluster) (rate(pg_stat_database_blks_hit_total{$scope}[$window])) + sum by (namespace, cluster) (rate(pg_stat_database_blks_read_total{$scope}[$window])))",
 };
 
+/// How long a read from the disk takes the database.
+pub const DATABASE_READ_TIME: Query = Query {
+    name: "database_read_time",
+    help: "How long the database waits for a read from its disk in the mean; unknown without reads (guide: Disk I/O, latency).",
+    unit: Unit::Seconds,
+    template: "sum by (namespace, cluster) (rate(pg_stat_io_read_seconds_total{$scope}[$window])) \
+               / sum by (namespace, cluster) (rate(pg_stat_io_reads_total{$scope}[$window]))",
+};
+
+/// How long a write takes the database.
+pub const DATABASE_WRITE_TIME: Query = Query {
+    name: "database_write_time",
+    help: "How long the database waits for a write in the mean; unknown without writes (guide: Disk I/O, latency).",
+    unit: Unit::Seconds,
+    template: "sum by (namespace, cluster) (rate(pg_stat_io_write_seconds_total{$scope}[$window])) \
+               / sum by (namespace, cluster) (rate(pg_stat_io_writes_total{$scope}[$window]))",
+};
+
+/// How long its log takes to be on the disk.
+pub const DATABASE_SYNC_TIME: Query = Query {
+    name: "database_sync_time",
+    help: "How long it takes in the mean until the database's log is on its disk, which each commit waits for (guide: Disk I/O, latency).",
+    unit: Unit::Seconds,
+    template: "sum by (namespace, cluster) (rate(pg_stat_wal_sync_seconds_total{$scope}[$window])) \
+               / sum by (namespace, cluster) (rate(pg_stat_wal_syncs_total{$scope}[$window]))",
+};
+
 /// Transactions a second.
 pub const TRANSACTIONS: Query = Query {
     name: "database_transactions_rate",
@@ -305,6 +332,9 @@ pub(super) const ALL: &[Query] = &[
     REPLICATION_LAG,
     REPLICA_CONNECTED,
     DATABASE_HIT_RATIO,
+    DATABASE_READ_TIME,
+    DATABASE_WRITE_TIME,
+    DATABASE_SYNC_TIME,
     TRANSACTIONS,
     ROLLBACKS,
     DEADLOCKS,
