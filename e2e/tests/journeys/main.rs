@@ -7,6 +7,7 @@ mod engine;
 mod external;
 mod ground;
 mod guarantees;
+mod load;
 mod measured_elsewhere;
 mod monitoring;
 mod operator;

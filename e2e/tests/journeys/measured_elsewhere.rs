@@ -1,13 +1,6 @@
 //! A Prometheus that somebody else runs, which asks for a password, sizes the API by CPU and by errors; workers are somebody else's to size.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
@@ -15,6 +8,7 @@ use selextract_e2e::{api::Api, world::World};
 use serde_json::{Value, json};
 
 use crate::{
+    load::{Load, list},
     platform::{Platform, READY},
     scaling::{CALM, SOON, changes, scale},
 };
@@ -176,50 +170,10 @@ fn reader(password: &str) -> String {
     .to_string()
 }
 
-async fn list(api: Api) {
-    // However it is answered, it is work.
-    drop(api.send(Method::GET, "tasks", None).await);
-}
-
 /// Not more often than a user may.
 async fn preview(api: Api) {
     let task = json!({ "url": "http://example.invalid/", "fields": [{ "name": "title", "selector": "title" }] });
     // That it fails is what this is about.
     drop(api.send(Method::POST, "tasks:preview", Some(&task)).await);
     tokio::time::sleep(Duration::from_secs(3)).await;
-}
-
-/// Clients that do the same all the time, each after the other's answer.
-struct Load {
-    stop: Arc<AtomicBool>,
-    clients: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Load {
-    async fn start<F>(platform: &Platform, number: usize, act: fn(Api) -> F) -> Result<Self>
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let (api, stop) = (platform.api().await?, Arc::new(AtomicBool::new(false)));
-        let clients = (0..number).map(|_| {
-            let (api, stop) = (api.clone(), Arc::clone(&stop));
-            tokio::spawn(async move {
-                while !stop.load(Ordering::Relaxed) {
-                    act(api.clone()).await;
-                }
-            })
-        });
-        Ok(Self {
-            clients: clients.collect(),
-            stop,
-        })
-    }
-
-    async fn end(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for client in self.clients {
-            // It ends after its answer.
-            drop(client.await);
-        }
-    }
 }
