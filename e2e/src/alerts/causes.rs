@@ -69,7 +69,7 @@ pub const CAUSES: [Cause; 7] = [
         stopped: &[],
         deeds: &[
             Deed::Script {
-                workload: "statefulset/watched-postgres-replica",
+                workload: "statefulset/watched-postgres-replica-0",
                 script: REPLAY_PAUSED,
                 after: REPLAY_RESUMED,
             },
@@ -132,8 +132,8 @@ pub const CAUSES: [Cause; 7] = [
         long: false,
     },
     Cause {
-        what: "for a quarter of an hour workers killed at once and the egress proxy after 20 s, the cache filled, deadlocks",
-        stopped: &[],
+        what: "for a quarter of an hour workers killed at once and the egress proxy after 20 s, the cache filled, deadlocks, no read replica",
+        stopped: &["statefulset/watched-postgres-replica-0"],
         deeds: &[
             Deed::Kill {
                 component: "worker",
@@ -161,6 +161,7 @@ pub const CAUSES: [Cause; 7] = [
             "RoundTripSlow",
             "CacheEvictions",
             "DatabaseDeadlocks",
+            "ReplicaDown",
             "ErrorBudgetSlowBurn",
         ],
         long: true,

@@ -163,7 +163,7 @@ fn cluster(world: &World) -> Value {
             "profile": "Small",
             "worker": { "lease": "5s" },
             "egress": { "allow": [{ "host": format!("sites.{}.svc.cluster.local", world.namespace) }] },
-            "postgres": { "replicas": 1 },
+            "postgres": { "readReplicas": 1 },
             "slo": { "profile": "Production" },
             "monitoring": { "alerts": { "thresholds": thresholds } },
         },
