@@ -48,9 +48,10 @@ async fn every_query_has_its_series_at_rest_and_a_value_after_a_request_a_failur
         "kubeletMetrics.serviceAccounts[0].name=shop-prometheus",
         &format!("kubeletMetrics.serviceAccounts[0].namespace={NAMESPACE}"),
     ])?;
-    platform
-        .world
-        .apply(&format!("{}  monitoring: {{prometheus: {{managed: {{kubeletMetrics: true}}}}}}\n", SHOP.trim_start()))?;
+    platform.world.apply(&format!(
+        "{}  monitoring: {{prometheus: {{managed: {{kubeletMetrics: true}}}}}}\n",
+        SHOP.trim_start()
+    ))?;
     platform
         .world
         .wait_for_condition("selextractcluster/shop", "MonitoringReady", "True", READY)

@@ -16,12 +16,19 @@ const EVERY: Duration = Duration::from_mins(1);
 
 /// The groups of rules of one cluster, as in a rule file's `groups`.
 pub fn groups(cluster: &ValidatedCluster, scope: &Scope<'_>) -> Value {
-    let over_days = recorded::RULES
-        .iter()
-        .map(|query| rule(&format!("selextract:{}", query.name), &query.render(scope, None), &json!({})));
+    let over_days = recorded::RULES.iter().map(|query| {
+        rule(
+            &format!("selextract:{}", query.name),
+            &query.render(scope, None),
+            &json!({}),
+        )
+    });
     let parts = parts(cluster, |_| 1, |_| None);
     let given = parts.iter().flat_map(|part| capacities(cluster, part));
-    let rules: Vec<_> = over_days.chain(given).chain(own_volume(&parts, scope, cluster)).collect();
+    let rules: Vec<_> = over_days
+        .chain(given)
+        .chain(own_volume(&parts, scope, cluster))
+        .collect();
     json!([{ "name": "selextract-records", "interval": range(EVERY), "rules": rules }])
 }
 
@@ -44,14 +51,21 @@ fn capacities(cluster: &ValidatedCluster, part: &Part) -> [Value; 2] {
 
 /// The managed Prometheus' own volume, among those that the keeper tells.
 fn own_volume(parts: &[Part], scope: &Scope<'_>, cluster: &ValidatedCluster) -> Vec<Value> {
-    let part = parts.iter().find(|part| part.component == Component::Prometheus.as_str());
+    let part = parts
+        .iter()
+        .find(|part| part.component == Component::Prometheus.as_str());
     let Some(volume) = part.and_then(|part| part.volume) else {
         return Vec::new();
     };
-    let labels = json!({ "namespace": cluster.namespace, "cluster": cluster.name, "volume": Component::Prometheus.as_str() });
+    let labels =
+        json!({ "namespace": cluster.namespace, "cluster": cluster.name, "volume": Component::Prometheus.as_str() });
     let used = PROMETHEUS_STORAGE.render(scope, None);
     vec![
         rule("selextract_storage_used_bytes", &used, &labels),
-        rule("selextract_storage_capacity_bytes", &format!("vector({})", volume.bytes), &labels),
+        rule(
+            "selextract_storage_capacity_bytes",
+            &format!("vector({})", volume.bytes),
+            &labels,
+        ),
     ]
 }

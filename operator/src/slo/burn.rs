@@ -232,7 +232,10 @@ mod tests {
             assert!(slow.contains(part), "{part} in {slow}");
         }
         // Over days what was recorded is looked at, and no scrape.
-        assert!(!slow.contains("http_requests_total") && !slow.contains("[3d:5m]"), "{slow}");
+        assert!(
+            !slow.contains("http_requests_total") && !slow.contains("[3d:5m]"),
+            "{slow}"
+        );
     }
 
     #[test]

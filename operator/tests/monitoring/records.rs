@@ -89,7 +89,11 @@ fn what_is_recorded_says_what_the_scrapes_say() {
     let postgres = "component=\"postgres\",pod=\"shop-postgres-0\",container=\"postgres\"";
     series.insert(name("container_cpu_usage_seconds_total", postgres), growing(6.0));
     series.insert(name("container_memory_working_set_bytes", postgres), steady(900.0));
-    let both: Vec<_> = SCRAPED.iter().chain(RECORDED.iter()).map(|query| test_of(&query)).collect();
+    let both: Vec<_> = SCRAPED
+        .iter()
+        .chain(RECORDED.iter())
+        .map(|query| test_of(&query))
+        .collect();
     promql(&files["records.yml"], &series, &both);
 }
 
@@ -108,16 +112,23 @@ fn what_no_scrape_tells_is_recorded_too() {
     let postgres = "component=\"postgres\",pod=\"shop-postgres-0\"";
     let mut series = healthy();
     series.insert(name("container_cpu_usage_seconds_total", postgres), growing(6.0));
-    series.insert(
-        name("container_memory_working_set_bytes", postgres),
-        steady(0.75 * gib),
-    );
-    for (part, share) in [("storage_blocks", 0.25), ("wal_storage_size", 0.125), ("head_chunks_storage_size", 0.125)] {
+    series.insert(name("container_memory_working_set_bytes", postgres), steady(0.75 * gib));
+    for (part, share) in [
+        ("storage_blocks", 0.25),
+        ("wal_storage_size", 0.125),
+        ("head_chunks_storage_size", 0.125),
+    ] {
         let own = "component=\"prometheus\",pod=\"shop-prometheus-0\"";
         let metric = format!("prometheus_tsdb_{part}_bytes");
         series.insert(name(&metric, own), steady(share * gib));
     }
-    let cpu = [("api", 0.1), ("egress", 0.1), ("keeper", 0.1), ("worker", 0.1), ("postgres", 0.4)];
+    let cpu = [
+        ("api", 0.1),
+        ("egress", 0.1),
+        ("keeper", 0.1),
+        ("worker", 0.1),
+        ("postgres", 0.4),
+    ];
     let cpu = cpu.map(|(component, value)| (format!("component=\"{component}\""), value));
     let volumes = ["postgres", "prometheus"].map(|volume| (format!("volume=\"{volume}\""), 0.5));
     promql(
