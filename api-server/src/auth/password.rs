@@ -279,10 +279,9 @@ mod tests {
     #[tokio::test]
     async fn more_logins_than_the_queue_holds_are_told_to_come_back() {
         let passwords = Passwords::new(1).unwrap();
-        let all = (0..QUEUE_PER_CORE * 2).map(|_| check(&passwords, "x", None));
-        let busy = futures::future::join_all(all).await;
-        let busy = busy.iter().filter(|r| matches!(r, Err(PasswordError::Busy))).count();
-        assert_eq!(busy, QUEUE_PER_CORE);
+        let places: Vec<_> = (0..QUEUE_PER_CORE).map(|_| passwords.admit().unwrap()).collect();
+        assert!(matches!(check(&passwords, "x", None).await, Err(PasswordError::Busy)));
+        drop(places);
         assert!(check(&passwords, "x", None).await.is_ok(), "it recovers");
     }
 
