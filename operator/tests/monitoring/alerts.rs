@@ -482,21 +482,26 @@ fn test_of(case: &Case) -> Value {
 
 /// Where nothing is promised: what the budget burns is played by itself, over hours.
 fn judge(every: &str, tests: &[Value]) {
+    let spec = json!({ "profile": "Small", "slo": { "profile": "Development" } });
+    judge_of(&spec, &["alerts.yml"], every, tests);
+}
+
+/// Where availability is promised; what is recorded is recorded every minute.
+fn judge_promises(tests: &[Value]) {
     judge_of(
-        &json!({ "profile": "Small", "slo": { "profile": "Development" } }),
-        every,
+        &json!({ "profile": "Small" }),
+        &["records.yml", "alerts.yml"],
+        "1m",
         tests,
     );
 }
 
-fn judge_of(spec: &Value, every: &str, tests: &[Value]) {
+fn judge_of(spec: &Value, files: &[&str], every: &str, tests: &[Value]) {
     let (_, rules) = files_of(spec);
-    let suite = json!({ "rule_files": ["alerts.yml"], "evaluation_interval": every, "tests": tests }).to_string();
-    promtool(
-        &[("alerts.yml", &rules["alerts.yml"]), ("suite.yml", &suite)],
-        &["test", "rules", "suite.yml"],
-    )
-    .unwrap();
+    let suite = json!({ "rule_files": files, "evaluation_interval": every, "tests": tests }).to_string();
+    let files = files.iter().map(|file| (*file, rules[*file].as_str()));
+    let files: Vec<_> = files.chain([("suite.yml", suite.as_str())]).collect();
+    promtool(&files, &["test", "rules", "suite.yml"]).unwrap();
 }
 
 #[test]
@@ -605,7 +610,7 @@ fn a_budget_that_burns_fast_pages_and_one_that_burns_slowly_warns() {
         play(Some((0, 10)), 0, "30m", &[]),
         play(Some((0, 10)), 0, "9h", &[]),
     ];
-    judge_of(&json!({ "profile": "Small" }), "5m", &tests);
+    judge_promises(&tests);
     let unpromised = [play(Some((570, 576)), 200, "590m", &[warned])];
     judge("5m", &unpromised);
 }

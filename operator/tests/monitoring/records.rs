@@ -102,7 +102,7 @@ fn what_no_scrape_tells_is_recorded_too() {
     let given = json!({ "cpu": "500m", "memory": "1Gi" });
     let (_, files) = files_of(&json!({
         "profile": "Small",
-        "postgres": { "resources": { "requests": given, "limits": given } },
+        "postgres": { "pod": { "resources": { "requests": given, "limits": given } } },
         "monitoring": {
             "alerts": { "enabled": false },
             "prometheus": { "managed": { "storage": "1Gi", "kubeletMetrics": true } },
