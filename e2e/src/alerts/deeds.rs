@@ -101,11 +101,16 @@ async fn group_of(world: &World, component: &str) -> Result<PathBuf> {
     memory_group(&fs::read_to_string(process.join("cgroup"))?)
 }
 
-/// Puts a process that reads zeros into one line for ever into a control group.
+/// Puts a process that reads zeros into one line for ever into a control group. It is the one that the kernel kills: a program that went instead
+/// would take the count of kills with it, and memory that fills within a scrape is seen by nobody.
 fn exhaust(group: &Path) -> Result<()> {
     let began = Instant::now();
     let mut hog = Command::new("sh")
-        .args(["-c", "echo $$ > \"$1/cgroup.procs\" && exec tail /dev/zero", "sh"])
+        .args([
+            "-c",
+            "echo 1000 > /proc/self/oom_score_adj && echo $$ > \"$1/cgroup.procs\" && exec tail /dev/zero",
+            "sh",
+        ])
         .arg(group)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
