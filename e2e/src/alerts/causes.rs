@@ -176,10 +176,10 @@ const REPLAY_RESUMED: &str = "PGPASSWORD=$(cat /etc/selextract/postgres-password
 /// Twenty are served, twenty wait.
 const POOLER_HELD: &str =
     "read -r url; for client in $(seq 40); do psql -XAtq \"$url\" -c 'SELECT pg_sleep(12)' & done; wait";
-/// More than it may hold, with a time to live as everything there.
+/// More than it may hold, with a time to live as everything there; a script may go beyond that while it runs, and its container has little room.
 const CACHE_FILLED: &str = "script='local value = string.rep(\"x\", 1000000) \
-    for key = 1, 64 do redis.call(\"SET\", \"filled:\" .. ARGV[1] .. \":\" .. key, value, \"EX\", 600) end'; \
-    for round in $(seq 20); do valkey-cli --no-auth-warning EVAL \"$script\" 0 \"$round\" || exit 1; done";
+    for key = 1, 4 do redis.call(\"SET\", \"filled:\" .. ARGV[1] .. \":\" .. key, value, \"EX\", 600) end'; \
+    for round in $(seq 64); do valkey-cli --no-auth-warning EVAL \"$script\" 0 \"$round\" || exit 1; done";
 /// Two who each wait for what the other holds.
 const DEADLOCK: &str = "export PGPASSWORD=$(cat /etc/selextract/postgres-passwords/superuser-password); \
     lock() { psql -XAtq -h /run/postgresql -U postgres -d selextract \
