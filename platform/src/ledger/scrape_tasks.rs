@@ -57,12 +57,13 @@ pub(crate) struct NewRun<'a> {
 }
 
 impl Ledger {
-    /// Writes one item in one transaction and answers with its newest run. The same item twice changes nothing.
-    pub async fn upsert_scrape_task(&self, checked: &CheckedUpsert, now: Timestamp) -> Result<Upserted, LedgerError> {
-        if let Some(Err(refused)) = checked.item.schedule.as_ref().map(clock) {
-            return Ok(refuse(&checked.item, refused));
-        }
-        let owner = self.namespace_owner(&checked.item.namespace).await?;
+    /// Writes one item of this namespace's owner in one transaction and answers with its newest run. The same item twice changes nothing.
+    pub async fn upsert_scrape_task(
+        &self,
+        checked: &CheckedUpsert,
+        owner: UserId,
+        now: Timestamp,
+    ) -> Result<Upserted, LedgerError> {
         self.upsert_owned(checked, owner, Origin::Operator, now).await
     }
 

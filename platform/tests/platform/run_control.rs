@@ -176,10 +176,7 @@ async fn a_schedule_runs_now_one_run_at_a_time_and_its_operator_hears_of_it() {
     let room = Room::new().await;
     let mut hourly = hourly("uid");
     hourly.item.suspend = true;
-    room.ledger
-        .upsert_scrape_task(&hourly, jiff::Timestamp::now())
-        .await
-        .unwrap();
+    room.upsert(&hourly, jiff::Timestamp::now()).await;
     assert_eq!(room.ledger.run_now(None, "unknown").await.unwrap(), RunNow::Missing);
     assert_eq!(
         room.ledger.run_now(Some(UserId::new()), "uid").await.unwrap(),
@@ -207,10 +204,7 @@ async fn a_schedule_runs_now_one_run_at_a_time_and_its_operator_hears_of_it() {
     );
     assert!(room.ledger.schedules(owner, Some("uid")).await.unwrap().is_empty());
     let once = upsert("once", "a");
-    room.ledger
-        .upsert_scrape_task(&once, jiff::Timestamp::now())
-        .await
-        .unwrap();
+    room.upsert(&once, jiff::Timestamp::now()).await;
     assert_eq!(room.ledger.schedules(owner, None).await.unwrap().len(), 2);
 }
 

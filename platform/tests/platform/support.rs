@@ -9,7 +9,7 @@ use selextract_platform::{
     ledger::{
         Ledger, PoolSettings, Secret, TaskId, UserId,
         claims::{Claim, NewPage, Record},
-        scrape_tasks::CheckedUpsert,
+        scrape_tasks::{CheckedUpsert, Upserted},
         tasks::{NewTask, TaskDetail},
     },
 };
@@ -53,6 +53,12 @@ impl Room {
 
     pub async fn accept(&self, owner: UserId) -> TaskId {
         self.ledger.accept(owner, &new_task(), None).await.unwrap().id
+    }
+
+    /// Writes a `ScrapeTask` for its namespace's owner.
+    pub async fn upsert(&self, item: &CheckedUpsert, now: Timestamp) -> Upserted {
+        let owner = self.ledger.namespace_owner(&item.item.namespace).await.unwrap();
+        self.ledger.upsert_scrape_task(item, owner, now).await.unwrap()
     }
 
     /// Claims this one task.

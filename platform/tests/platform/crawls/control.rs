@@ -201,11 +201,7 @@ async fn the_refill_goes_through_all_open_crawls_in_a_circle() {
 #[tokio::test]
 async fn an_operator_hears_of_a_crawls_progress_and_of_its_end() {
     let room = Room::new().await;
-    let answer = room
-        .ledger
-        .upsert_scrape_task(&upsert("uid", "a"), jiff::Timestamp::now())
-        .await
-        .unwrap();
+    let answer = room.upsert(&upsert("uid", "a"), jiff::Timestamp::now()).await;
     let id = answer.started.unwrap().id;
     room.begin(id, &["a", "b"]).await;
     let (seen, mut cursor) = follow(&room.ledger, 0, 1).await;
