@@ -6,17 +6,12 @@ use jiff::Timestamp;
 use selextract_platform::ledger::{TaskId, UserId, claims::Ending, schedules::RunNow, tasks::NewTask};
 use selextract_task::feed::RunState;
 
-use crate::support::{LEASE, Room, error, hourly, new_task, page, upsert};
+use crate::support::{Room, error, hourly, new_task, upsert};
 
 impl Room {
     async fn end(&self, id: TaskId, ending: Ending) {
         let claim = self.claim(id).await.unwrap();
-        self.ledger
-            .commit_page(claim.lease(), &page(1), LEASE)
-            .await
-            .unwrap()
-            .unwrap();
-        self.ledger.finish(claim.lease(), &ending, 1).await.unwrap().unwrap();
+        self.commit_and_let_go(&claim, 1, &ending, 1).await;
     }
 
     /// As if so much time had passed since the runs finished.

@@ -53,16 +53,7 @@ async fn a_failed_run_is_replayed_behind_its_last_committed_page_and_counted_onc
     assert_eq!(claim.next_url.as_deref(), Some("http://site.test/list/3"));
     assert_eq!(claim.units_used, 0, "its compute units count anew");
     assert!(claim.running_seconds < 5.0, "and its time");
-    room.ledger
-        .commit_page(claim.lease(), &page(3), LEASE)
-        .await
-        .unwrap()
-        .unwrap();
-    room.ledger
-        .finish(claim.lease(), &Ending::Succeeded, 1)
-        .await
-        .unwrap()
-        .unwrap();
+    room.commit_and_let_go(&claim, 3, &Ending::Succeeded, 1).await;
     let task = room.task(id).await;
     assert_eq!((task.status.as_str(), task.pages, task.replays), ("succeeded", 3, 1));
     assert_eq!((task.compute_units_used, task.error_class), (4, None));
@@ -229,16 +220,7 @@ async fn a_run_that_waits_ends_at_its_max_duration() {
     );
     for id in [paused, young] {
         let claim = room.claim(id).await.unwrap();
-        room.ledger
-            .commit_page(claim.lease(), &page(1), LEASE)
-            .await
-            .unwrap()
-            .unwrap();
-        room.ledger
-            .finish(claim.lease(), &Ending::HandedBack, 3)
-            .await
-            .unwrap()
-            .unwrap();
+        room.commit_and_let_go(&claim, 1, &Ending::HandedBack, 3).await;
     }
     room.ledger.pause(None, paused).await.unwrap();
     room.claim(read).await.unwrap();

@@ -8,7 +8,7 @@ use selextract_platform::{
     frontier::Frontier,
     ledger::{
         Ledger, PoolSettings, Secret, TaskId, UserId,
-        claims::{Claim, NewPage, Record},
+        claims::{Claim, Ending, NewPage, Record},
         scrape_tasks::{CheckedUpsert, Upserted},
         tasks::{NewTask, TaskDetail},
     },
@@ -66,6 +66,14 @@ impl Room {
         let mut claims = self.ledger.claim(&[id], "a-worker", LEASE).await.unwrap();
         assert!(claims.len() <= 1);
         claims.pop()
+    }
+
+    /// Commits page `number` of a run that was claimed, and lets the run go.
+    pub async fn commit_and_let_go(&self, claim: &Claim, number: i32, ending: &Ending, units: u64) {
+        let committed = self.ledger.commit_page(claim.lease(), &page(number), LEASE).await;
+        committed.unwrap().unwrap();
+        let ended = self.ledger.finish(claim.lease(), ending, units).await;
+        ended.unwrap().unwrap();
     }
 
     pub async fn task(&self, id: TaskId) -> TaskDetail {

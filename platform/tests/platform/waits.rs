@@ -106,16 +106,7 @@ async fn a_run_that_goes_on_between_waits_anew() {
     round(&room, Reason::DomainLimited).await;
     minutes_pass(&room).await;
     let claim = room.claim(id).await.unwrap();
-    room.ledger
-        .commit_page(claim.lease(), &page(1), LEASE)
-        .await
-        .unwrap()
-        .unwrap();
-    room.ledger
-        .finish(claim.lease(), &Ending::HandedBack, 0)
-        .await
-        .unwrap()
-        .unwrap();
+    room.commit_and_let_go(&claim, 1, &Ending::HandedBack, 0).await;
     assert_eq!(round(&room, Reason::DomainLimited).await, 0);
 }
 
