@@ -44,7 +44,7 @@ use crate::{
     robots::Robots,
     telemetry::{Metrics, PageOutcome, RunOutcome},
 };
-use led::Led;
+use led::{Led, LoggingIn};
 
 /// How long a run waits whose browser is gone.
 const NEXT_BROWSER: Duration = Duration::from_secs(1);
@@ -471,7 +471,8 @@ impl<'a> Run<'a> {
                 .map_err(Failure::from)?
         };
         let session = self.session.insert(session);
-        session.enter().await?;
+        session.enter(LoggingIn { gate, plan, stop }).await?;
+        gate.back().await;
         let alternates = plan.render == Render::Auto;
         if alternates {
             session.bring_cookies().await.map_err(Failure::from)?;
@@ -516,8 +517,9 @@ impl<'a> Run<'a> {
         stop: &CancellationToken,
     ) -> Result<Page, Stopped> {
         self.engine = Engine::Http;
-        http_login::enter(&self.http, &self.access).await?;
         let plan = &self.plan;
+        http_login::enter(&self.http, &self.access, LoggingIn { gate, plan, stop }).await?;
+        gate.back().await;
         let request = Request {
             url,
             home: &plan.url,

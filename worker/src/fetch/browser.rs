@@ -311,13 +311,22 @@ fn is_same(one: &Url, other: &Url) -> bool {
     one[..Position::AfterQuery] == other[..Position::AfterQuery]
 }
 
-/// Who says whether the main frame may ask for another document than the page's own: a redirect or a script may lead anywhere.
+/// Who says whether another document than the page's own may be asked for: by the main frame, which a redirect or a script may lead
+/// anywhere, or for a login.
 pub trait Leave {
     /// What is said in place of leave; the page is given up.
     type Refusal;
 
     /// Waits until it may.
     fn ask(&mut self, url: &Url) -> impl Future<Output = Result<(), Self::Refusal>> + Send;
+}
+
+impl<L: Leave + Send> Leave for &mut L {
+    type Refusal = L::Refusal;
+
+    async fn ask(&mut self, url: &Url) -> Result<(), Self::Refusal> {
+        (**self).ask(url).await
+    }
 }
 
 /// Leave for whatever the main frame asks for.

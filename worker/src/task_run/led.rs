@@ -1,4 +1,5 @@
-//! Where a page in the browser is led by redirects, scripts and clicks: what of it the run may have, and when. Asks sites for their robots.txt.
+//! Where a page is led before it is read: by redirects, scripts and clicks in the browser, and to its login. What of it the run may have, and
+//! when. Waits for hosts, and asks sites for their robots.txt.
 
 use selextract_task::Plan;
 use tokio_util::sync::CancellationToken;
@@ -31,5 +32,20 @@ impl Leave for Led<'_, '_> {
         }
         crawl::stay_inside(self.plan, self.url, next)?;
         self.gate.lead(next, self.plan, self.stop).await
+    }
+}
+
+/// A page that is led to its run's login first: the login's hosts have their turn, besides the page's own.
+pub(super) struct LoggingIn<'l, 'g> {
+    pub(super) gate: &'l mut Gate<'g>,
+    pub(super) plan: &'l Plan,
+    pub(super) stop: &'l CancellationToken,
+}
+
+impl Leave for LoggingIn<'_, '_> {
+    type Refusal = Stopped;
+
+    async fn ask(&mut self, next: &Url) -> Result<(), Stopped> {
+        self.gate.aside(next, self.plan, self.stop).await
     }
 }

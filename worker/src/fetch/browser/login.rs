@@ -23,9 +23,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use url::Url;
 
-use super::{
-    Anywhere, BrowserError, Errand, FetchError, Session, alive, answer::Answer, by_leave, failed, world::World,
-};
+use super::{BrowserError, Errand, FetchError, Leave, Session, alive, answer::Answer, by_leave, failed, world::World};
 use crate::{
     access::{
         Access,
@@ -91,11 +89,15 @@ fn kept(cookie: Cookie) -> Kept {
 }
 
 impl Session {
-    /// Logs in by the form of the run's credentials, once for this tab, where its cookies have no session yet.
+    /// Logs in by the form of the run's credentials, once for this tab, where its cookies have no session yet. Leave is asked for each of the
+    /// login's documents.
     ///
     /// # Errors
-    /// `LoginFailed`, or why the login page could not be had.
-    pub async fn enter(&mut self) -> Result<(), Failure> {
+    /// `LoginFailed`, or why the login page could not be had; or what is said in place of leave.
+    pub async fn enter<L: Leave + Send>(&mut self, leave: L) -> Result<(), L::Refusal>
+    where
+        L::Refusal: From<Failure>,
+    {
         let Some(access) = self.access.clone().filter(|access| access.form().is_some()) else {
             return Ok(());
         };
@@ -103,10 +105,10 @@ impl Session {
             return Ok(());
         }
         match access.begin_login().await {
-            None => self.bring_cookies().await?,
+            None => self.bring_cookies().await.map_err(Failure::from)?,
             Some(entering) => {
-                let stays_here = self.log_in(&access, (entering.page, entering.form)).await?;
-                self.keep_cookies().await?;
+                let stays_here = self.log_in(&access, (entering.page, entering.form), leave).await?;
+                self.keep_cookies().await.map_err(Failure::from)?;
                 if stays_here {
                     entering.done_in_a_tab();
                 } else {
@@ -138,7 +140,15 @@ impl Session {
     }
 
     /// Logs in, and says whether the session may be in this tab alone.
-    async fn log_in(&mut self, access: &Access, (page, login): (&Url, &FormLogin)) -> Result<bool, Failure> {
+    async fn log_in<L: Leave + Send>(
+        &mut self,
+        access: &Access,
+        (page, login): (&Url, &FormLogin),
+        mut leave: L,
+    ) -> Result<bool, L::Refusal>
+    where
+        L::Refusal: From<Failure>,
+    {
         let may_be_in = access.has_cookies(page);
         let waits = [Wait {
             what: Awaited::Element {
@@ -153,7 +163,9 @@ impl Session {
             waits: if may_be_in { &[] } else { &waits },
             ..Errand::default()
         };
-        self.fetch(page, &errand, PATIENCE * 2).await?;
+        leave.ask(page).await?;
+        let asked = self.fetch_by_leave(page, &errand, PATIENCE * 2, &mut leave).await?;
+        asked.map_err(Failure::from)?;
         let gone = self.tab.gone().clone();
         // Stays so when the caller's time is over and this future is dropped.
         self.reusable = false;
@@ -168,11 +180,11 @@ impl Session {
             }
             form.run().await
         };
-        let entered = by_leave(&mut self.requests, None, Box::pin(entering), || false, Anywhere);
+        let entered = by_leave(&mut self.requests, None, Box::pin(entering), || false, leave);
         let stays_here = tokio::select! {
             biased;
-            () = gone.cancelled() => return Err(FetchError::from(BrowserError::Gone).into()),
-            Ok(entered) = entered => entered?,
+            () = gone.cancelled() => return Err(Failure::from(FetchError::from(BrowserError::Gone)).into()),
+            entered = entered => entered??,
         };
         self.reusable = !gone.is_cancelled();
         Ok(stays_here)
