@@ -10,6 +10,7 @@ use url::{Url, form_urlencoded};
 use super::{
     Access,
     form::{self, Filled},
+    login::Came,
 };
 use crate::{
     extract::tree,
@@ -17,6 +18,8 @@ use crate::{
     fetch::{FetchError, browser::Leave, http::Http},
 };
 
+/// The class of logins that did not go well.
+pub(super) const FAILED: &str = "LoginFailed";
 const MAX_REDIRECTS: usize = 10;
 /// The most time that reading a login's page may take.
 const PARSING: Duration = Duration::from_secs(5);
@@ -40,12 +43,24 @@ pub async fn enter<L: Leave>(http: &Http, access: &Access, mut leave: L) -> Resu
 where
     L::Refusal: From<Failure>,
 {
-    let Some(entering) = access.begin_login().await else {
+    let Some(entering) = access.begin_login().await? else {
         return Ok(());
     };
-    let (page, login) = (entering.page, entering.form);
+    let came = log_in(http, access, (entering.page, entering.form), &mut leave).await;
+    entering.ended(came).await
+}
+
+async fn log_in<L: Leave>(
+    http: &Http,
+    access: &Access,
+    (page, login): (&Url, &FormLogin),
+    leave: &mut L,
+) -> Result<Came, L::Refusal>
+where
+    L::Refusal: From<Failure>,
+{
     let may_be_in = access.has_cookies(page);
-    let asked = land(http, access, (page, None), &mut leave).await?;
+    let asked = land(http, access, (page, None), leave).await?;
     if asked.url.origin() != page.origin() {
         return Err(failed("the login page redirects to another origin").into());
     }
@@ -53,18 +68,21 @@ where
         return Err(status_failure(asked.status).into());
     }
     let led_away = may_be_in && asked.url.path() != page.path();
-    if !(led_away && is_inside(asked.clone(), access, page, login).await?) {
-        let filled = fill(asked, login.clone()).await?;
-        let answer = land(http, access, (&filled.action, Some(&filled.fields)), &mut leave).await?;
-        check(answer, access, page, login).await?;
+    if led_away && is_inside(asked.clone(), access, page, login).await? {
+        return Ok(Came::In);
     }
-    entering.done();
-    Ok(())
+    let filled = fill(asked, login.clone()).await?;
+    let answer = land(http, access, (&filled.action, Some(&filled.fields)), leave).await?;
+    match check(answer, access, page, login).await {
+        Ok(()) => Ok(Came::In),
+        Err(failure) if failure.class == FAILED => Ok(Came::Refused(failure)),
+        Err(failure) => Err(failure.into()),
+    }
 }
 
 /// The failure of a login, for people.
 pub(crate) fn failed(why: &str) -> Failure {
-    Failure::permanent("LoginFailed", format!("the login failed: {why}"))
+    Failure::permanent(FAILED, format!("the login failed: {why}"))
 }
 
 /// A site that is down says nothing about the credentials.

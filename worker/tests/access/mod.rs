@@ -595,6 +595,35 @@ async fn a_login_that_fails_says_so_without_the_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_a_site_refuses_is_shown_once_until_it_is_stored_anew() {
+    for engine in ENGINES {
+        let bench = Bench::new().await;
+        bench.credentials("shop", form(&json!({ "password": "hush" }))).await;
+        let stop = CancellationToken::new();
+        let workers = [bench.worker("w1", pace(), &stop), bench.worker("w2", pace(), &stop)];
+        // At the same moment and one after the other.
+        let together = (0..4).map(|_| bench.visit("/private", engine, json!({})));
+        let mut ends = futures::future::join_all(together).await;
+        ends.push(bench.visit("/private", engine, json!({})).await);
+        for end in ends {
+            let (class, message) = end.unwrap_err();
+            assert_eq!(class, "LoginFailed", "{engine} {message}");
+            assert!(message.contains("asks for the password again"), "{engine} {message}");
+        }
+        assert_eq!(logins(&bench), 1, "{engine}");
+        let (_, message) = bench.visit("/private", engine, json!({})).await.unwrap_err();
+        assert!(message.contains("15 minutes"), "{engine} {message}");
+        bench.credentials("shop", form(&json!({}))).await;
+        let inside = bench.visit("/private", engine, json!({})).await;
+        assert_eq!(inside, Ok(vec!["inside, login 1".to_owned()]), "{engine}");
+        stop.cancel();
+        for worker in workers {
+            worker.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_preview_uses_the_credentials_of_its_caller() {
     let bench = Bench::new().await;
     bench.credentials("shop", form(&json!({}))).await;
