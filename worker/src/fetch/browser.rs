@@ -159,7 +159,7 @@ impl Session {
 
     /// Whether the next page may be loaded in it. A tab that was left while it loaded would delay the next page.
     pub fn is_usable(&self) -> bool {
-        self.reusable && self.tab.is_fresh() && !self.tab.traffic.flooded().is_cancelled()
+        self.reusable && self.tab.is_fresh() && !self.tab.traffic.is_spoilt()
     }
 
     /// Browser CPU that the run is charged so far.
@@ -375,6 +375,7 @@ async fn watched<T>(tab: &Tab, what: impl Future<Output = Result<T, FetchError>>
             BrowserSnafu { message: "the page crashed its process" }.fail()
         }
         () = tab.traffic.flooded().cancelled() => Err(FetchError::Floods { limit: MOST }),
+        () = tab.traffic.led_too_far().cancelled() => Err(FetchError::AddressTooLong),
         done = what => done,
     }
 }
