@@ -105,11 +105,11 @@ async fn look(uid: &str, beginning: &Beginning, tools: &Tools) -> Result<Next, T
 }
 
 /// One look under way.
-struct Look<'a> {
-    uid: &'a str,
+pub(super) struct Look<'a> {
+    pub(super) uid: &'a str,
     /// How much news there were when it began.
-    news: u32,
-    tools: &'a Tools,
+    pub(super) news: u32,
+    pub(super) tools: &'a Tools,
 }
 
 async fn drive(task: ScrapeTask, look: &Look<'_>) -> Result<Next, TaskError> {
@@ -218,7 +218,7 @@ async fn send(link: &Link, upsert: Upsert) -> Outcome {
     match timeout(ANSWER_TIMEOUT, link.upsert(upsert)).await {
         Ok(Ok(answer)) => match answer.refused {
             Some(message) if answer.quota_exceeded => Outcome::Waiting {
-                reason: "QuotaExceeded",
+                reason: status::QUOTA,
                 message: format!("The namespace may have no further task for now: {message}."),
             },
             Some(message) => Outcome::Stalled(Fault {
@@ -251,7 +251,7 @@ fn unreachable(why: &str) -> Outcome {
 }
 
 /// Writes the status if it differs, and remembers that all was done.
-async fn settle(task: &ScrapeTask, outcome: &Outcome, look: &Look<'_>) -> Result<Next, TaskError> {
+pub(super) async fn settle(task: &ScrapeTask, outcome: &Outcome, look: &Look<'_>) -> Result<Next, TaskError> {
     let old = task.status.clone().unwrap_or_default();
     let generation = task.meta().generation.unwrap_or_default();
     let new = status::next(&old, generation, outcome, Timestamp::now());
@@ -259,6 +259,7 @@ async fn settle(task: &ScrapeTask, outcome: &Outcome, look: &Look<'_>) -> Result
     if new != old {
         version = patch_status(task.meta(), whole(&new), look.tools).await?;
         tell_drift(task, &old, &new, look.tools).await;
+        tell_quota(task, &old, &new, look.tools).await;
     }
     let done = !matches!(outcome, Outcome::Waiting { .. });
     let version = done.then_some(version.as_str());
@@ -274,6 +275,18 @@ async fn tell_drift(task: &ScrapeTask, old: &ScrapeTaskStatus, new: &ScrapeTaskS
         tools
             .context
             .event(task, EventType::Warning, status::DRIFT, "Compare", note)
+            .await;
+    }
+}
+
+/// An event when the task, or its run, begins to wait for a quota; not for each figure of it that moves.
+async fn tell_quota(task: &ScrapeTask, old: &ScrapeTaskStatus, new: &ScrapeTaskStatus, tools: &Tools) {
+    let before = status::quota_exceeded(old).map(|(what, _)| what);
+    if let Some((what, message)) = status::quota_exceeded(new).filter(|(what, _)| Some(*what) != before) {
+        let note = message.to_owned();
+        tools
+            .context
+            .event(task, EventType::Warning, status::QUOTA, what, note)
             .await;
     }
 }

@@ -13,6 +13,10 @@ const MAX_PREVIEW: usize = 4096;
 const MAX_ERROR: usize = 1024;
 /// The condition that tells of drift, and the event.
 pub const DRIFT: &str = "SchemaDrift";
+/// The condition that tells of the newest run.
+const SUCCEEDED: &str = "Succeeded";
+/// The reason of what waits for a quota, and the event.
+pub const QUOTA: &str = "QuotaExceeded";
 
 /// What is known about a task now.
 #[derive(Clone, Debug, PartialEq)]
@@ -169,7 +173,7 @@ fn preview(records: &[Map<String, Value>]) -> Option<String> {
 }
 
 fn succeeded(status: &ScrapeTaskStatus) -> Verdict {
-    const KIND: &str = "Succeeded";
+    const KIND: &str = SUCCEEDED;
     match status.state {
         None => Verdict::unknown(KIND, "NotStarted", "There is no run yet."),
         Some(RunState::Pending | RunState::Running) if status.waiting.is_some() => {
@@ -211,13 +215,20 @@ pub fn has_drifted(status: &ScrapeTaskStatus) -> bool {
     status.drift.as_ref().is_some_and(|drift| !drift.is_empty())
 }
 
+/// What cannot be done for a quota, as the status says: the task is not accepted, or its run does not go on. And what it says about that.
+pub fn quota_exceeded(status: &ScrapeTaskStatus) -> Option<(&'static str, &str)> {
+    let condition = status.conditions.iter().find(|condition| condition.reason == QUOTA)?;
+    let what = if condition.type_ == SUCCEEDED { "Run" } else { "Accept" };
+    Some((what, &condition.message))
+}
+
 /// A reason of a wait as a number, small enough to be remembered for each of ten thousand tasks; 0 is none.
 pub fn waiting_code(reason: Option<&str>) -> u8 {
     match reason {
         None => 0,
         Some("DomainLimited") => 1,
         Some("HostUnavailable") => 2,
-        Some("QuotaExceeded") => 3,
+        Some(QUOTA) => 3,
         Some("NoWorker") => 4,
         Some("Paused") => 5,
         Some("RetryBackoff") => 6,
@@ -233,9 +244,7 @@ fn waits(reason: &str) -> &'static str {
             "The run waits for its turn at the site: it is asked as often as politeness allows, for all runs together."
         }
         "HostUnavailable" => "The run waits for the site, which does not answer or asked to be left alone.",
-        "QuotaExceeded" => {
-            "The run waits because the namespace has used up a quota; the API says which, and how much of it."
-        }
+        QUOTA => "The run waits because the namespace has used up a quota; the API says which, and how much of it.",
         "NoWorker" => "The run waits for a worker, and none is there; the SelextractCluster's conditions say why.",
         "Paused" => "The run is paused; it goes on when it is resumed by the API.",
         "RetryBackoff" => "A page failed and is tried again after a while; the API says why, and when.",
