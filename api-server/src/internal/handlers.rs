@@ -143,6 +143,7 @@ fn check_one(item: Upsert) -> Checked {
             uid: item.uid,
             run: None,
             next_run_at: None,
+            held: None,
             refused: Some(sentence(&violations)),
             quota_exceeded: false,
         }),

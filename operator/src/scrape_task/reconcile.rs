@@ -200,13 +200,18 @@ fn told(change: &Change) -> Outcome {
     Outcome::Accepted {
         run: Some(Box::new(change.run.clone())),
         next_run_at: change.next_run_at.clone(),
+        held: change.held.as_deref().map(status::tick_waits),
     }
 }
 
 /// Accepted, and nothing new about its run.
 fn known(task: &ScrapeTask) -> Outcome {
-    let next_run_at = task.status.as_ref().and_then(|status| status.next_run_time.clone());
-    Outcome::Accepted { run: None, next_run_at }
+    let status = task.status.as_ref();
+    Outcome::Accepted {
+        run: None,
+        next_run_at: status.and_then(|status| status.next_run_time.clone()),
+        held: status.and_then(status::held_tick).map(str::to_owned),
+    }
 }
 
 async fn send(link: &Link, upsert: Upsert) -> Outcome {
@@ -228,6 +233,7 @@ async fn send(link: &Link, upsert: Upsert) -> Outcome {
             None => Outcome::Accepted {
                 run: answer.run.map(Box::new),
                 next_run_at: answer.next_run_at,
+                held: answer.held.as_deref().map(status::tick_waits),
             },
         },
         Ok(Err(why)) if link.is_up() => Outcome::Waiting {
@@ -279,10 +285,12 @@ async fn tell_drift(task: &ScrapeTask, old: &ScrapeTaskStatus, new: &ScrapeTaskS
     }
 }
 
-/// An event when the task, or its run, begins to wait for a quota; not for each figure of it that moves.
+/// An event when the task, its run or a tick begins to wait for a quota; not for each figure of it that moves.
 async fn tell_quota(task: &ScrapeTask, old: &ScrapeTaskStatus, new: &ScrapeTaskStatus, tools: &Tools) {
-    let before = status::quota_exceeded(old).map(|(what, _)| what);
-    if let Some((what, message)) = status::quota_exceeded(new).filter(|(what, _)| Some(*what) != before) {
+    for (what, message) in status::quotas_exceeded(new) {
+        if status::quotas_exceeded(old).any(|(told, _)| told == what) {
+            continue;
+        }
         let note = message.to_owned();
         tools
             .context

@@ -18,6 +18,9 @@ const SUCCEEDED: &str = "Succeeded";
 /// The reason of what waits for a quota, and the event.
 pub const QUOTA: &str = "QuotaExceeded";
 
+/// The condition that tells of a tick that waits, as long as one does.
+const TICK_HELD: &str = "TickHeld";
+
 /// What is known about a task now.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -27,6 +30,8 @@ pub enum Outcome {
         run: Option<Box<Run>>,
         /// When the schedule runs next.
         next_run_at: Option<String>,
+        /// That a tick of the schedule waits, and why, in the condition's words.
+        held: Option<String>,
     },
     /// It is on its way to its cluster.
     Waiting {
@@ -42,7 +47,7 @@ pub enum Outcome {
 /// The status to store.
 pub fn next(old: &ScrapeTaskStatus, generation: i64, outcome: &Outcome, now: Timestamp) -> ScrapeTaskStatus {
     let mut status = old.clone();
-    if let Outcome::Accepted { run, next_run_at } = outcome {
+    if let Outcome::Accepted { run, next_run_at, .. } = outcome {
         if let Some(run) = run.as_deref().filter(|run| advances(old, run)) {
             mirror(&mut status, run);
         }
@@ -67,6 +72,9 @@ pub fn next(old: &ScrapeTaskStatus, generation: i64, outcome: &Outcome, now: Tim
     };
     verdicts.push(succeeded(&status));
     verdicts.extend(drifted(&status));
+    if let Outcome::Accepted { held: Some(words), .. } = outcome {
+        verdicts.push(Verdict::yes(TICK_HELD, QUOTA, words.clone()));
+    }
     status.conditions = conditions::merge(&old.conditions, verdicts, generation, now);
     status.observed_generation = generation;
     status
@@ -215,11 +223,33 @@ pub fn has_drifted(status: &ScrapeTaskStatus) -> bool {
     status.drift.as_ref().is_some_and(|drift| !drift.is_empty())
 }
 
-/// What cannot be done for a quota, as the status says: the task is not accepted, or its run does not go on. And what it says about that.
-pub fn quota_exceeded(status: &ScrapeTaskStatus) -> Option<(&'static str, &str)> {
-    let condition = status.conditions.iter().find(|condition| condition.reason == QUOTA)?;
-    let what = if condition.type_ == SUCCEEDED { "Run" } else { "Accept" };
-    Some((what, &condition.message))
+/// What cannot be done for a quota, as the status says: the task is not accepted, its run does not go on, or a tick starts none. And what
+/// it says about that.
+pub fn quotas_exceeded(status: &ScrapeTaskStatus) -> impl Iterator<Item = (&'static str, &str)> {
+    let exceeded = status.conditions.iter().filter(|condition| condition.reason == QUOTA);
+    exceeded.filter_map(|condition| {
+        let what = match condition.type_.as_str() {
+            "Ready" => "Accept",
+            SUCCEEDED => "Run",
+            TICK_HELD => "Tick",
+            _ => return None,
+        };
+        Some((what, condition.message.as_str()))
+    })
+}
+
+/// What the status says of a tick that waits.
+pub fn held_tick(status: &ScrapeTaskStatus) -> Option<&str> {
+    let condition = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == TICK_HELD)?;
+    Some(&condition.message)
+}
+
+/// What it is to say, for this reason.
+pub fn tick_waits(why: &str) -> String {
+    format!("A tick of the schedule waits within its starting deadline: {why}.")
 }
 
 /// A reason of a wait as a number, small enough to be remembered for each of ten thousand tasks; 0 is none.
@@ -283,6 +313,7 @@ mod tests {
         Outcome::Accepted {
             run: Some(Box::new(run)),
             next_run_at: None,
+            held: None,
         }
     }
 
@@ -342,6 +373,7 @@ mod tests {
         let known = Outcome::Accepted {
             run: None,
             next_run_at: None,
+            held: None,
         };
         assert_eq!(after(&status, &known, 99), status);
     }
@@ -384,6 +416,7 @@ mod tests {
         let known = Outcome::Accepted {
             run: None,
             next_run_at: None,
+            held: None,
         };
         assert_eq!(condition(&status, "Succeeded"), ("Unknown", "HostUnavailable"));
         assert_eq!(after(&status, &known, 2), status);

@@ -328,7 +328,7 @@ async fn what_waits_for_a_quota_says_so_in_the_status_and_once_as_an_event() {
         reason: "QuotaExceeded",
         message: format!("The namespace may have no further task for now: {used} of 2."),
     };
-    let accepted = |waiting: Option<&str>| {
+    let accepted = |waiting: Option<&str>, held: Option<&str>| {
         let run = json!({
             "id": "0190a0f0-0000-7000-8000-000000000001", "specHash": "h", "state": "pending", "pages": 0, "records": 0,
             "createdAt": "2026-11-24T02:00:00Z", "waiting": waiting,
@@ -336,6 +336,7 @@ async fn what_waits_for_a_quota_says_so_in_the_status_and_once_as_an_event() {
         Outcome::Accepted {
             run: Some(serde_json::from_value(run).unwrap()),
             next_run_at: None,
+            held: held.map(status::tick_waits),
         }
     };
     let events = || -> Vec<String> {
@@ -349,10 +350,10 @@ async fn what_waits_for_a_quota_says_so_in_the_status_and_once_as_an_event() {
     }
     assert_eq!(server.reason("docs"), "QuotaExceeded");
     assert_eq!(events(), ["The namespace may have no further task for now: 2 of 2."]);
-    look(accepted(None)).await;
+    look(accepted(None, None)).await;
     assert_eq!((server.reason("docs"), events().len()), (json!("Accepted"), 1));
     for _ in 0..2 {
-        look(accepted(Some("QuotaExceeded"))).await;
+        look(accepted(Some("QuotaExceeded"), None)).await;
     }
     let told = server.with(|tasks| tasks["docs"]["status"]["conditions"][3].clone());
     assert_eq!(
@@ -361,9 +362,25 @@ async fn what_waits_for_a_quota_says_so_in_the_status_and_once_as_an_event() {
     );
     assert_eq!(events()[1..], [told["message"].as_str().unwrap().to_owned()]);
     for waiting in [None, Some("QuotaExceeded")] {
-        look(accepted(waiting)).await;
+        look(accepted(waiting, None)).await;
     }
     assert_eq!(events().len(), 3, "it begins to wait again");
+    for used in [1, 1, 2] {
+        let why = format!("the quota queued is 1 and {used} are used");
+        look(accepted(None, Some(&why))).await;
+    }
+    let told = server.with(|tasks| tasks["docs"]["status"]["conditions"][4].clone());
+    assert_eq!(
+        (&told["type"], &told["reason"]),
+        (&json!("TickHeld"), &json!("QuotaExceeded"))
+    );
+    assert_eq!(
+        events()[3..],
+        ["A tick of the schedule waits within its starting deadline: the quota queued is 1 and 1 are used."]
+    );
+    look(accepted(None, None)).await;
+    let conditions = server.with(|tasks| tasks["docs"]["status"]["conditions"].clone());
+    assert_eq!(conditions.as_array().unwrap().len(), 4, "the tick waits no longer");
 }
 
 #[tokio::test]

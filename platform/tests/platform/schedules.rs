@@ -227,3 +227,47 @@ async fn a_tick_of_an_owner_who_may_have_no_further_task_waits_within_its_deadli
     );
     assert!(held().await.is_empty());
 }
+
+#[tokio::test]
+async fn an_operator_hears_when_a_tick_begins_and_when_it_ends_to_wait_for_a_quota() {
+    let room = Room::new().await;
+    room.upsert(&hourly("uid"), hour(0) - SignedDuration::from_mins(1))
+        .await;
+    assert_eq!(room.keeper.tick_schedules(hour(0)).await.unwrap(), ticked(1, 0));
+    room.sql("UPDATE tasks SET status = 'succeeded'").await;
+    let owner = room.ledger.namespace_owner("shop").await.unwrap();
+    let quotas = Quotas {
+        queued: Some(1),
+        ..Quotas::default()
+    };
+    room.ledger.set_quotas(owner, quotas).await.unwrap();
+    room.accept(owner).await;
+    let hears = async |after| {
+        for _ in 0..200 {
+            let mut changes = room.ledger.changes(after).await.unwrap();
+            if let Some(change) = changes.changes.pop() {
+                return (change.held, changes.next);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("nothing is told");
+    };
+    let (held, after) = hears(0).await;
+    assert_eq!(held, None, "the run has started");
+    let told = async || room.number("SELECT count(*) FROM changes").await;
+    let before = told().await;
+    assert_eq!(room.keeper.tick_schedules(hour(1)).await.unwrap(), ticked(0, 0));
+    let (held, after) = hears(after).await;
+    assert!(held.as_ref().unwrap().starts_with("the quota queued is 1"), "{held:?}");
+    let minute = hour(1) + SignedDuration::from_mins(1);
+    assert_eq!(room.keeper.tick_schedules(minute).await.unwrap(), ticked(0, 0));
+    assert_eq!(
+        room.upsert(&hourly("uid"), minute).await.answer.held,
+        held,
+        "written again"
+    );
+    assert_eq!(told().await, before + 1, "once");
+    let late = hour(1) + SignedDuration::from_mins(11);
+    assert_eq!(room.keeper.tick_schedules(late).await.unwrap(), ticked(0, 1));
+    assert_eq!(hears(after).await.0, None, "it is missed");
+}
