@@ -340,11 +340,14 @@ impl Keeper {
     /// The same for the pages of crawls.
     async fn refill_crawls(&mut self) -> Result<()> {
         let end = Instant::now() + REFILL;
+        let mut from = std::mem::take(&mut self.refill_crawls_from).heads_first();
         loop {
-            let (entries, next) = self.ledger.refill_crawls(self.refill_crawls_from).await?;
+            let (entries, next) = self.ledger.refill_crawls(from).await?;
             self.gauges.refilled(self.frontier.offer(&entries).await?);
-            self.refill_crawls_from = next.unwrap_or_default();
-            if next.is_none() || Instant::now() >= end {
+            let is_over = next.is_none();
+            from = next.unwrap_or_default();
+            if is_over || Instant::now() >= end {
+                self.refill_crawls_from = from;
                 return Ok(());
             }
         }

@@ -199,7 +199,7 @@ pub struct ScrapeTaskStatus {
     /// The generation of the spec that this status speaks of; -1 before the operator has looked at it.
     pub observed_generation: i64,
 
-    /// Ready (accepted and valid), Reconciling and Stalled, of which exactly one is True; Succeeded is the outcome of the newest run, Unknown while it is under way; SchemaDrift is True when it found far less than the runs before it.
+    /// Ready (accepted and valid), Reconciling and Stalled, of which exactly one is True; Succeeded is the outcome of the newest run, Unknown while it is under way; SchemaDrift is True when it found far less than the runs before it; TickHeld is there while a tick of the schedule waits for a quota.
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
 

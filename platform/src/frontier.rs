@@ -6,6 +6,7 @@
 //! host allows is in [`hosts`].
 
 pub mod hosts;
+pub mod logins;
 pub mod rendering;
 mod robots;
 

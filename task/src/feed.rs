@@ -103,6 +103,9 @@ pub struct UpsertAnswer {
     /// When the schedule runs next, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_run_at: Option<String>,
+    /// Why the schedule's tick that is due waits, as one sentence with figures: its owner has used up a quota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
     /// Why the item was refused, as one sentence that names the field, the value and the cure. `None` when it was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
@@ -145,7 +148,7 @@ pub struct Changes {
     pub next: i64,
 }
 
-/// A run of a `ScrapeTask` was accepted, started or finished.
+/// A run of a `ScrapeTask` was accepted, started or finished, or a tick of its schedule begins or ends to wait for a quota.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
@@ -156,6 +159,9 @@ pub struct Change {
     /// When the schedule runs next, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_run_at: Option<String>,
+    /// Why the schedule's tick that is due waits, as one sentence with figures: its owner has used up a quota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
 }
 
 /// One run, as the operator mirrors it.

@@ -8,7 +8,7 @@ mod date;
 mod form;
 pub mod http_login;
 pub mod jar;
-mod login;
+pub(crate) mod login;
 
 use std::{
     fmt,
@@ -20,6 +20,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use moka::future::Cache;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use selextract_platform::{
+    frontier::Frontier,
     ledger::{
         Ledger, LedgerError, UserId,
         credentials::{Sealed, place},
@@ -67,10 +68,11 @@ impl Default for Vault {
 }
 
 impl Vault {
-    /// Over the ledger, with the cluster's data key. Without a key nothing can be opened.
-    pub fn new(ledger: Ledger, seal: Option<Seal>) -> Self {
+    /// Over the ledger, with the cluster's data key. Without a key nothing can be opened. What comes of logins is shared by the frontier.
+    pub fn new(ledger: Ledger, frontier: Frontier, seal: Option<Seal>) -> Self {
         Self {
             credentials: seal.map(|seal| Arc::new((ledger, seal))),
+            logins: Logins::shared_by(frontier),
             ..Self::default()
         }
     }
@@ -387,7 +389,10 @@ mod tests {
     use selextract_task::TaskSpec;
     use serde_json::{Value, json};
 
-    use super::*;
+    use super::{
+        login::{Came, Entering},
+        *,
+    };
 
     fn access(credentials: Value) -> Access {
         let spec = json!({
@@ -397,6 +402,14 @@ mod tests {
         let plan = serde_json::from_value::<TaskSpec>(spec).unwrap().compile().unwrap();
         let credentials: SiteCredentials = serde_json::from_value(credentials).unwrap();
         Access::of(&plan, Some(("shop".into(), credentials.check().unwrap())))
+    }
+
+    async fn begin(access: &Access) -> Option<Entering<'_>> {
+        access.begin_login().await.unwrap()
+    }
+
+    async fn ended(entering: Entering<'_>, came: Came) {
+        entering.ended::<Failure>(Ok(came)).await.unwrap();
     }
 
     fn status(status: u16) -> FetchError {
@@ -455,15 +468,15 @@ mod tests {
         let refused = || Failure::from(access.refused(401));
         assert!(access.is_turned_away(&home, &login) && !access.is_turned_away(&login, &login));
         assert!(!access.may_enter_again(&refused()), "it never entered");
-        access.begin_login().await.unwrap().done();
-        assert!(access.due_login().is_none() && access.begin_login().await.is_none());
+        ended(begin(&access).await.unwrap(), Came::In).await;
+        assert!(access.due_login().is_none() && begin(&access).await.is_none());
         let mut answer = HeaderMap::new();
         answer.insert("set-cookie", "sid=1".parse().unwrap());
         access.learn(&home, &answer);
         assert_eq!(access.headers(&home)["cookie"], "region=eu; sid=1");
         assert!(access.may_enter_again(&refused()) && access.due_login().is_some());
         assert_eq!(access.headers(&home)["cookie"], "region=eu");
-        access.begin_login().await.unwrap().done();
+        ended(begin(&access).await.unwrap(), Came::In).await;
         assert!(!access.may_enter_again(&refused()));
     }
 
@@ -479,21 +492,21 @@ mod tests {
             answer.insert("set-cookie", cookie.parse().unwrap());
             access.learn(&home, &answer);
         };
-        let entering = one.begin_login().await.unwrap();
+        let entering = begin(&one).await.unwrap();
         let waits = tokio::time::timeout(Duration::from_millis(20), two.begin_login()).await;
         assert!(waits.is_err(), "one makes it");
         set(&one, "sid=1");
-        entering.done();
-        assert!(two.begin_login().await.is_none());
+        ended(entering, Came::In).await;
+        assert!(begin(&two).await.is_none());
         assert_eq!(two.headers(&home)["cookie"], "region=eu; sid=1");
         set(&two, "mine=2");
         assert!(!one.has_cookie(&home, "mine"), "what a page sets is its claim's own");
         let refused = Failure::from(one.refused(401));
         assert!(one.may_enter_again(&refused) && two.may_enter_again(&refused));
-        let again = two.begin_login().await.unwrap();
+        let again = begin(&two).await.unwrap();
         set(&two, "sid=2");
-        again.done();
-        assert!(one.begin_login().await.is_none() && three.begin_login().await.is_none());
+        ended(again, Came::In).await;
+        assert!(begin(&one).await.is_none() && begin(&three).await.is_none());
         assert_eq!(one.headers(&home)["cookie"], "region=eu; sid=2");
         assert_eq!(three.headers(&home)["cookie"], "region=eu; sid=2");
     }
@@ -502,9 +515,9 @@ mod tests {
     async fn a_login_that_is_given_up_is_the_next_claims() {
         let form = json!({ "loginUrl": "/login", "usernameField": "u", "username": "ann", "password": "pass" });
         let access = access(json!({ "origin": "https://shop.example", "formLogin": form }));
-        drop(access.begin_login().await.unwrap());
-        let entering = access.begin_login().await.unwrap();
-        entering.done_in_a_tab();
+        drop(begin(&access).await.unwrap());
+        let entering = begin(&access).await.unwrap();
+        ended(entering, Came::InATab).await;
         assert!(access.due_login().is_some(), "HTTP has none of it");
         assert!(access.may_enter_again(&Failure::from(access.refused(401))));
     }

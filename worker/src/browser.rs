@@ -26,7 +26,10 @@ use url::Url;
 use uuid::Uuid;
 
 pub use self::{process::remove_leftovers, tab::Tab};
-pub(crate) use self::{sieve::TOO_LARGE, traffic::MOST};
+pub(crate) use self::{
+    sieve::{TOO_LARGE, TOO_LONG},
+    traffic::MOST,
+};
 use crate::{contact::Contact, telemetry::Metrics};
 use chromium::Chromium;
 

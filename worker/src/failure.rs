@@ -113,7 +113,7 @@ impl From<FetchError> for Failure {
             FetchError::UnsupportedContent { .. } => {
                 Self::permanent("UnsupportedContent", message).blaming(Blame::Page)
             }
-            FetchError::TooLarge | FetchError::Floods { .. } => {
+            FetchError::TooLarge | FetchError::Floods { .. } | FetchError::AddressTooLong => {
                 Self::permanent("TooLarge", message).blaming(Blame::Page)
             }
             FetchError::TooManyRedirects { .. } => Self::permanent("TooManyRedirects", message).blaming(Blame::Page),

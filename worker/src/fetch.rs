@@ -158,6 +158,9 @@ pub enum FetchError {
         /// The most that a page may make.
         limit: u32,
     },
+    /// A redirect, a script or a form leads to an address that no browser's client is told of.
+    #[snafu(display("the page leads to an address of more than 256 KiB"))]
+    AddressTooLong,
     /// A wait condition was not met.
     #[snafu(display("{what} within {}", selextract_task::Duration::from_millis(millis(*timeout))))]
     Waiting {

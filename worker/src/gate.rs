@@ -70,6 +70,8 @@ pub struct Gate<'a> {
     /// Whether it had a turn at any host.
     had_turn: bool,
     held: Option<Held>,
+    /// Turns at other hosts for what the page under way needs there, which keeps its own meanwhile.
+    asides: Vec<Held>,
     /// Until when the host of the last turn rests before it may be visited again.
     rests_until: Instant,
 }
@@ -78,6 +80,12 @@ pub struct Gate<'a> {
 struct Held {
     host: String,
     ended: Option<Outcome>,
+}
+
+impl Held {
+    fn is_under_way_at(&self, host: &str) -> bool {
+        self.ended.is_none() && self.host == host
+    }
 }
 
 impl<'a> Gate<'a> {
@@ -92,6 +100,7 @@ impl<'a> Gate<'a> {
             pages: 0,
             had_turn: false,
             held: None,
+            asides: Vec::new(),
             rests_until: Instant::now(),
         }
     }
@@ -125,10 +134,8 @@ impl<'a> Gate<'a> {
     /// # Errors
     /// As [`Gate::pass`].
     pub async fn follow(&mut self, url: &Url, plan: &Plan, stop: &CancellationToken) -> Result<(), Stopped> {
-        let has_turn = self
-            .held
-            .as_ref()
-            .is_some_and(|held| held.ended.is_none() && Some(held.host.as_str()) == url.host_str());
+        let host = url.host_str().unwrap_or_default();
+        let has_turn = self.held.as_ref().is_some_and(|held| held.is_under_way_at(host));
         if has_turn && !plan.obeys_robots {
             return Ok(());
         }
@@ -185,10 +192,54 @@ impl<'a> Gate<'a> {
         led
     }
 
-    /// What the page's end says about its host; it is told with the next page, or when the run is let go.
+    /// Waits until what the page under way needs first, its login, may ask for this document. At the page's own host it belongs to the
+    /// page's turn, elsewhere it has one turn at each host, until [`Gate::back`]. The page keeps its own meanwhile: after a long rest it
+    /// would have to log in again. Runs that wait for each other's hosts do so for seconds, and then one is given back.
+    ///
+    /// robots.txt is not asked, but the delay that it names is kept where it is known.
+    ///
+    /// # Errors
+    /// When the host may not be visited soon.
+    pub async fn aside(&mut self, url: &Url, plan: &Plan, stop: &CancellationToken) -> Result<(), Stopped> {
+        let host = url.host_str().unwrap_or_default();
+        if self
+            .held
+            .iter()
+            .chain(&self.asides)
+            .any(|held| held.is_under_way_at(host))
+        {
+            return Ok(());
+        }
+        let own = plan.politeness.min_delay.get();
+        let delay = match self.robots.known(url).await {
+            Some(Known::Rules(rules)) if plan.obeys_robots => own.max(rules.crawl_delay.unwrap_or_default()),
+            _ => own,
+        };
+        let wait = self.admitted(host, delay, GivesWay::ToNobody, plan, stop).await?;
+        self.asides.push(Held {
+            host: host.to_owned(),
+            ended: None,
+        });
+        rested(wait, stop).await
+    }
+
+    /// The page goes on at its own host: what it needed elsewhere is done.
+    pub async fn back(&mut self) {
+        self.end_asides(Outcome::Answered).await;
+    }
+
+    /// What the page's end says about its host; it is told with the next page, or when the run is let go. Of one that ends while its run is
+    /// elsewhere, it is said about the host there.
     pub fn ended(&mut self, outcome: Outcome) {
+        let own = match self.asides.last_mut() {
+            Some(aside) => {
+                aside.ended = Some(outcome);
+                Outcome::Unknown
+            }
+            None => outcome,
+        };
         if let Some(held) = &mut self.held {
-            held.ended = Some(outcome);
+            held.ended = Some(own);
         }
     }
 
@@ -207,9 +258,20 @@ impl<'a> Gate<'a> {
     }
 
     async fn leave(&mut self) {
+        self.end_asides(Outcome::Unknown).await;
         if let Some(held) = self.held.take() {
             let outcome = held.ended.unwrap_or(Outcome::Unknown);
             self.claims.end(&held.host, self.claim, outcome).await;
+        }
+    }
+
+    /// Gives the turns at other hosts back. `last` is what the one where the run is says, if nothing else was said of it.
+    async fn end_asides(&mut self, mut last: Outcome) {
+        while let Some(aside) = self.asides.pop() {
+            let outcome = aside.ended.unwrap_or(last);
+            self.claims.end(&aside.host, self.claim, outcome).await;
+            // Who was led on was answered.
+            last = Outcome::Answered;
         }
     }
 
@@ -235,9 +297,30 @@ impl<'a> Gate<'a> {
     /// Takes the run's turn at the host of this URL.
     async fn turn(&mut self, url: &Url, delay: Duration, plan: &Plan, stop: &CancellationToken) -> Result<(), Stopped> {
         let host = url.host_str().unwrap_or_default();
+        // Where the page before ended while its run was elsewhere.
+        self.end_asides(Outcome::Unknown).await;
         if self.held.as_ref().is_some_and(|held| held.host != host) {
             self.leave().await;
         }
+        let wait = self.admitted(host, delay, self.gives_way(), plan, stop).await?;
+        self.had_turn = true;
+        self.rests_until = Instant::now() + wait + delay;
+        self.held = Some(Held {
+            host: host.to_owned(),
+            ended: None,
+        });
+        rested(wait, stop).await
+    }
+
+    /// Waits until a host admits the run, and says how long it still rests then.
+    async fn admitted(
+        &mut self,
+        host: &str,
+        delay: Duration,
+        gives_way: GivesWay,
+        plan: &Plan,
+        stop: &CancellationToken,
+    ) -> Result<Duration, Stopped> {
         let visit = Visit {
             host,
             id: self.claim.id,
@@ -246,24 +329,12 @@ impl<'a> Gate<'a> {
             delay,
             takes: plan.timeout + MARGIN,
             patience: PATIENCE,
-            gives_way: self.gives_way(),
+            gives_way,
         };
         let begun = Instant::now();
         loop {
             match self.ask(&visit).await? {
-                Admission::Start(wait) => {
-                    self.had_turn = true;
-                    self.rests_until = Instant::now() + wait + delay;
-                    self.held = Some(Held {
-                        host: host.to_owned(),
-                        ended: None,
-                    });
-                    return tokio::select! {
-                        biased;
-                        () = stop.cancelled() => Err(Stopped::GivenBack(Ending::HandedBack)),
-                        () = sleep(wait) => Ok(()),
-                    };
-                }
+                Admission::Start(wait) => return Ok(wait),
                 Admission::Full if begun.elapsed() < PATIENCE => sleep(jittered(FULL_POLL)).await,
                 Admission::Full => return Err(waits(FULL_WAIT, None)),
                 Admission::Later(after) => return Err(waits(after, None)),
@@ -280,10 +351,13 @@ impl<'a> Gate<'a> {
     async fn ask(&mut self, visit: &Visit<'_>) -> Result<Admission, Stopped> {
         let give_up = Instant::now() + SILENCE;
         loop {
-            let before = self.held.as_ref().map(|held| held.ended.unwrap_or(Outcome::Unknown));
+            let held = self.held.as_ref().filter(|held| held.host == visit.host);
+            let before = held.map(|held| held.ended.unwrap_or(Outcome::Unknown));
             match self.claims.begin(visit, before).await {
                 Ok(admission) => {
-                    self.held = None;
+                    if before.is_some() {
+                        self.held = None;
+                    }
                     self.metrics.host_answered(admission);
                     return Ok(admission);
                 }
@@ -304,6 +378,15 @@ impl<'a> Gate<'a> {
         } else {
             GivesWay::Everywhere
         }
+    }
+}
+
+/// Until a host that has admitted the run has rested.
+async fn rested(rest: Duration, stop: &CancellationToken) -> Result<(), Stopped> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(Stopped::GivenBack(Ending::HandedBack)),
+        () = sleep(rest) => Ok(()),
     }
 }
 

@@ -155,7 +155,7 @@ impl Reading<'_> {
 
     async fn fetch_by_http(&self) -> Result<Page, Failure> {
         let (plan, robots) = (self.plan, self.engines.robots.by(self.http));
-        http_login::enter(self.http, self.access).await?;
+        http_login::enter(self.http, self.access, AtOnce).await?;
         let request = fetch::Request {
             url: &plan.url,
             home: &plan.url,
@@ -175,7 +175,7 @@ impl Reading<'_> {
         let (plan, robots) = (self.plan, self.engines.robots.by(self.http));
         ask_robots(&robots, plan, &plan.url).await?;
         let mut session = Session::open(&self.engines.browsers, Opening::of(plan, self.access)).await?;
-        session.enter().await?;
+        session.enter(AtOnce).await?;
         let errand = Errand {
             captures: Vec::new(),
             ..Errand::of(plan, true)
@@ -199,6 +199,17 @@ impl Leave for Obedient<'_> {
 
     async fn ask(&mut self, url: &Url) -> Result<(), Failure> {
         ask_robots(self.robots, self.plan, url).await
+    }
+}
+
+/// The login of a preview, which takes no turns either.
+struct AtOnce;
+
+impl Leave for AtOnce {
+    type Refusal = Failure;
+
+    async fn ask(&mut self, _: &Url) -> Result<(), Failure> {
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod auto;
 mod clicks;
+mod led;
 
 use std::{
     collections::HashSet,
@@ -34,7 +35,7 @@ use crate::{
     failure::{BROWSER_GONE, Blame, Failure, backoff},
     fetch::{
         Capture, Freshness, Page, Request,
-        browser::{Errand, Leave, Opening, Session},
+        browser::{Errand, Opening, Session},
         http::{Http, Trip},
     },
     gate::{Gate, Stopped},
@@ -43,6 +44,7 @@ use crate::{
     robots::Robots,
     telemetry::{Metrics, PageOutcome, RunOutcome},
 };
+use led::{Led, LoggingIn};
 
 /// How long a run waits whose browser is gone.
 const NEXT_BROWSER: Duration = Duration::from_secs(1);
@@ -469,7 +471,8 @@ impl<'a> Run<'a> {
                 .map_err(Failure::from)?
         };
         let session = self.session.insert(session);
-        session.enter().await?;
+        session.enter(LoggingIn { gate, plan, stop }).await?;
+        gate.back().await;
         let alternates = plan.render == Render::Auto;
         if alternates {
             session.bring_cookies().await.map_err(Failure::from)?;
@@ -514,8 +517,9 @@ impl<'a> Run<'a> {
         stop: &CancellationToken,
     ) -> Result<Page, Stopped> {
         self.engine = Engine::Http;
-        http_login::enter(&self.http, &self.access).await?;
         let plan = &self.plan;
+        http_login::enter(&self.http, &self.access, LoggingIn { gate, plan, stop }).await?;
+        gate.back().await;
         let request = Request {
             url,
             home: &plan.url,
@@ -651,29 +655,6 @@ impl<'a> Run<'a> {
 
     pub(crate) fn count_page(&self, outcome: PageOutcome, started: Instant) {
         self.engines.metrics.page(self.engine, outcome, started.elapsed());
-    }
-}
-
-/// A page that is led on in the browser: each document is one that the run may have, and each host on the way has its turn.
-struct Led<'l, 'g> {
-    gate: &'l mut Gate<'g>,
-    plan: &'l Plan,
-    access: &'l Access,
-    stop: &'l CancellationToken,
-    /// The page's own.
-    url: &'l Url,
-}
-
-impl Leave for Led<'_, '_> {
-    type Refusal = Stopped;
-
-    async fn ask(&mut self, next: &Url) -> Result<(), Stopped> {
-        // The site has forgotten the session, which its answer tells.
-        if self.access.is_turned_away(self.url, next) {
-            return Ok(());
-        }
-        crawl::stay_inside(self.plan, self.url, next)?;
-        self.gate.lead(next, self.plan, self.stop).await
     }
 }
 

@@ -212,7 +212,7 @@ impl Bench {
         };
         let http = Http::new(&self.proxy.url).unwrap();
         Engines {
-            vault: Vault::new(self.ledger.clone(), Some(access::seal())),
+            vault: Vault::new(self.ledger.clone(), self.frontier.clone(), Some(access::seal())),
             robots: Robots::new(http.clone(), self.frontier.clone()),
             http,
             browsers: Arc::new(Browsers::new(browser, metrics.clone())),

@@ -11,7 +11,10 @@ use http::StatusCode;
 use jiff::Timestamp;
 use selextract_platform::{
     frontier::Entry,
-    ledger::scrape_tasks::{CheckedUpsert, Upserted},
+    ledger::{
+        LedgerError,
+        scrape_tasks::{CheckedUpsert, Upserted},
+    },
 };
 use selextract_task::{
     Violations,
@@ -140,6 +143,7 @@ fn check_one(item: Upsert) -> Checked {
             uid: item.uid,
             run: None,
             next_run_at: None,
+            held: None,
             refused: Some(sentence(&violations)),
             quota_exceeded: false,
         }),
@@ -152,24 +156,31 @@ async fn write(state: &AppState, item: Checked, now: Timestamp) -> Result<Option
         Checked::Accepted(item) => item,
         Checked::Refused(answer) => return Ok(Some(Upserted { answer, started: None })),
     };
+    let owner = match state.ledger.namespace_owner(&item.item.namespace).await {
+        Ok(owner) => owner,
+        Err(error) => return not_stored(&item, error),
+    };
     // A schedule's runs start with its ticks.
     if item.item.schedule.is_none() {
-        let owner = state.ledger.namespace_owner(&item.item.namespace).await?;
         item.no_room = state.quotas.no_room(owner).await?;
     }
-    match state.ledger.upsert_scrape_task(&item, now).await {
+    match state.ledger.upsert_scrape_task(&item, owner, now).await {
         Ok(written) => {
             if let Some(started) = &written.started {
                 state.quotas.count(started.owner, 1).await;
             }
             Ok(Some(written))
         }
-        Err(error) if error.is_unavailable() => Err(error.into()),
-        Err(error) => {
-            tracing::warn!(uid = item.item.uid, %error, "A ScrapeTask could not be stored.");
-            Ok(None)
-        }
+        Err(error) => not_stored(&item, error),
     }
+}
+
+fn not_stored(item: &CheckedUpsert, error: LedgerError) -> Result<Option<Upserted>, Problem> {
+    if error.is_unavailable() {
+        return Err(error.into());
+    }
+    tracing::warn!(uid = item.item.uid, %error, "A ScrapeTask could not be stored.");
+    Ok(None)
 }
 
 fn sentence(violations: &Violations) -> String {

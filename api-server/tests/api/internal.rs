@@ -145,8 +145,10 @@ async fn an_item_that_the_database_does_not_take_stands_in_no_others_way() {
     let operator = Operator::start().await;
     let mut poison = item("uid-1", "https://example.com/");
     poison["name"] = "a\0b".into();
+    let mut nowhere = item("uid-0", "https://example.com/");
+    nowhere["namespace"] = "a\0b".into();
     let answers = operator
-        .upsert(&[poison, item("uid-2", "https://example.com/")])
+        .upsert(&[nowhere, poison, item("uid-2", "https://example.com/")])
         .await
         .items;
     assert_eq!(answers.len(), 1);

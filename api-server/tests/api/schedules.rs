@@ -99,11 +99,9 @@ async fn a_schedule_of_somebody_else_is_not_there_and_a_scrape_tasks_is_changed_
         host: "example.com".to_owned(),
         no_room: None,
     };
-    api.state
-        .ledger
-        .upsert_scrape_task(&item, Timestamp::now())
-        .await
-        .unwrap();
+    let ledger = &api.state.ledger;
+    let shop = ledger.namespace_owner("shop").await.unwrap();
+    ledger.upsert_scrape_task(&item, shop, Timestamp::now()).await.unwrap();
     let path = "/api/v1/schedules/a-uid";
     assert_eq!(api.get(path, Some(&admin)).await.json()["made_by"], "ScrapeTask");
     assert_eq!(

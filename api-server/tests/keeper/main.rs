@@ -31,7 +31,7 @@ use selextract_platform::{
         Ledger, PoolSettings, Secret, TaskId, UserId,
         claims::Ending,
         crawl::{Begun, CrawlKind, CrawlStart, FoundPage},
-        scrape_tasks::CheckedUpsert,
+        scrape_tasks::{CheckedUpsert, Upserted},
         tasks::NewTask,
         webhooks::PER_OWNER,
     },
@@ -88,6 +88,11 @@ impl Platform {
             database,
             redis,
         }
+    }
+
+    async fn upsert(&self, item: &CheckedUpsert, now: Timestamp) -> Upserted {
+        let owner = self.ledger.namespace_owner(&item.item.namespace).await.unwrap();
+        self.ledger.upsert_scrape_task(item, owner, now).await.unwrap()
     }
 
     fn keeper(&self, name: &str) -> Keeper {
@@ -386,11 +391,7 @@ fn scrape_task(schedule: Option<Schedule>) -> CheckedUpsert {
 async fn a_run_that_no_worker_takes_says_so_when_it_has_waited_for_a_minute() {
     let platform = Platform::new().await;
     let item = scrape_task(None);
-    platform
-        .ledger
-        .upsert_scrape_task(&item, Timestamp::now())
-        .await
-        .unwrap();
+    platform.upsert(&item, Timestamp::now()).await;
     platform.sql("UPDATE tasks SET created_at = now() - interval '1 minute'");
     let keeper = platform.keeper("keeper");
     wait_for("the keeper to see why it waits", async || {
@@ -398,11 +399,7 @@ async fn a_run_that_no_worker_takes_says_so_when_it_has_waited_for_a_minute() {
     })
     .await;
     let told = async || {
-        let answer = platform
-            .ledger
-            .upsert_scrape_task(&item, Timestamp::now())
-            .await
-            .unwrap();
+        let answer = platform.upsert(&item, Timestamp::now()).await;
         answer.answer.run.unwrap().waiting
     };
     assert_eq!(told().await, None, "it may pass");
@@ -420,7 +417,7 @@ async fn a_due_tick_reaches_the_frontier_once_with_two_keepers() {
         ..Schedule::default()
     }));
     let minute_ago = Timestamp::now() - jiff::SignedDuration::from_mins(1);
-    platform.ledger.upsert_scrape_task(&checked, minute_ago).await.unwrap();
+    platform.upsert(&checked, minute_ago).await;
     let keepers = [platform.keeper("first"), platform.keeper("second")];
     let taken = platform.take(1).await;
     tokio::time::sleep(Duration::from_secs(3)).await;

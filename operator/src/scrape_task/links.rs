@@ -109,7 +109,7 @@ impl Links {
             place.clone(),
         );
         let around = Surroundings {
-            wants: Box::new(move |change| known.wants(&change.uid, &change.run)),
+            wants: Box::new(move |change| known.wants(change)),
             exists: Box::new(move |task| present.exists(task)),
             tell: Box::new(move |notice| {
                 queue.extend(match notice {

@@ -47,6 +47,28 @@ struct Tools {
     queue: Arc<Queue<Uid>>,
 }
 
+impl Tools {
+    fn new(context: Arc<Context>, stop: CancellationToken) -> Self {
+        let registry = Arc::new(Registry::new(context.telemetry.clone()));
+        let telemetry = context.telemetry.clone();
+        let queue = Queue::new(move |by| telemetry.queued("ScrapeTask", by));
+        let links = Links::new(
+            context.client.clone(),
+            context.settings.clone(),
+            registry.clone(),
+            stop,
+            queue.clone(),
+        );
+        Self {
+            context,
+            registry,
+            links,
+            credentials: Credentials::default(),
+            queue,
+        }
+    }
+}
+
 /// Runs the controller, with one watch for each scope, until the operator stops.
 pub async fn run(context: Arc<Context>, scopes: Vec<Scope>, stop: CancellationToken) {
     let news = context.clusters.news();
@@ -54,23 +76,8 @@ pub async fn run(context: Arc<Context>, scopes: Vec<Scope>, stop: CancellationTo
     if stop.run_until_cancelled(context.clusters.listed()).await.is_none() {
         return;
     }
-    let registry = Arc::new(Registry::new(context.telemetry.clone()));
-    let telemetry = context.telemetry.clone();
-    let queue = Queue::new(move |by| telemetry.queued("ScrapeTask", by));
-    let links = Links::new(
-        context.client.clone(),
-        context.settings.clone(),
-        registry.clone(),
-        stop.clone(),
-        queue.clone(),
-    );
-    let tools = Arc::new(Tools {
-        context,
-        registry,
-        links,
-        credentials: Credentials::default(),
-        queue: queue.clone(),
-    });
+    let tools = Arc::new(Tools::new(context, stop.clone()));
+    let queue = tools.queue.clone();
     let watches = scopes
         .into_iter()
         .map(|scope| watch::follow(scope, tools.clone()).boxed());

@@ -105,11 +105,11 @@ async fn look(uid: &str, beginning: &Beginning, tools: &Tools) -> Result<Next, T
 }
 
 /// One look under way.
-struct Look<'a> {
-    uid: &'a str,
+pub(super) struct Look<'a> {
+    pub(super) uid: &'a str,
     /// How much news there were when it began.
-    news: u32,
-    tools: &'a Tools,
+    pub(super) news: u32,
+    pub(super) tools: &'a Tools,
 }
 
 async fn drive(task: ScrapeTask, look: &Look<'_>) -> Result<Next, TaskError> {
@@ -200,13 +200,18 @@ fn told(change: &Change) -> Outcome {
     Outcome::Accepted {
         run: Some(Box::new(change.run.clone())),
         next_run_at: change.next_run_at.clone(),
+        held: change.held.as_deref().map(status::tick_waits),
     }
 }
 
 /// Accepted, and nothing new about its run.
 fn known(task: &ScrapeTask) -> Outcome {
-    let next_run_at = task.status.as_ref().and_then(|status| status.next_run_time.clone());
-    Outcome::Accepted { run: None, next_run_at }
+    let status = task.status.as_ref();
+    Outcome::Accepted {
+        run: None,
+        next_run_at: status.and_then(|status| status.next_run_time.clone()),
+        held: status.and_then(status::held_tick).map(str::to_owned),
+    }
 }
 
 async fn send(link: &Link, upsert: Upsert) -> Outcome {
@@ -218,7 +223,7 @@ async fn send(link: &Link, upsert: Upsert) -> Outcome {
     match timeout(ANSWER_TIMEOUT, link.upsert(upsert)).await {
         Ok(Ok(answer)) => match answer.refused {
             Some(message) if answer.quota_exceeded => Outcome::Waiting {
-                reason: "QuotaExceeded",
+                reason: status::QUOTA,
                 message: format!("The namespace may have no further task for now: {message}."),
             },
             Some(message) => Outcome::Stalled(Fault {
@@ -228,6 +233,7 @@ async fn send(link: &Link, upsert: Upsert) -> Outcome {
             None => Outcome::Accepted {
                 run: answer.run.map(Box::new),
                 next_run_at: answer.next_run_at,
+                held: answer.held.as_deref().map(status::tick_waits),
             },
         },
         Ok(Err(why)) if link.is_up() => Outcome::Waiting {
@@ -251,7 +257,7 @@ fn unreachable(why: &str) -> Outcome {
 }
 
 /// Writes the status if it differs, and remembers that all was done.
-async fn settle(task: &ScrapeTask, outcome: &Outcome, look: &Look<'_>) -> Result<Next, TaskError> {
+pub(super) async fn settle(task: &ScrapeTask, outcome: &Outcome, look: &Look<'_>) -> Result<Next, TaskError> {
     let old = task.status.clone().unwrap_or_default();
     let generation = task.meta().generation.unwrap_or_default();
     let new = status::next(&old, generation, outcome, Timestamp::now());
@@ -259,6 +265,7 @@ async fn settle(task: &ScrapeTask, outcome: &Outcome, look: &Look<'_>) -> Result
     if new != old {
         version = patch_status(task.meta(), whole(&new), look.tools).await?;
         tell_drift(task, &old, &new, look.tools).await;
+        tell_quota(task, &old, &new, look.tools).await;
     }
     let done = !matches!(outcome, Outcome::Waiting { .. });
     let version = done.then_some(version.as_str());
@@ -274,6 +281,20 @@ async fn tell_drift(task: &ScrapeTask, old: &ScrapeTaskStatus, new: &ScrapeTaskS
         tools
             .context
             .event(task, EventType::Warning, status::DRIFT, "Compare", note)
+            .await;
+    }
+}
+
+/// An event when the task, its run or a tick begins to wait for a quota; not for each figure of it that moves.
+async fn tell_quota(task: &ScrapeTask, old: &ScrapeTaskStatus, new: &ScrapeTaskStatus, tools: &Tools) {
+    for (what, message) in status::quotas_exceeded(new) {
+        if status::quotas_exceeded(old).any(|(told, _)| told == what) {
+            continue;
+        }
+        let note = message.to_owned();
+        tools
+            .context
+            .event(task, EventType::Warning, status::QUOTA, what, note)
             .await;
     }
 }

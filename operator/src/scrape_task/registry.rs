@@ -6,7 +6,7 @@ use std::{
 };
 
 use selextract_crds::ScrapeTaskStatus;
-use selextract_task::feed::{KnownTask, Run};
+use selextract_task::feed::{Change, KnownTask};
 use uuid::Uuid;
 
 use super::status::{self, ENDED, phase, waiting_code};
@@ -73,6 +73,8 @@ struct Entry {
     accepted: Option<(Arc<str>, i64)>,
     /// The run that the status tells of, how far it is there, and why it waits.
     mirrored: Option<(Uuid, u8, u8)>,
+    /// The status tells of a tick that waits.
+    has_held_tick: bool,
     /// Its status was believed at the operator's start; the cluster itself was not asked yet.
     believed: bool,
     news: u32,
@@ -165,6 +167,7 @@ impl Registry {
                 settled: None,
                 accepted: None,
                 mirrored: None,
+                has_held_tick: false,
                 believed: false,
                 news: 0,
                 round: seen.round,
@@ -283,6 +286,7 @@ impl Registry {
         let id = status.run_id.as_deref().and_then(|id| id.parse().ok());
         let waiting = waiting_code(status.waiting.as_deref());
         entry.mirrored = id.map(|id| (id, status.state.map_or(0, phase), waiting));
+        entry.has_held_tick = status::held_tick(status).is_some();
         let state = status::state_label(status);
         if entry.state != Some(state) {
             self.telemetry.task_moved(&entry.namespace, entry.state, Some(state));
@@ -290,11 +294,13 @@ impl Registry {
         }
     }
 
-    /// Whether a run of this task is news: the task is known, and its status does not tell as much yet.
-    pub fn wants(&self, uid: &str, run: &Run) -> bool {
-        self.with(|known| match known.entries.get(uid) {
+    /// Whether a change of this task is news: the task is known, and its status does not tell as much yet.
+    pub fn wants(&self, change: &Change) -> bool {
+        let run = &change.run;
+        self.with(|known| match known.entries.get(change.uid.as_str()) {
             None => false,
             Some(Entry { mirrored: None, .. }) => true,
+            Some(entry) if entry.has_held_tick != change.held.is_some() => true,
             Some(Entry {
                 mirrored: Some((id, told, waiting)),
                 ..
@@ -451,18 +457,24 @@ mod tests {
     #[test]
     fn only_a_run_that_goes_further_than_the_status_is_wanted() {
         let registry = registry();
-        let run = |id: &str, state: &str| -> Run {
-            serde_json::from_value(serde_json::json!({
+        let change = |uid: &str, id: &str, state: &str| -> Change {
+            let run = serde_json::json!({
                 "id": id, "specHash": "h", "state": state, "pages": 0, "records": 0, "createdAt": "2026-11-24T02:00:00Z",
-            }))
-            .unwrap()
+            });
+            serde_json::from_value(serde_json::json!({ "uid": uid, "run": run })).unwrap()
         };
-        assert!(registry.wants("u1", &run(OLD, "pending")) && !registry.wants("u2", &run(OLD, "pending")));
+        let wants = |id: &str, state: &str| registry.wants(&change("u1", id, state));
+        assert!(wants(OLD, "pending") && !registry.wants(&change("u2", OLD, "pending")));
         registry.believe("u1", &status(OLD, RunState::Running));
-        assert!(!registry.wants("u1", &run(OLD, "running")), "told already");
-        assert!(registry.wants("u1", &run(OLD, "failed")) && registry.wants("u1", &run(NEW, "pending")));
+        assert!(!wants(OLD, "running"), "told already");
+        assert!(wants(OLD, "failed") && wants(NEW, "pending"));
         registry.settle("u1", 0, Some("6"), &status(NEW, RunState::Pending));
-        assert!(!registry.wants("u1", &run(OLD, "failed")), "an older run");
+        assert!(!wants(OLD, "failed"), "an older run");
+        let held = Change {
+            held: Some("the quota queued is 1".into()),
+            ..change("u1", NEW, "pending")
+        };
+        assert!(registry.wants(&held), "a tick waits, which the status does not tell");
     }
 
     #[test]

@@ -13,6 +13,13 @@ const MAX_PREVIEW: usize = 4096;
 const MAX_ERROR: usize = 1024;
 /// The condition that tells of drift, and the event.
 pub const DRIFT: &str = "SchemaDrift";
+/// The condition that tells of the newest run.
+const SUCCEEDED: &str = "Succeeded";
+/// The reason of what waits for a quota, and the event.
+pub const QUOTA: &str = "QuotaExceeded";
+
+/// The condition that tells of a tick that waits, as long as one does.
+const TICK_HELD: &str = "TickHeld";
 
 /// What is known about a task now.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +30,8 @@ pub enum Outcome {
         run: Option<Box<Run>>,
         /// When the schedule runs next.
         next_run_at: Option<String>,
+        /// That a tick of the schedule waits, and why, in the condition's words.
+        held: Option<String>,
     },
     /// It is on its way to its cluster.
     Waiting {
@@ -38,7 +47,7 @@ pub enum Outcome {
 /// The status to store.
 pub fn next(old: &ScrapeTaskStatus, generation: i64, outcome: &Outcome, now: Timestamp) -> ScrapeTaskStatus {
     let mut status = old.clone();
-    if let Outcome::Accepted { run, next_run_at } = outcome {
+    if let Outcome::Accepted { run, next_run_at, .. } = outcome {
         if let Some(run) = run.as_deref().filter(|run| advances(old, run)) {
             mirror(&mut status, run);
         }
@@ -63,6 +72,9 @@ pub fn next(old: &ScrapeTaskStatus, generation: i64, outcome: &Outcome, now: Tim
     };
     verdicts.push(succeeded(&status));
     verdicts.extend(drifted(&status));
+    if let Outcome::Accepted { held: Some(words), .. } = outcome {
+        verdicts.push(Verdict::yes(TICK_HELD, QUOTA, words.clone()));
+    }
     status.conditions = conditions::merge(&old.conditions, verdicts, generation, now);
     status.observed_generation = generation;
     status
@@ -169,7 +181,7 @@ fn preview(records: &[Map<String, Value>]) -> Option<String> {
 }
 
 fn succeeded(status: &ScrapeTaskStatus) -> Verdict {
-    const KIND: &str = "Succeeded";
+    const KIND: &str = SUCCEEDED;
     match status.state {
         None => Verdict::unknown(KIND, "NotStarted", "There is no run yet."),
         Some(RunState::Pending | RunState::Running) if status.waiting.is_some() => {
@@ -211,13 +223,42 @@ pub fn has_drifted(status: &ScrapeTaskStatus) -> bool {
     status.drift.as_ref().is_some_and(|drift| !drift.is_empty())
 }
 
+/// What cannot be done for a quota, as the status says: the task is not accepted, its run does not go on, or a tick starts none. And what
+/// it says about that.
+pub fn quotas_exceeded(status: &ScrapeTaskStatus) -> impl Iterator<Item = (&'static str, &str)> {
+    let exceeded = status.conditions.iter().filter(|condition| condition.reason == QUOTA);
+    exceeded.filter_map(|condition| {
+        let what = match condition.type_.as_str() {
+            "Ready" => "Accept",
+            SUCCEEDED => "Run",
+            TICK_HELD => "Tick",
+            _ => return None,
+        };
+        Some((what, condition.message.as_str()))
+    })
+}
+
+/// What the status says of a tick that waits.
+pub fn held_tick(status: &ScrapeTaskStatus) -> Option<&str> {
+    let condition = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == TICK_HELD)?;
+    Some(&condition.message)
+}
+
+/// What it is to say, for this reason.
+pub fn tick_waits(why: &str) -> String {
+    format!("A tick of the schedule waits within its starting deadline: {why}.")
+}
+
 /// A reason of a wait as a number, small enough to be remembered for each of ten thousand tasks; 0 is none.
 pub fn waiting_code(reason: Option<&str>) -> u8 {
     match reason {
         None => 0,
         Some("DomainLimited") => 1,
         Some("HostUnavailable") => 2,
-        Some("QuotaExceeded") => 3,
+        Some(QUOTA) => 3,
         Some("NoWorker") => 4,
         Some("Paused") => 5,
         Some("RetryBackoff") => 6,
@@ -233,9 +274,7 @@ fn waits(reason: &str) -> &'static str {
             "The run waits for its turn at the site: it is asked as often as politeness allows, for all runs together."
         }
         "HostUnavailable" => "The run waits for the site, which does not answer or asked to be left alone.",
-        "QuotaExceeded" => {
-            "The run waits because the namespace has used up a quota; the API says which, and how much of it."
-        }
+        QUOTA => "The run waits because the namespace has used up a quota; the API says which, and how much of it.",
         "NoWorker" => "The run waits for a worker, and none is there; the SelextractCluster's conditions say why.",
         "Paused" => "The run is paused; it goes on when it is resumed by the API.",
         "RetryBackoff" => "A page failed and is tried again after a while; the API says why, and when.",
@@ -274,6 +313,7 @@ mod tests {
         Outcome::Accepted {
             run: Some(Box::new(run)),
             next_run_at: None,
+            held: None,
         }
     }
 
@@ -333,6 +373,7 @@ mod tests {
         let known = Outcome::Accepted {
             run: None,
             next_run_at: None,
+            held: None,
         };
         assert_eq!(after(&status, &known, 99), status);
     }
@@ -375,6 +416,7 @@ mod tests {
         let known = Outcome::Accepted {
             run: None,
             next_run_at: None,
+            held: None,
         };
         assert_eq!(condition(&status, "Succeeded"), ("Unknown", "HostUnavailable"));
         assert_eq!(after(&status, &known, 2), status);

@@ -11,7 +11,7 @@ use axum::{
     extract::{Path, Query, State},
     http::StatusCode,
     response::IntoResponse,
-    routing::{get, patch},
+    routing::{get, patch, post},
 };
 use clap::Parser;
 use kube::{
@@ -24,7 +24,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::*;
+use super::{
+    reconcile::{Look, settle},
+    status::Outcome,
+    *,
+};
 use crate::{
     context::Clusters,
     settings::Settings,
@@ -32,6 +36,7 @@ use crate::{
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
+const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/team/events";
 const TASKS: &str = "/apis/selextract.io/v1alpha1/namespaces/team/scrapetasks";
 
 /// The API server's side.
@@ -60,6 +65,8 @@ impl Server {
             .route(&format!("{TASKS}/{{name}}"), get(read).patch(change))
             .route(&format!("{TASKS}/{{name}}/status"), patch(change))
             .route("/api/v1/namespaces/team/secrets/{name}", get(secret))
+            .route(EVENTS, post(event))
+            .route(&format!("{EVENTS}/{{name}}"), patch(event))
             .fallback(|| async { StatusCode::NOT_FOUND })
             .with_state(self.clone());
         Client::new(routes, "team")
@@ -120,6 +127,12 @@ async fn secret(State(server): State<Server>, Path(name): Path<String>) -> impl 
         "data": {"token": "aHVzaC1odXNo"},
     }))
     .into_response()
+}
+
+async fn event(State(server): State<Server>, Json(event): Json<Value>) -> Json<Value> {
+    let part = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+    server.called(format!("event {} {}: {}", part("type"), part("reason"), part("note")));
+    Json(event)
 }
 
 async fn read(State(server): State<Server>, Path(name): Path<String>) -> Json<Value> {
@@ -222,6 +235,15 @@ impl Drop for Operator {
     }
 }
 
+/// What looks at tasks need, without a controller that looks.
+fn tools(server: &Server) -> Tools {
+    let settings = Settings::try_parse_from(["o", "--namespace", "team"]).unwrap();
+    let (clusters, _) = Clusters::new(&[Scope::Namespace("team".into())]);
+    let clients = (server.client(), server.client());
+    let context = Context::new(clients, settings, Telemetry::new().unwrap(), clusters);
+    Tools::new(Arc::new(context), CancellationToken::new())
+}
+
 async fn until(mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !holds().await {
@@ -285,6 +307,80 @@ async fn a_cluster_that_comes_has_its_tasks_looked_at_again_and_one_that_only_ch
     operator.clusters.tell(&place);
     until(async || server.calls().len() > calls).await;
     assert_eq!(server.calls()[calls..], ["read docs"], "the status says it already");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_quota_says_so_in_the_status_and_once_as_an_event() {
+    let server = Server::new();
+    server.put("docs", task("docs"));
+    let tools = tools(&server);
+    let look = async |outcome: Outcome| {
+        let stored = server.with(|tasks| tasks["docs"].clone());
+        let look = Look {
+            uid: "uid-docs",
+            news: 0,
+            tools: &tools,
+        };
+        let stored = serde_json::from_value(stored).unwrap();
+        settle(&stored, &outcome, &look).await.unwrap();
+    };
+    let refused = |used: u32| Outcome::Waiting {
+        reason: "QuotaExceeded",
+        message: format!("The namespace may have no further task for now: {used} of 2."),
+    };
+    let accepted = |waiting: Option<&str>, held: Option<&str>| {
+        let run = json!({
+            "id": "0190a0f0-0000-7000-8000-000000000001", "specHash": "h", "state": "pending", "pages": 0, "records": 0,
+            "createdAt": "2026-11-24T02:00:00Z", "waiting": waiting,
+        });
+        Outcome::Accepted {
+            run: Some(serde_json::from_value(run).unwrap()),
+            next_run_at: None,
+            held: held.map(status::tick_waits),
+        }
+    };
+    let events = || -> Vec<String> {
+        let calls = server.calls().into_iter();
+        calls
+            .filter_map(|call| call.strip_prefix("event Warning QuotaExceeded: ").map(str::to_owned))
+            .collect()
+    };
+    for used in [2, 2, 3] {
+        look(refused(used)).await;
+    }
+    assert_eq!(server.reason("docs"), "QuotaExceeded");
+    assert_eq!(events(), ["The namespace may have no further task for now: 2 of 2."]);
+    look(accepted(None, None)).await;
+    assert_eq!((server.reason("docs"), events().len()), (json!("Accepted"), 1));
+    for _ in 0..2 {
+        look(accepted(Some("QuotaExceeded"), None)).await;
+    }
+    let told = server.with(|tasks| tasks["docs"]["status"]["conditions"][3].clone());
+    assert_eq!(
+        (&told["type"], &told["reason"]),
+        (&json!("Succeeded"), &json!("QuotaExceeded"))
+    );
+    assert_eq!(events()[1..], [told["message"].as_str().unwrap().to_owned()]);
+    for waiting in [None, Some("QuotaExceeded")] {
+        look(accepted(waiting, None)).await;
+    }
+    assert_eq!(events().len(), 3, "it begins to wait again");
+    for used in [1, 1, 2] {
+        let why = format!("the quota queued is 1 and {used} are used");
+        look(accepted(None, Some(&why))).await;
+    }
+    let told = server.with(|tasks| tasks["docs"]["status"]["conditions"][4].clone());
+    assert_eq!(
+        (&told["type"], &told["reason"]),
+        (&json!("TickHeld"), &json!("QuotaExceeded"))
+    );
+    assert_eq!(
+        events()[3..],
+        ["A tick of the schedule waits within its starting deadline: the quota queued is 1 and 1 are used."]
+    );
+    look(accepted(None, None)).await;
+    let conditions = server.with(|tasks| tasks["docs"]["status"]["conditions"].clone());
+    assert_eq!(conditions.as_array().unwrap().len(), 4, "the tick waits no longer");
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ pub(crate) struct RunRow {
     started_at: Option<String>,
     finished_at: Option<String>,
     pub(crate) next_run_at: Option<String>,
+    held: Option<String>,
     waiting: Option<String>,
     reported: bool,
 }
@@ -30,7 +31,7 @@ pub(crate) struct RunRow {
 pub(crate) const RUN_COLUMNS: &str =
     "t.id, t.source_uid AS uid, t.spec_hash, t.status, t.pages, t.records, t.error_class, t.error_message,
     rfc3339(t.created_at) AS created_at, rfc3339(t.started_at) AS started_at, rfc3339(t.finished_at) AS finished_at,
-    CASE WHEN NOT s.suspend THEN rfc3339(s.next_run_at) END AS next_run_at,
+    CASE WHEN NOT s.suspend THEN rfc3339(s.next_run_at) END AS next_run_at, s.held,
     CASE WHEN t.status IN ('pending', 'running') THEN (SELECT w.told FROM run_waits w WHERE w.task_id = t.id) END AS waiting, t.reported";
 
 impl Ledger {
@@ -61,11 +62,7 @@ impl Ledger {
         .context(doing)?;
         let next = seen.last().map_or(after, |(xid, _)| *xid);
         let uids: BTreeSet<String> = seen.into_iter().map(|(_, uid)| uid).collect();
-        let runs = self.runs(&self.newest_runs(uids).await?).await?;
-        let changes = runs
-            .into_iter()
-            .map(|(uid, run, next_run_at)| Change { uid, run, next_run_at })
-            .collect();
+        let changes = self.runs(&self.newest_runs(uids).await?).await?;
         Ok(Changes { changes, next })
     }
 
@@ -87,8 +84,8 @@ impl Ledger {
         })
     }
 
-    /// Runs of `ScrapeTask`s by the ids of their tasks: uid, run and when the schedule runs next.
-    pub(crate) async fn runs(&self, ids: &[uuid::Uuid]) -> Result<Vec<(String, Run, Option<String>)>, LedgerError> {
+    /// Runs of `ScrapeTask`s by the ids of their tasks, with what their schedules do next.
+    pub(crate) async fn runs(&self, ids: &[uuid::Uuid]) -> Result<Vec<Change>, LedgerError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -102,8 +99,13 @@ impl Ledger {
         .context(DatabaseSnafu { doing: "reading runs" })?;
         let mut runs = Vec::with_capacity(rows.len());
         for row in rows {
-            let (uid, next_run_at) = (row.uid.clone(), row.next_run_at.clone());
-            runs.push((uid, self.run(row).await?, next_run_at));
+            let (uid, next_run_at, held) = (row.uid.clone(), row.next_run_at.clone(), row.held.clone());
+            runs.push(Change {
+                uid,
+                run: self.run(row).await?,
+                next_run_at,
+                held,
+            });
         }
         Ok(runs)
     }

@@ -13,38 +13,54 @@ use crate::frontier::Entry;
 /// How many rows one stretch has.
 const BATCH: usize = 5_000;
 /// Owners of one stretch.
-const OWNERS: usize = 50;
+pub(super) const OWNERS: usize = 50;
 /// How many rows of an owner's a round through all owners reads.
-const HEAD: usize = BATCH / OWNERS;
+pub(super) const HEAD: usize = BATCH / OWNERS;
 
-/// How far a circle through all that waits has come.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RefillCursor {
-    round: Round,
+/// How far a circle through all tasks that wait has come.
+pub type RefillCursor = Circle<Place>;
+
+/// How far a circle through all that waits has come, where a row has such a place in its owner's order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Circle<P> {
+    pub(super) round: Round,
     /// How far it is with those owners of whom more waits than one stretch has; one entry for each such owner.
-    places: BTreeMap<UserId, Place>,
+    places: BTreeMap<UserId, P>,
 }
 
 /// Where a circle is; behind the last owner that it looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Round {
+pub(super) enum Round {
     /// It looks at what of every owner's comes first.
     Heads(Option<UserId>),
     /// It looks at what comes behind that.
     Deeper(Option<UserId>),
 }
 
-/// A row in an owner's order: by priority, then by due time.
+/// A row of something that waits.
+pub(super) trait Waits {
+    /// Its place in its owner's order.
+    type Place;
+
+    fn owner(&self) -> UserId;
+
+    fn place(&self) -> Self::Place;
+}
+
+/// A task in its owner's order: by priority, then by due time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+pub struct Place {
     rank: i32,
     due_microseconds: i64,
     id: TaskId,
 }
 
-impl Default for Round {
+impl<P> Default for Circle<P> {
     fn default() -> Self {
-        Self::Heads(None)
+        Self {
+            round: Round::Heads(None),
+            places: BTreeMap::new(),
+        }
     }
 }
 
@@ -57,7 +73,7 @@ impl Place {
     };
 }
 
-impl RefillCursor {
+impl<P: Copy> Circle<P> {
     /// The same circle, which looks first again at what of every owner's comes first, unless it is at that already.
     #[must_use]
     pub fn heads_first(self) -> Self {
@@ -71,7 +87,7 @@ impl RefillCursor {
     }
 
     /// The owners to look at in the round of what lies deeper, and how many rows of each.
-    fn deeper(&self, after: Option<UserId>) -> (Vec<(UserId, Place)>, usize) {
+    pub(super) fn deeper(&self, after: Option<UserId>) -> (Vec<(UserId, P)>, usize) {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let owners = self.places.range((from, Bound::Unbounded)).take(OWNERS);
         let owners: Vec<_> = owners.map(|(owner, place)| (*owner, *place)).collect();
@@ -80,7 +96,7 @@ impl RefillCursor {
     }
 
     /// After the heads of these owners were read. Who is further already stays there.
-    fn after_heads(mut self, owners: &[UserId], rows: &[Row]) -> Option<Self> {
+    pub(super) fn after_heads<R: Waits<Place = P>>(mut self, owners: &[UserId], rows: &[R]) -> Option<Self> {
         for (owner, place) in longer(rows, HEAD) {
             self.places.entry(owner).or_insert(place);
         }
@@ -92,7 +108,12 @@ impl RefillCursor {
     }
 
     /// After a stretch of these owners was read that lies deeper.
-    fn after_deeper(mut self, owners: &[(UserId, Place)], most: usize, rows: &[Row]) -> Option<Self> {
+    pub(super) fn after_deeper<R: Waits<Place = P>>(
+        mut self,
+        owners: &[(UserId, P)],
+        most: usize,
+        rows: &[R],
+    ) -> Option<Self> {
         for (owner, _) in owners {
             self.places.remove(owner);
         }
@@ -108,11 +129,11 @@ impl RefillCursor {
 }
 
 /// The owners of whom as many rows came as may come, each with the last of them. The rows are in order.
-fn longer(rows: &[Row], most: usize) -> Vec<(UserId, Place)> {
-    rows.chunk_by(|one, next| one.user_id == next.user_id)
+fn longer<R: Waits>(rows: &[R], most: usize) -> Vec<(UserId, R::Place)> {
+    rows.chunk_by(|one, next| one.owner() == next.owner())
         .filter(|of_owner| of_owner.len() >= most)
-        .filter_map(<[Row]>::last)
-        .map(|last| (last.user_id, last.place()))
+        .filter_map(<[R]>::last)
+        .map(|last| (last.owner(), last.place()))
         .collect()
 }
 
@@ -125,7 +146,13 @@ struct Row {
     due_microseconds: i64,
 }
 
-impl Row {
+impl Waits for Row {
+    type Place = Place;
+
+    fn owner(&self) -> UserId {
+        self.user_id
+    }
+
     fn place(&self) -> Place {
         Place {
             rank: 9 - i32::from(self.priority),
@@ -133,7 +160,9 @@ impl Row {
             id: self.id,
         }
     }
+}
 
+impl Row {
     fn entry(self) -> Entry {
         Entry {
             id: self.id,

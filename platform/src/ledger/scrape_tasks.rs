@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use selextract_task::{
     Clock, ConcurrencyPolicy, SPEC_VERSION, TaskSpec,
-    feed::{KnownTask, MAX_ITEMS, OnChange, Run, Schedule, Upsert, UpsertAnswer},
+    feed::{KnownTask, MAX_ITEMS, OnChange, Schedule, Upsert, UpsertAnswer},
 };
 use snafu::ResultExt;
 use sqlx::{FromRow, PgConnection, types::Json};
@@ -57,12 +57,13 @@ pub(crate) struct NewRun<'a> {
 }
 
 impl Ledger {
-    /// Writes one item in one transaction and answers with its newest run. The same item twice changes nothing.
-    pub async fn upsert_scrape_task(&self, checked: &CheckedUpsert, now: Timestamp) -> Result<Upserted, LedgerError> {
-        if let Some(Err(refused)) = checked.item.schedule.as_ref().map(clock) {
-            return Ok(refuse(&checked.item, refused));
-        }
-        let owner = self.namespace_owner(&checked.item.namespace).await?;
+    /// Writes one item of this namespace's owner in one transaction and answers with its newest run. The same item twice changes nothing.
+    pub async fn upsert_scrape_task(
+        &self,
+        checked: &CheckedUpsert,
+        owner: UserId,
+        now: Timestamp,
+    ) -> Result<Upserted, LedgerError> {
         self.upsert_owned(checked, owner, Origin::Operator, now).await
     }
 
@@ -183,24 +184,26 @@ impl Ledger {
             Some(id) => self.runs(&[id.0]).await?.pop(),
             None => None,
         };
-        let (run, mut next_run_at): (Option<Run>, Option<String>) = match found {
-            Some((_, run, next)) => (Some(run), next),
-            None => (None, None),
+        let (run, mut next_run_at, mut held) = match found {
+            Some(change) => (Some(change.run), change.next_run_at, change.held),
+            None => (None, None, None),
         };
         if next_run_at.is_none() && item.schedule.is_some() && !item.suspend {
-            next_run_at = sqlx::query_scalar("SELECT rfc3339(next_run_at) FROM scrape_tasks WHERE uid = $1")
-                .bind(&uid)
-                .fetch_optional(&self.pool)
-                .await
-                .context(DatabaseSnafu {
-                    doing: "reading a schedule",
-                })?
-                .flatten();
+            let schedule: Option<(Option<String>, Option<String>)> =
+                sqlx::query_as("SELECT rfc3339(next_run_at), held FROM scrape_tasks WHERE uid = $1")
+                    .bind(&uid)
+                    .fetch_optional(&self.pool)
+                    .await
+                    .context(DatabaseSnafu {
+                        doing: "reading a schedule",
+                    })?;
+            (next_run_at, held) = schedule.unwrap_or_default();
         }
         Ok(UpsertAnswer {
             uid,
             run,
             next_run_at,
+            held,
             refused: None,
             quota_exceeded: false,
         })
@@ -212,6 +215,7 @@ fn refuse(item: &Upsert, refused: String) -> Upserted {
         uid: item.uid.clone(),
         run: None,
         next_run_at: None,
+        held: None,
         refused: Some(refused),
         quota_exceeded: false,
     };
@@ -270,7 +274,7 @@ async fn write(
     origin: Origin,
     next: Option<Timestamp>,
 ) -> Result<(), LedgerError> {
-    // A schedule that did not change keeps its next tick: a re-apply must not skip one that is due.
+    // A schedule that did not change keeps its next tick, and why that waits: a re-apply must not skip one that is due.
     sqlx::query(
         "INSERT INTO scrape_tasks AS s (uid, user_id, name, spec, spec_hash, priority, suspend, cron, time_zone, next_run_at,
              ttl_seconds, keep_succeeded, keep_failed, concurrency_policy, starting_deadline_seconds, from_api, on_change)
@@ -281,7 +285,9 @@ async fn write(
                                 THEN s.next_run_at ELSE excluded.next_run_at END,
              ttl_seconds = excluded.ttl_seconds, keep_succeeded = excluded.keep_succeeded, keep_failed = excluded.keep_failed,
              concurrency_policy = excluded.concurrency_policy, starting_deadline_seconds = excluded.starting_deadline_seconds,
-             on_change = excluded.on_change, held = NULL, updated_at = now()",
+             on_change = excluded.on_change, updated_at = now(),
+             held = CASE WHEN (s.cron, s.time_zone, s.suspend) IS NOT DISTINCT FROM (excluded.cron, excluded.time_zone, excluded.suspend)
+                         THEN s.held END",
     )
     .bind(&item.uid)
     .bind(owner)

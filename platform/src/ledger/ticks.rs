@@ -284,6 +284,9 @@ impl Ledger {
             }
             ticked.started += u64::from(insert_tick(&mut transaction, due, span.newest, &host).await?);
         }
+        if due.was_held != held.is_some() && ticked.started == 0 {
+            tell_waiting(&mut transaction, &due.uid).await?;
+        }
         transaction.commit().await.context(doing)?;
         if act == Act::Start && ticked.started > 0 {
             rooms.started(due.user_id);
@@ -323,6 +326,18 @@ async fn advance(
     .await
     .context(DatabaseSnafu { doing: DOING })?;
     Ok(advanced.rows_affected() > 0)
+}
+
+/// Has the operator hear that a tick begins or ends to wait. It hears of a schedule with its newest run, so not before there is one.
+async fn tell_waiting(connection: &mut PgConnection, uid: &str) -> Result<(), LedgerError> {
+    sqlx::query(
+        "INSERT INTO changes (uid, task_id) SELECT $1, id FROM tasks WHERE source_uid = $1 ORDER BY id DESC LIMIT 1",
+    )
+    .bind(uid)
+    .execute(connection)
+    .await
+    .context(DatabaseSnafu { doing: DOING })
+    .map(drop)
 }
 
 async fn insert_tick(

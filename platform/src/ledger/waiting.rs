@@ -19,6 +19,15 @@ impl EntryRow {
     pub(crate) const fn id(&self) -> TaskId {
         self.id
     }
+
+    pub(crate) const fn owner(&self) -> UserId {
+        self.user_id
+    }
+
+    /// The lower, the earlier.
+    pub(crate) fn rank(&self) -> i32 {
+        9 - i32::from(self.priority)
+    }
 }
 
 impl From<EntryRow> for Entry {

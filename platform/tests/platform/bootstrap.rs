@@ -142,7 +142,8 @@ async fn a_ledger_of_the_first_version_keeps_what_it_has_and_goes_on() {
         .unwrap()
         .unwrap();
     sqlx::raw_sql("DELETE FROM tasks").execute(&mut owner).await.unwrap();
-    let again = app.upsert_scrape_task(&once, Timestamp::now()).await.unwrap();
+    let shop = app.namespace_owner("shop").await.unwrap();
+    let again = app.upsert_scrape_task(&once, shop, Timestamp::now()).await.unwrap();
     assert!(
         again.started.is_none(),
         "what ran before the upgrade does not run again"

@@ -102,11 +102,11 @@ async fn a_cursor_of_another_database_starts_from_the_beginning() {
 async fn the_feed_names_the_newest_run_with_its_first_records() {
     let room = Room::new().await;
     let now = Timestamp::now();
-    let first = room.ledger.upsert_scrape_task(&upsert("uid", "a"), now).await.unwrap();
+    let first = room.upsert(&upsert("uid", "a"), now).await;
     let old = first.started.unwrap().id;
     let lease = room.claim(old).await.unwrap().lease();
     let (_, after) = follow(&room.ledger, 0, 1).await;
-    let second = room.ledger.upsert_scrape_task(&upsert("uid", "b"), now).await.unwrap();
+    let second = room.upsert(&upsert("uid", "b"), now).await;
     let new = second.started.unwrap().id;
     let claim = room.claim(new).await.unwrap();
     for number in 1..=5 {

@@ -2,7 +2,7 @@
 
 use selextract_platform::ledger::{UserId, claims::Ending, stats::OwnerStats, users::Role};
 
-use crate::support::{LEASE, Room, error, page};
+use crate::support::{LEASE, Room, error};
 
 #[tokio::test]
 async fn folded_counters_say_what_unfolded_ones_said() {
@@ -14,9 +14,8 @@ async fn folded_counters_say_what_unfolded_ones_said() {
     room.accept(UserId::new()).await;
     let endings = [Ending::Succeeded, Ending::Failed(error()), Ending::Canceled];
     for (id, ending) in ids.iter().zip(&endings) {
-        let lease = room.claim(*id).await.unwrap().lease();
-        room.ledger.commit_page(lease, &page(1), LEASE).await.unwrap().unwrap();
-        room.ledger.finish(lease, ending, 7).await.unwrap().unwrap();
+        let claim = room.claim(*id).await.unwrap();
+        room.commit_and_let_go(&claim, 1, ending, 7).await;
     }
     let expected = OwnerStats {
         total: 5,

@@ -6,17 +6,12 @@ use jiff::Timestamp;
 use selextract_platform::ledger::{TaskId, UserId, claims::Ending, schedules::RunNow, tasks::NewTask};
 use selextract_task::feed::RunState;
 
-use crate::support::{LEASE, Room, error, hourly, new_task, page, upsert};
+use crate::support::{Room, error, hourly, new_task, upsert};
 
 impl Room {
     async fn end(&self, id: TaskId, ending: Ending) {
         let claim = self.claim(id).await.unwrap();
-        self.ledger
-            .commit_page(claim.lease(), &page(1), LEASE)
-            .await
-            .unwrap()
-            .unwrap();
-        self.ledger.finish(claim.lease(), &ending, 1).await.unwrap().unwrap();
+        self.commit_and_let_go(&claim, 1, &ending, 1).await;
     }
 
     /// As if so much time had passed since the runs finished.
@@ -57,14 +52,14 @@ async fn a_one_shot_whose_results_were_removed_does_not_run_again() {
     let room = Room::new().await;
     let mut once = upsert("once", "a");
     once.item.ttl_after_finished = Some("1h".parse().unwrap());
-    let run = room.ledger.upsert_scrape_task(&once, Timestamp::now()).await.unwrap();
+    let run = room.upsert(&once, Timestamp::now()).await;
     let id = run.started.unwrap().id;
     room.end(id, Ending::Succeeded).await;
     room.later(2).await;
     assert_eq!(room.keeper.expire_runs().await.unwrap(), 1);
     assert_eq!(room.keeper.expire_runs().await.unwrap(), 0);
     assert_eq!(room.number("SELECT count(*) FROM pages").await, 0);
-    let again = room.ledger.upsert_scrape_task(&once, Timestamp::now()).await.unwrap();
+    let again = room.upsert(&once, Timestamp::now()).await;
     assert!(again.started.is_none());
     let newest = again.answer.run.unwrap();
     assert_eq!(
@@ -74,23 +69,9 @@ async fn a_one_shot_whose_results_were_removed_does_not_run_again() {
     );
     // As if its month were gone too.
     room.sql("DELETE FROM tasks").await;
-    assert!(
-        room.ledger
-            .upsert_scrape_task(&once, Timestamp::now())
-            .await
-            .unwrap()
-            .started
-            .is_none()
-    );
+    assert!(room.upsert(&once, Timestamp::now()).await.started.is_none());
     once.item.spec_hash = "b".to_owned();
-    assert!(
-        room.ledger
-            .upsert_scrape_task(&once, Timestamp::now())
-            .await
-            .unwrap()
-            .started
-            .is_some()
-    );
+    assert!(room.upsert(&once, Timestamp::now()).await.started.is_some());
 }
 
 #[tokio::test]
@@ -99,7 +80,7 @@ async fn a_schedule_keeps_as_many_runs_of_each_kind_as_it_says_and_always_the_ne
     let mut hourly = hourly("uid");
     hourly.item.successful_runs_history_limit = Some(2);
     hourly.item.failed_runs_history_limit = Some(0);
-    room.ledger.upsert_scrape_task(&hourly, Timestamp::now()).await.unwrap();
+    room.upsert(&hourly, Timestamp::now()).await;
     let mut runs = Vec::new();
     for number in 0..7 {
         let RunNow::Started(entry) = room.ledger.run_now(None, "uid").await.unwrap() else {
@@ -120,7 +101,7 @@ async fn a_schedule_keeps_as_many_runs_of_each_kind_as_it_says_and_always_the_ne
     assert_eq!(room.number("SELECT count(*) FROM pages").await, 3);
     hourly.item.successful_runs_history_limit = None;
     hourly.item.ttl_after_finished = Some("1h".parse().unwrap());
-    room.ledger.upsert_scrape_task(&hourly, Timestamp::now()).await.unwrap();
+    room.upsert(&hourly, Timestamp::now()).await;
     assert_eq!(room.keeper.trim_histories().await.unwrap(), 0);
     room.later(2).await;
     assert_eq!(
@@ -136,7 +117,7 @@ async fn a_run_that_is_replayed_while_a_history_is_trimmed_keeps_its_pages() {
     let room = Room::new().await;
     let mut hourly = hourly("uid");
     hourly.item.failed_runs_history_limit = Some(0);
-    room.ledger.upsert_scrape_task(&hourly, Timestamp::now()).await.unwrap();
+    room.upsert(&hourly, Timestamp::now()).await;
     let mut runs = Vec::new();
     for _ in 0..2 {
         let RunNow::Started(entry) = room.ledger.run_now(None, "uid").await.unwrap() else {

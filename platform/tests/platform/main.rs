@@ -17,6 +17,7 @@ mod crawls_compared;
 mod expiry;
 mod frontier;
 mod hosts;
+mod logins;
 mod object_store;
 mod partitions;
 mod previews;

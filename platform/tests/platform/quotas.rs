@@ -111,16 +111,7 @@ async fn an_owner_who_has_read_a_days_pages_waits_for_the_next_day() {
     for id in &ids[..2] {
         assert_eq!(room.keeper.hold_owners().await.unwrap(), 0);
         let claim = room.claim(*id).await.unwrap();
-        room.ledger
-            .commit_page(claim.lease(), &page(1), LEASE)
-            .await
-            .unwrap()
-            .unwrap();
-        room.ledger
-            .finish(claim.lease(), &Ending::Succeeded, 0)
-            .await
-            .unwrap()
-            .unwrap();
+        room.commit_and_let_go(&claim, 1, &Ending::Succeeded, 0).await;
         room.keeper.fold_counters().await.unwrap();
     }
     assert_eq!(room.keeper.hold_owners().await.unwrap(), 1);

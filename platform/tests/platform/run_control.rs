@@ -53,16 +53,7 @@ async fn a_failed_run_is_replayed_behind_its_last_committed_page_and_counted_onc
     assert_eq!(claim.next_url.as_deref(), Some("http://site.test/list/3"));
     assert_eq!(claim.units_used, 0, "its compute units count anew");
     assert!(claim.running_seconds < 5.0, "and its time");
-    room.ledger
-        .commit_page(claim.lease(), &page(3), LEASE)
-        .await
-        .unwrap()
-        .unwrap();
-    room.ledger
-        .finish(claim.lease(), &Ending::Succeeded, 1)
-        .await
-        .unwrap()
-        .unwrap();
+    room.commit_and_let_go(&claim, 3, &Ending::Succeeded, 1).await;
     let task = room.task(id).await;
     assert_eq!((task.status.as_str(), task.pages, task.replays), ("succeeded", 3, 1));
     assert_eq!((task.compute_units_used, task.error_class), (4, None));
@@ -176,10 +167,7 @@ async fn a_schedule_runs_now_one_run_at_a_time_and_its_operator_hears_of_it() {
     let room = Room::new().await;
     let mut hourly = hourly("uid");
     hourly.item.suspend = true;
-    room.ledger
-        .upsert_scrape_task(&hourly, jiff::Timestamp::now())
-        .await
-        .unwrap();
+    room.upsert(&hourly, jiff::Timestamp::now()).await;
     assert_eq!(room.ledger.run_now(None, "unknown").await.unwrap(), RunNow::Missing);
     assert_eq!(
         room.ledger.run_now(Some(UserId::new()), "uid").await.unwrap(),
@@ -207,10 +195,7 @@ async fn a_schedule_runs_now_one_run_at_a_time_and_its_operator_hears_of_it() {
     );
     assert!(room.ledger.schedules(owner, Some("uid")).await.unwrap().is_empty());
     let once = upsert("once", "a");
-    room.ledger
-        .upsert_scrape_task(&once, jiff::Timestamp::now())
-        .await
-        .unwrap();
+    room.upsert(&once, jiff::Timestamp::now()).await;
     assert_eq!(room.ledger.schedules(owner, None).await.unwrap().len(), 2);
 }
 
@@ -235,16 +220,7 @@ async fn a_run_that_waits_ends_at_its_max_duration() {
     );
     for id in [paused, young] {
         let claim = room.claim(id).await.unwrap();
-        room.ledger
-            .commit_page(claim.lease(), &page(1), LEASE)
-            .await
-            .unwrap()
-            .unwrap();
-        room.ledger
-            .finish(claim.lease(), &Ending::HandedBack, 3)
-            .await
-            .unwrap()
-            .unwrap();
+        room.commit_and_let_go(&claim, 1, &Ending::HandedBack, 3).await;
     }
     room.ledger.pause(None, paused).await.unwrap();
     room.claim(read).await.unwrap();

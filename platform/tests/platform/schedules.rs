@@ -17,10 +17,7 @@ async fn a_tick_starts_one_run_with_two_keepers_at_once() {
     let room = Room::new().await;
     let (tick, before) = (hour(0), hour(0) - SignedDuration::from_mins(1));
     for n in 0..10 {
-        room.ledger
-            .upsert_scrape_task(&hourly(&format!("uid-{n}")), before)
-            .await
-            .unwrap();
+        room.upsert(&hourly(&format!("uid-{n}")), before).await;
     }
     assert_eq!(
         room.keeper.tick_schedules(before).await.unwrap().started,
@@ -32,7 +29,7 @@ async fn a_tick_starts_one_run_with_two_keepers_at_once() {
     assert_eq!(started.0.unwrap().started + started.1.unwrap().started, 10);
     assert_eq!(room.number("SELECT count(*) FROM tasks").await, 10);
     assert_eq!(room.keeper.tick_schedules(tick).await.unwrap().started, 0);
-    let again = room.ledger.upsert_scrape_task(&hourly("uid-0"), tick).await.unwrap();
+    let again = room.upsert(&hourly("uid-0"), tick).await;
     assert_eq!(again.answer.next_run_at.unwrap(), format!("{:.3}", hour(1)));
     assert_eq!(again.answer.run.unwrap().created_at, format!("{tick:.3}"));
 }
@@ -41,7 +38,7 @@ async fn a_tick_starts_one_run_with_two_keepers_at_once() {
 async fn a_missed_tick_runs_within_its_deadline_and_is_skipped_beyond_it() {
     let room = Room::new().await;
     let before = hour(0) - SignedDuration::from_mins(1);
-    room.ledger.upsert_scrape_task(&hourly("uid"), before).await.unwrap();
+    room.upsert(&hourly("uid"), before).await;
     let late = hour(0) + SignedDuration::from_mins(9);
     assert_eq!(room.keeper.tick_schedules(late).await.unwrap().started, 1);
     room.sql("UPDATE tasks SET status = 'succeeded'").await;
@@ -59,23 +56,15 @@ async fn a_suspended_schedule_does_not_tick_and_a_reapplied_one_keeps_its_tick()
     let room = Room::new().await;
     let before = hour(0) - SignedDuration::from_mins(1);
     let mut item = hourly("uid");
-    room.ledger.upsert_scrape_task(&item, before).await.unwrap();
+    room.upsert(&item, before).await;
     // The operator writes it again when the tick is due already.
-    let again = room.ledger.upsert_scrape_task(&item, hour(0)).await.unwrap();
+    let again = room.upsert(&item, hour(0)).await;
     assert_eq!(again.answer.next_run_at.unwrap(), format!("{:.3}", hour(0)));
     item.item.suspend = true;
-    assert!(
-        room.ledger
-            .upsert_scrape_task(&item, before)
-            .await
-            .unwrap()
-            .answer
-            .next_run_at
-            .is_none()
-    );
+    assert!(room.upsert(&item, before).await.answer.next_run_at.is_none());
     assert_eq!(room.keeper.tick_schedules(hour(0)).await.unwrap().started, 0);
     item.item.suspend = false;
-    room.ledger.upsert_scrape_task(&item, before).await.unwrap();
+    room.upsert(&item, before).await;
     assert_eq!(room.keeper.tick_schedules(hour(0)).await.unwrap().started, 1);
 }
 
@@ -88,12 +77,7 @@ async fn a_schedule_that_cannot_be_read_is_refused() {
         time_zone: "UTC".to_owned(),
         ..Schedule::default()
     });
-    let answer = room
-        .ledger
-        .upsert_scrape_task(&item, Timestamp::now())
-        .await
-        .unwrap()
-        .answer;
+    let answer = room.upsert(&item, Timestamp::now()).await.answer;
     assert!(answer.refused.unwrap().starts_with("schedule.cron"));
     assert_eq!(room.number("SELECT count(*) FROM scrape_tasks").await, 0);
 }
@@ -103,7 +87,7 @@ async fn a_schedule_that_cannot_start_stands_in_no_others_way() {
     let room = Room::new().await;
     let before = hour(0) - SignedDuration::from_mins(1);
     for uid in ["a-broken", "b-well"] {
-        room.ledger.upsert_scrape_task(&hourly(uid), before).await.unwrap();
+        room.upsert(&hourly(uid), before).await;
     }
     room.sql("UPDATE scrape_tasks SET priority = 77 WHERE uid = 'a-broken'")
         .await;
@@ -118,7 +102,7 @@ async fn under_way(policy: ConcurrencyPolicy, deadline: Option<Duration>) -> Roo
     let schedule = item.item.schedule.as_mut().unwrap();
     (schedule.concurrency_policy, schedule.starting_deadline) = (policy, deadline);
     let before = hour(-3) - SignedDuration::from_mins(1);
-    room.ledger.upsert_scrape_task(&item, before).await.unwrap();
+    room.upsert(&item, before).await;
     assert_eq!(room.keeper.tick_schedules(hour(-3)).await.unwrap().started, 1);
     room
 }
@@ -194,11 +178,11 @@ async fn a_tick_of_an_owner_who_may_have_no_further_task_waits_within_its_deadli
     let room = Room::new().await;
     let (tick, before) = (hour(0), hour(0) - SignedDuration::from_mins(1));
     for uid in ["one", "two"] {
-        room.ledger.upsert_scrape_task(&hourly(uid), before).await.unwrap();
+        room.upsert(&hourly(uid), before).await;
     }
     let mut other = hourly("other");
     other.item.namespace = "library".to_owned();
-    room.ledger.upsert_scrape_task(&other, before).await.unwrap();
+    room.upsert(&other, before).await;
     let owner = room.ledger.namespace_owner("shop").await.unwrap();
     let quotas = Quotas {
         queued: Some(1),
@@ -242,4 +226,48 @@ async fn a_tick_of_an_owner_who_may_have_no_further_task_waits_within_its_deadli
         "missed, and counted"
     );
     assert!(held().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_operator_hears_when_a_tick_begins_and_when_it_ends_to_wait_for_a_quota() {
+    let room = Room::new().await;
+    room.upsert(&hourly("uid"), hour(0) - SignedDuration::from_mins(1))
+        .await;
+    assert_eq!(room.keeper.tick_schedules(hour(0)).await.unwrap(), ticked(1, 0));
+    room.sql("UPDATE tasks SET status = 'succeeded'").await;
+    let owner = room.ledger.namespace_owner("shop").await.unwrap();
+    let quotas = Quotas {
+        queued: Some(1),
+        ..Quotas::default()
+    };
+    room.ledger.set_quotas(owner, quotas).await.unwrap();
+    room.accept(owner).await;
+    let hears = async |after| {
+        for _ in 0..200 {
+            let mut changes = room.ledger.changes(after).await.unwrap();
+            if let Some(change) = changes.changes.pop() {
+                return (change.held, changes.next);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("nothing is told");
+    };
+    let (held, after) = hears(0).await;
+    assert_eq!(held, None, "the run has started");
+    let told = async || room.number("SELECT count(*) FROM changes").await;
+    let before = told().await;
+    assert_eq!(room.keeper.tick_schedules(hour(1)).await.unwrap(), ticked(0, 0));
+    let (held, after) = hears(after).await;
+    assert!(held.as_ref().unwrap().starts_with("the quota queued is 1"), "{held:?}");
+    let minute = hour(1) + SignedDuration::from_mins(1);
+    assert_eq!(room.keeper.tick_schedules(minute).await.unwrap(), ticked(0, 0));
+    assert_eq!(
+        room.upsert(&hourly("uid"), minute).await.answer.held,
+        held,
+        "written again"
+    );
+    assert_eq!(told().await, before + 1, "once");
+    let late = hour(1) + SignedDuration::from_mins(11);
+    assert_eq!(room.keeper.tick_schedules(late).await.unwrap(), ticked(0, 1));
+    assert_eq!(hears(after).await.0, None, "it is missed");
 }

@@ -9,11 +9,11 @@ use crate::support::{Room, hourly, upsert};
 #[tokio::test]
 async fn the_same_item_twice_changes_nothing() {
     let (room, now) = (Room::new().await, Timestamp::now());
-    let first = room.ledger.upsert_scrape_task(&upsert("uid", "a"), now).await.unwrap();
+    let first = room.upsert(&upsert("uid", "a"), now).await;
     let run = first.answer.run.unwrap();
     assert_eq!((run.state, run.spec_hash.as_str()), (RunState::Pending, "a"));
     assert_eq!(first.started.unwrap().id.to_string(), run.id);
-    let again = room.ledger.upsert_scrape_task(&upsert("uid", "a"), now).await.unwrap();
+    let again = room.upsert(&upsert("uid", "a"), now).await;
     assert!(again.started.is_none());
     assert_eq!(again.answer.run.unwrap(), run);
     assert_eq!(room.number("SELECT count(*) FROM tasks").await, 1);
@@ -24,8 +24,8 @@ async fn the_same_item_twice_changes_nothing() {
 async fn the_same_item_from_many_at_once_starts_one_run() {
     let (room, now) = (Room::new().await, Timestamp::now());
     let item = upsert("uid", "a");
-    let writers = (0..6).map(|_| room.ledger.upsert_scrape_task(&item, now));
-    let answers = futures::future::try_join_all(writers).await.unwrap();
+    let writers = (0..6).map(|_| room.upsert(&item, now));
+    let answers = futures::future::join_all(writers).await;
     assert_eq!(answers.iter().filter(|answer| answer.started.is_some()).count(), 1);
     assert_eq!(
         room.number("SELECT count(*) FROM users").await,
@@ -37,33 +37,15 @@ async fn the_same_item_from_many_at_once_starts_one_run() {
 #[tokio::test]
 async fn a_changed_spec_replaces_the_run_that_is_under_way() {
     let (room, now) = (Room::new().await, Timestamp::now());
-    let old = room
-        .ledger
-        .upsert_scrape_task(&upsert("uid", "a"), now)
-        .await
-        .unwrap()
-        .started
-        .unwrap();
-    let new = room
-        .ledger
-        .upsert_scrape_task(&upsert("uid", "b"), now)
-        .await
-        .unwrap()
-        .started
-        .unwrap();
+    let old = room.upsert(&upsert("uid", "a"), now).await.started.unwrap();
+    let new = room.upsert(&upsert("uid", "b"), now).await.started.unwrap();
     assert_eq!(
         room.task(old.id).await.status,
         "canceled",
         "it waited, so it ends at once"
     );
     room.claim(new.id).await.unwrap();
-    let newest = room
-        .ledger
-        .upsert_scrape_task(&upsert("uid", "c"), now)
-        .await
-        .unwrap()
-        .started
-        .unwrap();
+    let newest = room.upsert(&upsert("uid", "c"), now).await.started.unwrap();
     assert!(
         room.task(new.id).await.cancel_requested,
         "it runs, so it ends at its next page"
@@ -76,20 +58,14 @@ async fn a_changed_spec_is_refused_while_a_run_is_under_way_where_that_is_asked(
     let (room, now) = (Room::new().await, Timestamp::now());
     let mut item = upsert("uid", "a");
     item.item.on_change = OnChange::Forbid;
-    let first = room
-        .ledger
-        .upsert_scrape_task(&item, now)
-        .await
-        .unwrap()
-        .started
-        .unwrap();
+    let first = room.upsert(&item, now).await.started.unwrap();
     item.item.spec_hash = "b".to_owned();
-    let refused = room.ledger.upsert_scrape_task(&item, now).await.unwrap();
+    let refused = room.upsert(&item, now).await;
     assert!(refused.started.is_none() && refused.answer.refused.unwrap().contains("onChange"));
     assert_eq!(room.task(first.id).await.status, "pending");
     let lease = room.claim(first.id).await.unwrap().lease();
     room.ledger.finish(lease, &Ending::Succeeded, 0).await.unwrap().unwrap();
-    let next = room.ledger.upsert_scrape_task(&item, now).await.unwrap();
+    let next = room.upsert(&item, now).await;
     assert!(next.started.is_some() && next.answer.refused.is_none());
 }
 
@@ -101,7 +77,7 @@ async fn a_changed_spec_replaces_the_scheduled_run_that_is_under_way_and_only_on
     let mut changed = item;
     changed.item.spec_hash = "b".to_owned();
     let now = Timestamp::now();
-    let answer = room.ledger.upsert_scrape_task(&changed, now).await.unwrap();
+    let answer = room.upsert(&changed, now).await;
     let new = answer.started.unwrap();
     assert_eq!(answer.answer.run.unwrap().spec_hash, "b");
     assert!(answer.answer.next_run_at.is_some(), "the schedule goes on");
@@ -111,7 +87,7 @@ async fn a_changed_spec_replaces_the_scheduled_run_that_is_under_way_and_only_on
     );
     assert_eq!(room.task(new.id).await.status, "pending");
     // The old run has not ended yet: the same item again must not take it for one to replace.
-    let again = room.ledger.upsert_scrape_task(&changed, now).await.unwrap();
+    let again = room.upsert(&changed, now).await;
     assert!(again.started.is_none());
     assert_eq!(room.number("SELECT count(*) FROM tasks").await, 2);
 }
@@ -123,7 +99,7 @@ async fn a_changed_spec_of_a_schedule_at_rest_waits_for_the_next_tick() {
     let lease = room.claim(ticked).await.unwrap().lease();
     room.ledger.finish(lease, &Ending::Succeeded, 0).await.unwrap().unwrap();
     item.item.spec_hash = "b".to_owned();
-    let answer = room.ledger.upsert_scrape_task(&item, Timestamp::now()).await.unwrap();
+    let answer = room.upsert(&item, Timestamp::now()).await;
     assert!(answer.started.is_none() && answer.answer.refused.is_none());
     room.make_due("uid").await;
     assert_eq!(room.keeper.tick_schedules(Timestamp::now()).await.unwrap().started, 1);
@@ -140,7 +116,7 @@ async fn a_changed_spec_of_a_schedule_is_refused_while_a_run_is_under_way_where_
     let (mut item, ticked) = ticked(&room).await;
     item.item.on_change = OnChange::Forbid;
     item.item.spec_hash = "b".to_owned();
-    let refused = room.ledger.upsert_scrape_task(&item, Timestamp::now()).await.unwrap();
+    let refused = room.upsert(&item, Timestamp::now()).await;
     assert!(refused.started.is_none() && refused.answer.refused.unwrap().contains("onChange"));
     assert_eq!(room.task(ticked).await.status, "pending");
     assert_eq!(
@@ -153,10 +129,10 @@ async fn a_changed_spec_of_a_schedule_is_refused_while_a_run_is_under_way_where_
 /// An hourly schedule with the run of a tick under way.
 async fn ticked(room: &Room) -> (CheckedUpsert, TaskId) {
     let item = hourly("uid");
-    room.ledger.upsert_scrape_task(&item, Timestamp::now()).await.unwrap();
+    room.upsert(&item, Timestamp::now()).await;
     room.make_due("uid").await;
     assert_eq!(room.keeper.tick_schedules(Timestamp::now()).await.unwrap().started, 1);
-    let newest = room.ledger.upsert_scrape_task(&item, Timestamp::now()).await.unwrap();
+    let newest = room.upsert(&item, Timestamp::now()).await;
     let run = newest.answer.run.unwrap().id.parse().unwrap();
     (item, TaskId(run))
 }
@@ -166,26 +142,13 @@ async fn nothing_starts_while_it_is_suspended_and_a_run_under_way_goes_on() {
     let (room, now) = (Room::new().await, Timestamp::now());
     let mut item = upsert("uid", "a");
     item.item.suspend = true;
-    let answer = room.ledger.upsert_scrape_task(&item, now).await.unwrap();
+    let answer = room.upsert(&item, now).await;
     assert!(answer.started.is_none() && answer.answer.run.is_none() && answer.answer.refused.is_none());
     item.item.suspend = false;
-    let run = room
-        .ledger
-        .upsert_scrape_task(&item, now)
-        .await
-        .unwrap()
-        .started
-        .unwrap();
+    let run = room.upsert(&item, now).await.started.unwrap();
     item.item.suspend = true;
     item.item.spec_hash = "b".to_owned();
-    assert!(
-        room.ledger
-            .upsert_scrape_task(&item, now)
-            .await
-            .unwrap()
-            .started
-            .is_none()
-    );
+    assert!(room.upsert(&item, now).await.started.is_none());
     assert_eq!(room.task(run.id).await.status, "pending");
 }
 
@@ -193,50 +156,19 @@ async fn nothing_starts_while_it_is_suspended_and_a_run_under_way_goes_on() {
 async fn a_changed_priority_reaches_the_run_that_waits() {
     let (room, now) = (Room::new().await, Timestamp::now());
     let mut item = upsert("uid", "a");
-    let run = room
-        .ledger
-        .upsert_scrape_task(&item, now)
-        .await
-        .unwrap()
-        .started
-        .unwrap();
+    let run = room.upsert(&item, now).await.started.unwrap();
     item.item.priority = 9;
-    assert!(
-        room.ledger
-            .upsert_scrape_task(&item, now)
-            .await
-            .unwrap()
-            .started
-            .is_none()
-    );
+    assert!(room.upsert(&item, now).await.started.is_none());
     assert_eq!(room.task(run.id).await.priority, 9);
 }
 
 #[tokio::test]
 async fn a_removed_scrape_task_ends_its_runs_and_its_schedule_and_keeps_its_results() {
     let (room, now) = (Room::new().await, Timestamp::now());
-    let waits = room
-        .ledger
-        .upsert_scrape_task(&upsert("waits", "a"), now)
-        .await
-        .unwrap()
-        .started
-        .unwrap();
-    let runs = room
-        .ledger
-        .upsert_scrape_task(&upsert("runs", "a"), now)
-        .await
-        .unwrap()
-        .started
-        .unwrap();
-    let stays = room
-        .ledger
-        .upsert_scrape_task(&upsert("stays", "a"), now)
-        .await
-        .unwrap()
-        .started
-        .unwrap();
-    room.ledger.upsert_scrape_task(&hourly("hourly"), now).await.unwrap();
+    let waits = room.upsert(&upsert("waits", "a"), now).await.started.unwrap();
+    let runs = room.upsert(&upsert("runs", "a"), now).await.started.unwrap();
+    let stays = room.upsert(&upsert("stays", "a"), now).await.started.unwrap();
+    room.upsert(&hourly("hourly"), now).await;
     room.claim(runs.id).await.unwrap();
     let gone = ["waits", "runs", "hourly", "unknown"].map(str::to_owned);
     room.ledger.remove_scrape_tasks(&gone).await.unwrap();

@@ -8,8 +8,8 @@ use selextract_platform::{
     frontier::Frontier,
     ledger::{
         Ledger, PoolSettings, Secret, TaskId, UserId,
-        claims::{Claim, NewPage, Record},
-        scrape_tasks::CheckedUpsert,
+        claims::{Claim, Ending, NewPage, Record},
+        scrape_tasks::{CheckedUpsert, Upserted},
         tasks::{NewTask, TaskDetail},
     },
 };
@@ -55,11 +55,25 @@ impl Room {
         self.ledger.accept(owner, &new_task(), None).await.unwrap().id
     }
 
+    /// Writes a `ScrapeTask` for its namespace's owner.
+    pub async fn upsert(&self, item: &CheckedUpsert, now: Timestamp) -> Upserted {
+        let owner = self.ledger.namespace_owner(&item.item.namespace).await.unwrap();
+        self.ledger.upsert_scrape_task(item, owner, now).await.unwrap()
+    }
+
     /// Claims this one task.
     pub async fn claim(&self, id: TaskId) -> Option<Claim> {
         let mut claims = self.ledger.claim(&[id], "a-worker", LEASE).await.unwrap();
         assert!(claims.len() <= 1);
         claims.pop()
+    }
+
+    /// Commits page `number` of a run that was claimed, and lets the run go.
+    pub async fn commit_and_let_go(&self, claim: &Claim, number: i32, ending: &Ending, units: u64) {
+        let committed = self.ledger.commit_page(claim.lease(), &page(number), LEASE).await;
+        committed.unwrap().unwrap();
+        let ended = self.ledger.finish(claim.lease(), ending, units).await;
+        ended.unwrap().unwrap();
     }
 
     pub async fn task(&self, id: TaskId) -> TaskDetail {

@@ -15,11 +15,7 @@ use crate::{
 /// A run that has waited for a while.
 async fn waiting() -> (Room, TaskId) {
     let room = Room::new().await;
-    let made = room
-        .ledger
-        .upsert_scrape_task(&upsert("uid", "a"), Timestamp::now())
-        .await
-        .unwrap();
+    let made = room.upsert(&upsert("uid", "a"), Timestamp::now()).await;
     room.sql("UPDATE tasks SET created_at = now() - interval '1 minute'")
         .await;
     (room, made.started.unwrap().id)
@@ -44,11 +40,7 @@ async fn minutes_pass(room: &Room) {
 }
 
 async fn told(room: &Room) -> Option<String> {
-    let answer = room
-        .ledger
-        .upsert_scrape_task(&upsert("uid", "a"), Timestamp::now())
-        .await
-        .unwrap();
+    let answer = room.upsert(&upsert("uid", "a"), Timestamp::now()).await;
     answer.answer.run.unwrap().waiting
 }
 
@@ -114,16 +106,7 @@ async fn a_run_that_goes_on_between_waits_anew() {
     round(&room, Reason::DomainLimited).await;
     minutes_pass(&room).await;
     let claim = room.claim(id).await.unwrap();
-    room.ledger
-        .commit_page(claim.lease(), &page(1), LEASE)
-        .await
-        .unwrap()
-        .unwrap();
-    room.ledger
-        .finish(claim.lease(), &Ending::HandedBack, 0)
-        .await
-        .unwrap()
-        .unwrap();
+    room.commit_and_let_go(&claim, 1, &Ending::HandedBack, 0).await;
     assert_eq!(round(&room, Reason::DomainLimited).await, 0);
 }
 
@@ -146,7 +129,7 @@ async fn waiting_crawl() -> (Room, TaskId) {
         "url": "http://site.test/", "fields": [{ "name": "title" }], "crawl": {},
     }))
     .unwrap();
-    let made = room.ledger.upsert_scrape_task(&crawl, Timestamp::now()).await.unwrap();
+    let made = room.upsert(&crawl, Timestamp::now()).await;
     let id = made.started.unwrap().id;
     let claim = room.claim(id).await.unwrap();
     let start = CrawlStart {

@@ -28,7 +28,7 @@ fn spec(watch: &Value) -> TaskSpec {
 async fn watched(watch: &Value) -> Room {
     let room = Room::new().await;
     let item = item(watch);
-    room.ledger.upsert_scrape_task(&item, Timestamp::now()).await.unwrap();
+    room.upsert(&item, Timestamp::now()).await;
     room.sql("UPDATE tasks SET status = 'canceled'").await;
     room
 }
@@ -213,10 +213,9 @@ async fn results_leave_out_what_is_the_same_where_that_is_asked() {
     let changes = room.ledger.changes(0).await.unwrap();
     drop((first, changes));
     let run = room
-        .ledger
-        .upsert_scrape_task(&item(&json!({ "key": ["id"], "report": "Changes" })), Timestamp::now())
+        .upsert(&item(&json!({ "key": ["id"], "report": "Changes" })), Timestamp::now())
         .await;
-    let preview = run.unwrap().answer.run.unwrap().preview;
+    let preview = run.answer.run.unwrap().preview;
     assert_eq!(preview.len(), 2, "the status shows what the results hold");
 }
 
@@ -272,10 +271,9 @@ async fn a_field_that_is_not_found_any_more_is_told_and_stays_told_until_it_is_f
         );
     }
     let told = room
-        .ledger
-        .upsert_scrape_task(&item(&json!({ "onDrift": "Warn" })), Timestamp::now())
+        .upsert(&item(&json!({ "onDrift": "Warn" })), Timestamp::now())
         .await;
-    assert_eq!(told.unwrap().answer.run.unwrap().drift.unwrap(), ["field price"]);
+    assert_eq!(told.answer.run.unwrap().drift.unwrap(), ["field price"]);
     let (_, report) = run(&room, &[well]).await;
     assert!(report.drift.unwrap().0.is_empty());
 }

@@ -10,13 +10,16 @@ use url::{Url, form_urlencoded};
 use super::{
     Access,
     form::{self, Filled},
+    login::Came,
 };
 use crate::{
     extract::tree,
     failure::Failure,
-    fetch::{FetchError, http::Http},
+    fetch::{FetchError, browser::Leave, http::Http},
 };
 
+/// The class of logins that did not go well.
+pub(super) const FAILED: &str = "LoginFailed";
 const MAX_REDIRECTS: usize = 10;
 /// The most time that reading a login's page may take.
 const PARSING: Duration = Duration::from_secs(5);
@@ -32,36 +35,54 @@ struct Landing {
     text: String,
 }
 
-/// Logs in if that is due.
+/// Logs in if that is due. Leave is asked for each of the login's documents.
 ///
 /// # Errors
-/// `LoginFailed`, or what kept the site from answering.
-pub async fn enter(http: &Http, access: &Access) -> Result<(), Failure> {
-    let Some(entering) = access.begin_login().await else {
+/// `LoginFailed`, or what kept the site from answering; or what is said in place of leave.
+pub async fn enter<L: Leave>(http: &Http, access: &Access, mut leave: L) -> Result<(), L::Refusal>
+where
+    L::Refusal: From<Failure>,
+{
+    let Some(entering) = access.begin_login().await? else {
         return Ok(());
     };
-    let (page, login) = (entering.page, entering.form);
+    let came = log_in(http, access, (entering.page, entering.form), &mut leave).await;
+    entering.ended(came).await
+}
+
+async fn log_in<L: Leave>(
+    http: &Http,
+    access: &Access,
+    (page, login): (&Url, &FormLogin),
+    leave: &mut L,
+) -> Result<Came, L::Refusal>
+where
+    L::Refusal: From<Failure>,
+{
     let may_be_in = access.has_cookies(page);
-    let asked = land(http, access, page, None).await?;
+    let asked = land(http, access, (page, None), leave).await?;
     if asked.url.origin() != page.origin() {
-        return Err(failed("the login page redirects to another origin"));
+        return Err(failed("the login page redirects to another origin").into());
     }
     if !asked.status.is_success() {
-        return Err(status_failure(asked.status));
+        return Err(status_failure(asked.status).into());
     }
     let led_away = may_be_in && asked.url.path() != page.path();
-    if !(led_away && is_inside(asked.clone(), access, page, login).await?) {
-        let filled = fill(asked, login.clone()).await?;
-        let answer = land(http, access, &filled.action, Some(&filled.fields)).await?;
-        check(answer, access, page, login).await?;
+    if led_away && is_inside(asked.clone(), access, page, login).await? {
+        return Ok(Came::In);
     }
-    entering.done();
-    Ok(())
+    let filled = fill(asked, login.clone()).await?;
+    let answer = land(http, access, (&filled.action, Some(&filled.fields)), leave).await?;
+    match check(answer, access, page, login).await {
+        Ok(()) => Ok(Came::In),
+        Err(failure) if failure.class == FAILED => Ok(Came::Refused(failure)),
+        Err(failure) => Err(failure.into()),
+    }
 }
 
 /// The failure of a login, for people.
 pub(crate) fn failed(why: &str) -> Failure {
-    Failure::permanent("LoginFailed", format!("the login failed: {why}"))
+    Failure::permanent(FAILED, format!("the login failed: {why}"))
 }
 
 /// A site that is down says nothing about the credentials.
@@ -150,10 +171,20 @@ async fn off_the_runtime<T: Send + 'static>(
 }
 
 /// Asks for a page, or sends a form to it, and follows redirects. A form is never sent again to another origin.
-async fn land(http: &Http, access: &Access, url: &Url, form: Option<&[(String, String)]>) -> Result<Landing, Failure> {
+async fn land<L: Leave>(
+    http: &Http,
+    access: &Access,
+    (url, form): (&Url, Option<&[(String, String)]>),
+    leave: &mut L,
+) -> Result<Landing, L::Refusal>
+where
+    L::Refusal: From<Failure>,
+{
     let (mut url, mut body) = (url.clone(), form.map(encoded));
     for _ in 0..=MAX_REDIRECTS {
-        let arrived = http.visit(&url, body.as_deref(), access, MAX_PAGE).await?;
+        leave.ask(&url).await?;
+        let arrived = http.visit(&url, body.as_deref(), access, MAX_PAGE).await;
+        let arrived = arrived.map_err(Failure::from)?;
         let Some(target) = arrived.redirect else {
             return Ok(Landing {
                 url,
@@ -163,12 +194,12 @@ async fn land(http: &Http, access: &Access, url: &Url, form: Option<&[(String, S
         };
         let keeps = matches!(arrived.status.as_u16(), 307 | 308);
         if body.is_some() && keeps && target.origin() != url.origin() {
-            return Err(failed("the site wants the password to be sent to another origin"));
+            return Err(failed("the site wants the password to be sent to another origin").into());
         }
         body = body.filter(|_| keeps);
         url = target;
     }
-    Err(FetchError::TooManyRedirects { limit: MAX_REDIRECTS }.into())
+    Err(Failure::from(FetchError::TooManyRedirects { limit: MAX_REDIRECTS }).into())
 }
 
 fn encoded(fields: &[(String, String)]) -> String {

@@ -64,7 +64,7 @@ async fn work(settings: Settings, timings: Timings) -> Result<ExitCode> {
         .context("reading the frontier's URL")?
         .timed(&timings);
     let ledger = ledger(&settings)?.timed(&timings, "primary");
-    let vault = vault(&settings, ledger.clone())?;
+    let vault = vault(&settings, ledger.clone(), frontier.clone())?;
     let claims = Arc::new(Claims::new(
         ledger,
         frontier.clone(),
@@ -125,9 +125,10 @@ fn ledger(settings: &Settings) -> Result<Ledger> {
     Ok(ledger.with_artifacts(home))
 }
 
-fn vault(settings: &Settings, ledger: Ledger) -> Result<Vault> {
+fn vault(settings: &Settings, ledger: Ledger, frontier: Frontier) -> Result<Vault> {
     let seal = settings.data_key.as_ref().map(|keys| Seal::parse(keys.expose()));
-    Ok(Vault::new(ledger, seal.transpose().context("reading the data keys")?))
+    let seal = seal.transpose().context("reading the data keys")?;
+    Ok(Vault::new(ledger, frontier, seal))
 }
 
 fn stop_on_signals(stop: CancellationToken) -> Result<impl Future<Output = ()>> {

@@ -2,7 +2,7 @@
 //! client takes any message into memory before it looks at it.
 //!
 //! A listener of ours on loopback, for one connection. It knows how messages are framed (RFC 6455), and of a message no more than whether it
-//! answers a command.
+//! answers a command, or tells of a request that is held: what nobody hears of would be held for good, so that is told without its body.
 
 use std::{io, net::Ipv4Addr};
 
@@ -21,8 +21,13 @@ const ANSWER: u64 = 64 << 20;
 const TEXT: u8 = 0x81;
 /// What is said in place of an answer that is larger.
 pub(crate) const TOO_LARGE: &str = "the answer is too large";
-/// How much of a large message is looked at.
-const START: usize = 32;
+/// How much of a large message is looked at: of a request that is held, what comes before its body and what comes after it.
+const START: usize = 32 << 10;
+const END: usize = 1 << 10;
+/// How a message begins that tells of a request that is held; its id follows.
+const HELD: &[u8] = br#"{"method":"Fetch.requestPaused","params":{"requestId":""#;
+/// The address that is told in place of one that is too long to be told.
+pub(crate) const TOO_LONG: &str = "about:too-long";
 
 /// It ends, with its connection, when it is dropped.
 #[derive(Debug)]
@@ -98,23 +103,27 @@ async fn sift(
             pass(&mut from, length, &mut to).await?;
             continue;
         }
-        let mut start = [0; START];
+        let (mut start, mut end) = (vec![0; START], [0; END]);
         from.read_exact(&mut start).await?;
         let rest = length - START as u64;
-        match answered(&start) {
-            Some(_) if length <= ANSWER => {
-                write_head(&mut to, kind, length).await?;
-                to.write_all(&start).await?;
-                pass(&mut from, rest, &mut to).await?;
+        let answered = answered(&start);
+        if answered.is_some() && length <= ANSWER {
+            write_head(&mut to, kind, length).await?;
+            to.write_all(&start).await?;
+            pass(&mut from, rest, &mut to).await?;
+            continue;
+        }
+        pass(&mut from, rest - END as u64, &mut sink()).await?;
+        from.read_exact(&mut end).await?;
+        let instead = match answered {
+            Some(id) => {
+                Some(format!(r#"{{"id":{id},"error":{{"code":-32000,"message":"{TOO_LARGE}"}}}}"#).into_bytes())
             }
-            answered => {
-                pass(&mut from, rest, &mut sink()).await?;
-                if let Some(id) = answered {
-                    let refusal = format!(r#"{{"id":{id},"error":{{"code":-32000,"message":"{TOO_LARGE}"}}}}"#);
-                    write_head(&mut to, TEXT, refusal.len() as u64).await?;
-                    to.write_all(refusal.as_bytes()).await?;
-                }
-            }
+            None => without_body(&start, &end),
+        };
+        if let Some(instead) = instead {
+            write_head(&mut to, TEXT, instead.len() as u64).await?;
+            to.write_all(&instead).await?;
         }
     }
 }
@@ -160,8 +169,33 @@ async fn pass(
 
 /// The command that a message answers, if it is no event.
 fn answered(start: &[u8]) -> Option<u64> {
-    let text = str::from_utf8(start.strip_prefix(br#"{"id":"#)?).ok()?;
-    text.split_once(',')?.0.parse().ok()
+    let rest = start.strip_prefix(br#"{"id":"#)?;
+    let ends = rest.iter().position(|byte| *byte == b',')?;
+    str::from_utf8(&rest[..ends]).ok()?.parse().ok()
+}
+
+/// A request that is held, from its message's start and end: its body is left out, and its address where that is what is so large. No text of
+/// a page's looks like these names: a quotation mark in a text is escaped.
+fn without_body(start: &[u8], end: &[u8]) -> Option<Vec<u8>> {
+    let id_ends = HELD.len() + start.strip_prefix(HELD)?.iter().position(|byte| *byte == b'"')?;
+    let follows = last(end, br#""initialPriority":"#)?;
+    let body = first(start, br#""postData":"#).or_else(|| first(start, br#""hasPostData":"#));
+    let mut held = if let Some(body) = body {
+        start[..body].to_vec()
+    } else {
+        let request = format!(r#","request":{{"url":"{TOO_LONG}","method":"GET","headers":{{}},"#);
+        [&start[..=id_ends], request.as_bytes()].concat()
+    };
+    held.extend(&end[follows..]);
+    Some(held)
+}
+
+fn first(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}
+
+fn last(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).rposition(|window| window == part)
 }
 
 #[cfg(test)]
@@ -201,6 +235,27 @@ mod tests {
         let heard = sifted(&[&answer, "{}"]).await;
         let refusal = r#"{"id":42,"error":{"code":-32000,"message":"the answer is too large"}}"#;
         assert_eq!(heard[2..heard.len() - 4], *refusal.as_bytes());
+    }
+
+    fn held(request: &str) -> String {
+        format!(
+            r#"{{"method":"Fetch.requestPaused","params":{{"requestId":"interception-job-1.0","request":{{{request},"initialPriority":"VeryHigh","referrerPolicy":"origin"}},"frameId":"F","resourceType":"Document"}},"sessionId":"S"}}"#
+        )
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_held_is_told_without_what_is_too_large_of_it() {
+        let large = r#"\"initialPriority\":ü"#.repeat(20 << 10);
+        let address = r#""url":"http://a/?\"postData\":","method":"POST","headers":{"Accept":"*"}"#;
+        let body =
+            format!(r#"{address},"postData":"{large}","hasPostData":true,"postDataEntries":[{{"bytes":"{large}"}}]"#);
+        let heard = sifted(&[&held(&body), "{}"]).await;
+        let told = held(address);
+        assert_eq!(heard[heard.len() - 4 - told.len()..heard.len() - 4], *told.as_bytes());
+        let body = format!(r#""url":"http://a/?{large}","method":"GET","headers":{{"Accept":"*"}}"#);
+        let heard = sifted(&[&held(&body), "{}"]).await;
+        let told = held(r#""url":"about:too-long","method":"GET","headers":{}"#);
+        assert_eq!(heard[heard.len() - 4 - told.len()..heard.len() - 4], *told.as_bytes());
     }
 
     #[test]

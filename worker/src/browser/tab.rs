@@ -153,9 +153,11 @@ impl Tab {
 /// Turns off what the DevTools client turns on and nobody here reads: a page's console would have a worker read whatever it is told.
 async fn mute(page: &Page) -> Result<(), BrowserError> {
     const WHAT: &str = "muting the console";
-    command(WHAT, page.execute(runtime::DisableParams::default())).await?;
-    command(WHAT, page.execute(log::DisableParams::default())).await?;
-    command(WHAT, page.execute(performance::DisableParams::default())).await?;
+    tokio::try_join!(
+        command(WHAT, page.execute(runtime::DisableParams::default())),
+        command(WHAT, page.execute(log::DisableParams::default())),
+        command(WHAT, page.execute(performance::DisableParams::default())),
+    )?;
     Ok(())
 }
 

@@ -34,6 +34,7 @@ pub(crate) struct Traffic {
     /// How many documents the main frame has had.
     commits: watch::Receiver<u64>,
     flooded: CancellationToken,
+    led_too_far: CancellationToken,
     listening: JoinHandle<()>,
 }
 
@@ -88,6 +89,7 @@ impl Traffic {
             seen,
             commits,
             flooded,
+            led_too_far: CancellationToken::new(),
             listening,
         })
     }
@@ -102,6 +104,16 @@ impl Traffic {
     /// Cancelled when a page has done too much; nothing is listened to any more then.
     pub(crate) fn flooded(&self) -> &CancellationToken {
         &self.flooded
+    }
+
+    /// Cancelled when the main frame was led to an address that is too long to be told.
+    pub(crate) fn led_too_far(&self) -> &CancellationToken {
+        &self.led_too_far
+    }
+
+    /// Whether a page has done what ends with its tab.
+    pub(crate) fn is_spoilt(&self) -> bool {
+        self.flooded.is_cancelled() || self.led_too_far.is_cancelled()
     }
 
     /// Changes with every document that the main frame gets from now on.

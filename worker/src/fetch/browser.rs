@@ -159,7 +159,7 @@ impl Session {
 
     /// Whether the next page may be loaded in it. A tab that was left while it loaded would delay the next page.
     pub fn is_usable(&self) -> bool {
-        self.reusable && self.tab.is_fresh() && !self.tab.traffic.flooded().is_cancelled()
+        self.reusable && self.tab.is_fresh() && !self.tab.traffic.is_spoilt()
     }
 
     /// Browser CPU that the run is charged so far.
@@ -311,13 +311,22 @@ fn is_same(one: &Url, other: &Url) -> bool {
     one[..Position::AfterQuery] == other[..Position::AfterQuery]
 }
 
-/// Who says whether the main frame may ask for another document than the page's own: a redirect or a script may lead anywhere.
+/// Who says whether another document than the page's own may be asked for: by the main frame, which a redirect or a script may lead
+/// anywhere, or for a login.
 pub trait Leave {
     /// What is said in place of leave; the page is given up.
     type Refusal;
 
     /// Waits until it may.
     fn ask(&mut self, url: &Url) -> impl Future<Output = Result<(), Self::Refusal>> + Send;
+}
+
+impl<L: Leave + Send> Leave for &mut L {
+    type Refusal = L::Refusal;
+
+    async fn ask(&mut self, url: &Url) -> Result<(), Self::Refusal> {
+        (**self).ask(url).await
+    }
 }
 
 /// Leave for whatever the main frame asks for.
@@ -366,6 +375,7 @@ async fn watched<T>(tab: &Tab, what: impl Future<Output = Result<T, FetchError>>
             BrowserSnafu { message: "the page crashed its process" }.fail()
         }
         () = tab.traffic.flooded().cancelled() => Err(FetchError::Floods { limit: MOST }),
+        () = tab.traffic.led_too_far().cancelled() => Err(FetchError::AddressTooLong),
         done = what => done,
     }
 }

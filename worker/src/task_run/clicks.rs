@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{Ending, Fenced, Led, PageOutcome, Run, Spending, Walk, read_page, told};
+use super::{Ending, Fenced, PageOutcome, Run, Spending, Walk, led::Led, read_page, told};
 use crate::{
     extract::{Extracted, Record},
     failure::{Blame, Failure},

@@ -486,6 +486,75 @@ async fn the_pages_of_a_crawl_share_a_login_of_their_worker() {
     }
 }
 
+/// One page at each of these hosts, for whose login `site.test` is asked.
+async fn elsewhere(bench: &Bench, hosts: &[&str], more: &Value) -> Vec<TaskId> {
+    let mut runs = Vec::new();
+    for host in hosts {
+        let mut spec = json!({ "url": format!("http://{host}.test/seen"), "pagination": null, "credentials": "shop" });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        runs.push(bench.accept(spec).await);
+    }
+    runs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_at_another_host_waits_for_its_turn_there_and_the_page_keeps_its_own() {
+    for engine in ENGINES {
+        let bench = Bench::new().await;
+        bench.credentials("shop", form(&json!({}))).await;
+        with_worker(&bench, async {
+            let polite = json!({ "render": engine, "maxRetries": 0, "politeness": { "minDelay": "700ms" } });
+            for id in elsewhere(&bench, &["one", "two", "three"], &polite).await {
+                let task = bench.until(id, engine, |task| task.finished_at.is_some()).await;
+                assert_eq!(task.status, "succeeded", "{engine}: {task:?}");
+            }
+        })
+        .await;
+        let asked = bench.asked("site.test/login");
+        assert_eq!(asked.len(), 3, "{engine}");
+        let gap = politeness::shortest_gap(asked);
+        assert!(gap >= Duration::from_millis(600), "{engine}: {gap:?}");
+        for host in ["one", "two", "three"] {
+            let seen = bench.asked(&format!("{host}.test/seen")).len();
+            assert_eq!(seen, 1, "{engine}: {host}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_fails_logins_is_blamed_for_them_and_the_pages_host_is_not() {
+    let bench = Bench::new().await;
+    bench.credentials("shop", form(&json!({ "loginUrl": "/broken" }))).await;
+    with_worker(&bench, async {
+        let id = elsewhere(&bench, &["one"], &json!({ "render": "Http", "maxRetries": 4 })).await[0];
+        let task = bench.until(id, "it fails", |task| task.finished_at.is_some()).await;
+        assert_eq!(task.error_class.as_deref(), Some("HttpStatus"), "{task:?}");
+    })
+    .await;
+    let states = bench.frontier.host_states(&["site.test", "one.test"]).await.unwrap();
+    assert!(matches!(states[0], HostState::Unavailable(_)), "{states:?}");
+    assert!(!matches!(states[1], HostState::Unavailable(_)), "{states:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_wait_for_their_runs_login_do_not_keep_it_from_its_host() {
+    let bench = Bench::new().await;
+    bench.credentials("shop", form(&json!({}))).await;
+    with_worker(&bench, async {
+        let seeds: Vec<_> = (0..6)
+            .map(|n| format!("http://{}.test/seen?{n}", ["site", "one", "two"][n % 3]))
+            .collect();
+        let crawl = json!({
+            "render": "Http", "maxRetries": 0, "crawl": { "seeds": seeds }, "politeness": { "minDelay": "0s", "maxConcurrent": 1 },
+        });
+        let id = elsewhere(&bench, &["one"], &crawl).await[0];
+        let task = bench.until(id, "it ends", |task| task.finished_at.is_some()).await;
+        assert_eq!((task.status.as_str(), task.pages), ("succeeded", 7), "{task:?}");
+        assert_eq!(logins(&bench), 1);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_is_in_a_tabs_storage_is_made_in_each_tab() {
     let bench = Bench::new().await;
@@ -523,6 +592,35 @@ async fn a_login_that_fails_says_so_without_the_password() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_a_site_refuses_is_shown_once_until_it_is_stored_anew() {
+    for engine in ENGINES {
+        let bench = Bench::new().await;
+        bench.credentials("shop", form(&json!({ "password": "hush" }))).await;
+        let stop = CancellationToken::new();
+        let workers = [bench.worker("w1", pace(), &stop), bench.worker("w2", pace(), &stop)];
+        // At the same moment and one after the other.
+        let together = (0..4).map(|_| bench.visit("/private", engine, json!({})));
+        let mut ends = futures::future::join_all(together).await;
+        ends.push(bench.visit("/private", engine, json!({})).await);
+        for end in ends {
+            let (class, message) = end.unwrap_err();
+            assert_eq!(class, "LoginFailed", "{engine} {message}");
+            assert!(message.contains("asks for the password again"), "{engine} {message}");
+        }
+        assert_eq!(logins(&bench), 1, "{engine}");
+        let (_, message) = bench.visit("/private", engine, json!({})).await.unwrap_err();
+        assert!(message.contains("15 minutes"), "{engine} {message}");
+        bench.credentials("shop", form(&json!({}))).await;
+        let inside = bench.visit("/private", engine, json!({})).await;
+        assert_eq!(inside, Ok(vec!["inside, login 1".to_owned()]), "{engine}");
+        stop.cancel();
+        for worker in workers {
+            worker.await.unwrap();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

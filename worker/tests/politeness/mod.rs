@@ -35,7 +35,7 @@ async fn with_worker<T>(bench: &Bench, pace: Pace, body: impl Future<Output = T>
     result
 }
 
-fn shortest_gap(mut moments: Vec<Instant>) -> Duration {
+pub fn shortest_gap(mut moments: Vec<Instant>) -> Duration {
     moments.sort_unstable();
     moments.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap()
 }

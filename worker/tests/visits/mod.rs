@@ -1,6 +1,6 @@
 //! What a task does in a page: steps, waits, captures, more of it, and what it does not load.
 
-use axum::response::IntoResponse;
+use axum::{response::IntoResponse, routing::post};
 use selextract_task::{More, Plan, TaskSpec};
 use selextract_worker::{access::Access, browser::Kind, fetch::Capture};
 use serde_json::{Value, json};
@@ -80,6 +80,24 @@ pub fn routes() -> Router {
             }),
         )
         .route("/window", html("<p>a window"))
+        .route(
+            "/posts",
+            html(
+                "<form method=post action=/posted><textarea name=t></textarea></form>
+                <script>document.querySelector('textarea').value = 'x'.repeat(300 << 10); document.forms[0].submit()</script>",
+            ),
+        )
+        .route(
+            "/posted",
+            post(async |headers: HeaderMap, body: String| {
+                let mine = headers.get("x-mine").map_or("-", |mine| mine.to_str().unwrap());
+                Html(format!("<p>{} bytes, {mine}", body.len()))
+            }),
+        )
+        .route(
+            "/far",
+            html("<p>here<script>location = '/plain?' + 'x'.repeat(300 << 10)</script>"),
+        )
         .route(
             "/dialogs",
             html("<body><script>alert(1); document.body.append('went on ' + confirm('?') + prompt('!'))</script>"),
@@ -209,6 +227,25 @@ async fn a_step_that_cannot_be_done_fails_by_its_number_and_its_reason() {
     )
     .await;
     assert!(option.ends_with("has no option \"10\""), "{option}");
+    bench.browsers.close().await;
+}
+
+#[tokio::test]
+async fn a_large_form_is_sent_as_it_is_and_an_endless_address_fails_at_once() {
+    let bench = Bench::new(|_| {}).await;
+    let posted = json!({ "waitConditions": [{ "selector": "p", "timeout": "10s" }] });
+    for (headers, mine) in [(json!({}), "-"), (json!({ "X-Mine": "yes" }), "yes")] {
+        let mut more = posted.clone();
+        more["customHeaders"] = headers;
+        let page = visit(&bench, "/posts", &more).await.unwrap();
+        assert!(page.text.contains(&format!("<p>307202 bytes, {mine}")), "{}", page.text);
+    }
+    let started = Instant::now();
+    let error = visit(&bench, "/far", &json!({ "waitConditions": [{ "selector": "#never" }] }))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, FetchError::AddressTooLong), "{error:?}");
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     bench.browsers.close().await;
 }
 

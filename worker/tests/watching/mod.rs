@@ -100,8 +100,9 @@ impl Bench {
             host: "site.test".to_owned(),
             no_room: None,
         };
+        let blue = self.ledger.namespace_owner("blue").await.unwrap();
         self.ledger
-            .upsert_scrape_task(&item, jiff::Timestamp::now())
+            .upsert_scrape_task(&item, blue, jiff::Timestamp::now())
             .await
             .unwrap();
     }

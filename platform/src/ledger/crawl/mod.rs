@@ -21,7 +21,7 @@ pub(super) use ends::CrawlEnds;
 pub(super) use ends::gather;
 pub use ends::{CrawlEnd, CrawlEnded, ReadPage};
 pub use report::CrawlReport;
-pub use upkeep::CrawlCursor;
+pub use upkeep::{CrawlCursor, CrawlPlace};
 pub use waiting::WaitingPage;
 
 use sha2::{Digest, Sha256};

@@ -13,19 +13,60 @@ use super::{
 };
 use crate::{
     frontier::Entry,
-    ledger::{Ledger, LedgerError, TaskId, claims::Lease, error::DatabaseSnafu, maintenance::Swept, waiting::EntryRow},
+    ledger::{
+        Ledger, LedgerError, TaskId, UserId,
+        claims::Lease,
+        error::DatabaseSnafu,
+        maintenance::Swept,
+        refill::{Circle, HEAD, OWNERS, Round, Waits},
+        waiting::EntryRow,
+    },
 };
 
-/// How many rows one sweep or refill takes.
+/// How many rows one sweep takes.
 const BATCH: i64 = 5_000;
 
-/// How far a circle through the pages that wait has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CrawlCursor {
-    /// The runs up to this one are done.
-    behind: Option<TaskId>,
-    /// The run at hand, and its last page that was read.
-    within: Option<(TaskId, TaskId)>,
+/// How far a circle through all pages of crawls that wait has come.
+pub type CrawlCursor = Circle<CrawlPlace>;
+
+/// A page in its owner's order: by the priority of its run, then by the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrawlPlace {
+    rank: i32,
+    run: TaskId,
+    page: TaskId,
+}
+
+impl CrawlPlace {
+    /// Before all pages.
+    const START: Self = Self {
+        rank: -1,
+        run: TaskId(Uuid::nil()),
+        page: TaskId(Uuid::nil()),
+    };
+}
+
+#[derive(FromRow)]
+struct WaitingRow {
+    #[sqlx(flatten)]
+    entry: EntryRow,
+    run: TaskId,
+}
+
+impl Waits for WaitingRow {
+    type Place = CrawlPlace;
+
+    fn owner(&self) -> UserId {
+        self.entry.owner()
+    }
+
+    fn place(&self) -> CrawlPlace {
+        CrawlPlace {
+            rank: self.entry.rank(),
+            run: self.run,
+            page: self.entry.id(),
+        }
+    }
 }
 
 #[derive(FromRow)]
@@ -40,55 +81,94 @@ struct Expired {
 }
 
 impl Ledger {
-    /// A stretch of the pages of open crawls that wait, for the frontier; with where to go on, `None` at the end of the circle.
+    /// A stretch of the pages of open crawls that wait, for the frontier; with where to go on, `None` at the end of the circle. It goes through
+    /// the owners as [`Ledger::refill`] does: nobody's crawls, however large, stand before another's.
     pub async fn refill_crawls(&self, from: CrawlCursor) -> Result<(Vec<Entry>, Option<CrawlCursor>), LedgerError> {
-        let run = match from.within {
-            Some((run, _)) => Some(run),
-            None => self.next_crawl(from.behind).await?,
+        let (rows, next) = match from.round {
+            Round::Heads(after) => {
+                let owners = self.crawling_owners(after).await?;
+                let starts: Vec<_> = owners.iter().map(|owner| (*owner, CrawlPlace::START)).collect();
+                let rows = self.waiting_pages(&starts, HEAD).await?;
+                let next = from.after_heads(&owners, &rows);
+                (rows, next)
+            }
+            Round::Deeper(after) => {
+                let (owners, most) = from.deeper(after);
+                let rows = self.waiting_pages(&owners, most).await?;
+                let next = from.after_deeper(&owners, most, &rows);
+                (rows, next)
+            }
         };
-        let Some(run) = run else { return Ok((Vec::new(), None)) };
-        let rows: Vec<EntryRow> = sqlx::query_as(
-            "SELECT c.id, t.user_id, c.host, t.priority, ceil(extract(epoch FROM c.due_at) * 1000)::bigint AS due_milliseconds
-             FROM crawl_pages c JOIN tasks t ON t.id = c.task_id
-             WHERE c.id BETWEEN crawl_first($1) AND crawl_last($1) AND c.id > coalesce($2, crawl_first($1)) AND c.status = 'pending'
-                 AND c.task_id = $1 AND t.status = 'running' AND NOT t.paused
-             ORDER BY c.id LIMIT $3",
-        )
-        .bind(run)
-        .bind(from.within.map(|(_, page)| page.0))
-        .bind(BATCH)
-        .fetch_all(&self.pool)
-        .await
-        .context(DatabaseSnafu { doing: "reading pages that wait" })?;
-        let full = rows.len() >= usize::try_from(BATCH).unwrap_or(usize::MAX);
-        let entries: Vec<Entry> = rows.into_iter().map(Entry::from).collect();
-        let next = match entries.last().filter(|_| full) {
-            Some(last) => CrawlCursor {
-                behind: from.behind,
-                within: Some((run, last.id)),
-            },
-            None => CrawlCursor {
-                behind: Some(run),
-                within: None,
-            },
-        };
-        Ok((entries, Some(next)))
+        Ok((rows.into_iter().map(|row| row.entry.into()).collect(), next))
     }
 
-    /// The next run whose crawl goes on: one that runs without a lease.
-    async fn next_crawl(&self, behind: Option<TaskId>) -> Result<Option<TaskId>, LedgerError> {
+    /// The next owners of whom something runs: what runs is not much, and few indexes are told of its pages.
+    async fn crawling_owners(&self, after: Option<UserId>) -> Result<Vec<UserId>, LedgerError> {
         sqlx::query_scalar(
-            "SELECT id FROM tasks WHERE status = 'running' AND lease_until IS NULL AND crawl_open > 0 AND NOT paused
-                 AND ($1::uuid IS NULL OR id > $1)
-                 AND NOT EXISTS (SELECT FROM owner_holds h WHERE h.user_id = tasks.user_id AND h.until > now())
-             ORDER BY id LIMIT 1",
+            "WITH RECURSIVE owners AS (
+                 (SELECT user_id FROM tasks WHERE status = 'running' AND ($1::uuid IS NULL OR user_id > $1) ORDER BY user_id LIMIT 1)
+                 UNION ALL
+                 SELECT next.user_id FROM owners CROSS JOIN LATERAL (
+                     SELECT user_id FROM tasks WHERE status = 'running' AND user_id > owners.user_id ORDER BY user_id LIMIT 1
+                 ) next
+             )
+             SELECT user_id FROM owners LIMIT $2",
         )
-        .bind(behind)
-        .fetch_optional(&self.pool)
+        .bind(after)
+        .bind(i64::try_from(OWNERS).unwrap_or(i64::MAX))
+        .fetch_all(&self.pool)
         .await
         .context(DatabaseSnafu {
-            doing: "looking for open crawls",
+            doing: "reading whose crawls are open",
         })
+    }
+
+    /// Of each owner up to so many pages behind a place, in their order. An open crawl is a run without a lease; of each, no more pages are
+    /// looked at than may come: the planner, who expects few rows between two ids, would read all of a crawl's and sort them, so it is left
+    /// nothing but the index that has this order.
+    async fn waiting_pages(
+        &self,
+        owners: &[(UserId, CrawlPlace)],
+        most: usize,
+    ) -> Result<Vec<WaitingRow>, LedgerError> {
+        let doing = DatabaseSnafu {
+            doing: "reading pages that wait",
+        };
+        let mut transaction = self.pool.begin().await.context(doing)?;
+        sqlx::query("SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true)")
+            .execute(&mut *transaction)
+            .await
+            .context(doing)?;
+        let rows = sqlx::query_as(
+            "SELECT w.id, o.user_id, w.host, w.priority, ceil(extract(epoch FROM w.due_at) * 1000)::bigint AS due_milliseconds, w.run
+             FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::uuid[]) AS o (user_id, rank, run, page) CROSS JOIN LATERAL (
+                 SELECT c.id, c.host, c.due_at, r.id AS run, r.priority, r.rank
+                 FROM (
+                     SELECT t.id, t.priority, 9 - t.priority AS rank FROM tasks t
+                     WHERE t.status = 'running' AND t.user_id = o.user_id AND t.lease_until IS NULL AND t.crawl_open > 0 AND NOT t.paused
+                         AND (9 - t.priority, t.id) >= (o.rank, o.run)
+                     ORDER BY 9 - t.priority, t.id
+                 ) r CROSS JOIN LATERAL (
+                     SELECT p.id, p.host, p.due_at FROM crawl_pages p
+                     WHERE p.id > CASE WHEN r.id = o.run THEN o.page ELSE crawl_first(r.id) END AND p.id <= crawl_last(r.id)
+                         AND p.status = 'pending' AND p.task_id = r.id
+                     ORDER BY p.id LIMIT $5
+                 ) c
+                 ORDER BY r.rank, r.id, c.id LIMIT $5
+             ) w
+             WHERE NOT EXISTS (SELECT FROM owner_holds h WHERE h.user_id = o.user_id AND h.until > now())
+             ORDER BY o.user_id, w.rank, w.run, w.id",
+        )
+        .bind(owners.iter().map(|(owner, _)| owner.0).collect::<Vec<Uuid>>())
+        .bind(owners.iter().map(|(_, place)| place.rank).collect::<Vec<_>>())
+        .bind(owners.iter().map(|(_, place)| place.run.0).collect::<Vec<Uuid>>())
+        .bind(owners.iter().map(|(_, place)| place.page.0).collect::<Vec<Uuid>>())
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .fetch_all(&mut *transaction)
+        .await
+        .context(doing)?;
+        transaction.commit().await.context(doing)?;
+        Ok(rows)
     }
 
     /// Takes expired leases of pages back: the page waits again, or fails where its attempts are used up, and its run may end with it.

@@ -166,9 +166,8 @@ async fn a_run_that_may_not_go_on_fails_and_keeps_what_waits_for_a_replay() {
     );
 }
 
-#[tokio::test]
-async fn the_refill_goes_through_all_open_crawls_in_a_circle() {
-    let (room, owner) = (Room::new().await, UserId::new());
+/// A crawl of which 5,003 pages wait.
+async fn large_crawl(room: &Room, owner: UserId) {
     let paths: Vec<String> = (0..5_003).map(|n| n.to_string()).collect();
     let large = room.crawl(owner, &["a"]).await;
     let claim = room.claim_pages(large).await.pop().unwrap();
@@ -182,6 +181,43 @@ async fn the_refill_goes_through_all_open_crawls_in_a_circle() {
         .unwrap()
         .unwrap();
     assert_eq!(ended.entries.len(), 5_003, "very many are written down in steps");
+}
+
+#[tokio::test]
+async fn the_refill_of_crawls_begins_with_pages_of_every_owner_and_with_his_most_urgent_run() {
+    let (room, many, few) = (Room::new().await, UserId::new(), UserId::new());
+    large_crawl(&room, many).await;
+    let urgent = room.crawl(many, &["now"]).await;
+    room.sql(&format!("UPDATE tasks SET priority = 9 WHERE id = '{urgent}'"))
+        .await;
+    room.crawl(few, &["x", "y"]).await;
+    let (first, next) = room.keeper.refill_crawls(CrawlCursor::default()).await.unwrap();
+    let of = |owner| first.iter().filter(move |entry| entry.owner == owner);
+    assert_eq!(
+        (of(few).count(), of(many).count()),
+        (2, 100),
+        "a stretch of each owner's"
+    );
+    assert_eq!(of(many).next().unwrap().priority, 9);
+    let mut seen: HashSet<_> = first.iter().map(|entry| entry.id).collect();
+    let mut next = next.map(CrawlCursor::heads_first);
+    let mut rounds = 0;
+    while let Some(from) = next {
+        let (entries, then) = room.keeper.refill_crawls(from).await.unwrap();
+        seen.extend(entries.into_iter().map(|entry| entry.id));
+        (next, rounds) = (then, rounds + 1);
+    }
+    assert_eq!(
+        (seen.len(), rounds),
+        (5_006, 2),
+        "the heads again, and then where it was"
+    );
+}
+
+#[tokio::test]
+async fn the_refill_goes_through_all_open_crawls_in_a_circle() {
+    let (room, owner) = (Room::new().await, UserId::new());
+    large_crawl(&room, owner).await;
     let small = room.crawl(owner, &["x", "y"]).await;
     let (mut seen, mut from, mut steps) = (HashSet::new(), CrawlCursor::default(), 0);
     loop {
@@ -193,7 +229,11 @@ async fn the_refill_goes_through_all_open_crawls_in_a_circle() {
             None => break,
         }
     }
-    assert_eq!((seen.len(), steps), (5_005, 4));
+    assert_eq!(
+        (seen.len(), steps),
+        (5_005, 2),
+        "what comes first, and what lies deeper"
+    );
     let of_small = room.ledger.crawl_pages(small, None, None, 10).await.unwrap();
     assert!(of_small.iter().all(|page| seen.contains(&page.id)));
 }
@@ -201,11 +241,7 @@ async fn the_refill_goes_through_all_open_crawls_in_a_circle() {
 #[tokio::test]
 async fn an_operator_hears_of_a_crawls_progress_and_of_its_end() {
     let room = Room::new().await;
-    let answer = room
-        .ledger
-        .upsert_scrape_task(&upsert("uid", "a"), jiff::Timestamp::now())
-        .await
-        .unwrap();
+    let answer = room.upsert(&upsert("uid", "a"), jiff::Timestamp::now()).await;
     let id = answer.started.unwrap().id;
     room.begin(id, &["a", "b"]).await;
     let (seen, mut cursor) = follow(&room.ledger, 0, 1).await;

@@ -23,7 +23,11 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use url::{Origin, Url};
 
 use super::{Opening, failed};
-use crate::{access::Access, browser::Tab, fetch::FetchError};
+use crate::{
+    access::Access,
+    browser::{TOO_LONG, Tab},
+    fetch::FetchError,
+};
 
 /// The most documents of a tab that are held at a time. A further one for the main frame takes the place of the one before, so those that
 /// are not heard of are not missed.
@@ -94,12 +98,17 @@ pub(super) async fn add(tab: &Tab, opening: Opening<'_>) -> Result<Interception,
         main: tab.frame.clone(),
         top: Arc::default(),
     };
+    let led_too_far = tab.traffic.led_too_far().clone();
     let (hold, documents) = mpsc::channel(HELD);
     let answering = tokio::spawn(async move {
         while let Some(event) = paused.next().await {
             let page = page.clone();
             // Each in a task of its own: one that hangs must not hold up the others.
-            if blocked.contains(&event.resource_type) {
+            let is_too_long = event.request.url == TOO_LONG;
+            if is_too_long && rights.is_for_main_frame(&event) {
+                led_too_far.cancel();
+            }
+            if is_too_long || blocked.contains(&event.resource_type) {
                 let refusal = FailRequestParams::new(event.request_id.clone(), ErrorReason::BlockedByClient);
                 tokio::spawn(async move { page.execute(refusal).await.map(drop) });
                 continue;

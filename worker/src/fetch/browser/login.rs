@@ -23,14 +23,13 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use url::Url;
 
-use super::{
-    Anywhere, BrowserError, Errand, FetchError, Session, alive, answer::Answer, by_leave, failed, world::World,
-};
+use super::{BrowserError, Errand, FetchError, Leave, Session, alive, answer::Answer, by_leave, failed, world::World};
 use crate::{
     access::{
         Access,
         http_login::{check_words, failed as login_failed},
         jar::Kept,
+        login::Came,
     },
     browser::Tab,
     failure::Failure,
@@ -91,27 +90,26 @@ fn kept(cookie: Cookie) -> Kept {
 }
 
 impl Session {
-    /// Logs in by the form of the run's credentials, once for this tab, where its cookies have no session yet.
+    /// Logs in by the form of the run's credentials, once for this tab, where its cookies have no session yet. Leave is asked for each of the
+    /// login's documents.
     ///
     /// # Errors
-    /// `LoginFailed`, or why the login page could not be had.
-    pub async fn enter(&mut self) -> Result<(), Failure> {
+    /// `LoginFailed`, or why the login page could not be had; or what is said in place of leave.
+    pub async fn enter<L: Leave + Send>(&mut self, leave: L) -> Result<(), L::Refusal>
+    where
+        L::Refusal: From<Failure>,
+    {
         let Some(access) = self.access.clone().filter(|access| access.form().is_some()) else {
             return Ok(());
         };
         if self.entered {
             return Ok(());
         }
-        match access.begin_login().await {
-            None => self.bring_cookies().await?,
+        match access.begin_login().await? {
+            None => self.bring_cookies().await.map_err(Failure::from)?,
             Some(entering) => {
-                let stays_here = self.log_in(&access, (entering.page, entering.form)).await?;
-                self.keep_cookies().await?;
-                if stays_here {
-                    entering.done_in_a_tab();
-                } else {
-                    entering.done();
-                }
+                let came = self.log_in(&access, (entering.page, entering.form), leave).await;
+                entering.ended(came).await?;
             }
         }
         self.entered = true;
@@ -137,8 +135,16 @@ impl Session {
         }
     }
 
-    /// Logs in, and says whether the session may be in this tab alone.
-    async fn log_in(&mut self, access: &Access, (page, login): (&Url, &FormLogin)) -> Result<bool, Failure> {
+    /// Logs in; the run has the tab's cookies then.
+    async fn log_in<L: Leave + Send>(
+        &mut self,
+        access: &Access,
+        (page, login): (&Url, &FormLogin),
+        mut leave: L,
+    ) -> Result<Came, L::Refusal>
+    where
+        L::Refusal: From<Failure>,
+    {
         let may_be_in = access.has_cookies(page);
         let waits = [Wait {
             what: Awaited::Element {
@@ -153,7 +159,9 @@ impl Session {
             waits: if may_be_in { &[] } else { &waits },
             ..Errand::default()
         };
-        self.fetch(page, &errand, PATIENCE * 2).await?;
+        leave.ask(page).await?;
+        let asked = self.fetch_by_leave(page, &errand, PATIENCE * 2, &mut leave).await?;
+        asked.map_err(Failure::from)?;
         let gone = self.tab.gone().clone();
         // Stays so when the caller's time is over and this future is dropped.
         self.reusable = false;
@@ -164,18 +172,19 @@ impl Session {
         };
         let entering = async {
             if may_be_in && form.is_inside().await? {
-                return Ok(false);
+                return Ok(Came::In);
             }
             form.run().await
         };
-        let entered = by_leave(&mut self.requests, None, Box::pin(entering), || false, Anywhere);
-        let stays_here = tokio::select! {
+        let entered = by_leave(&mut self.requests, None, Box::pin(entering), || false, leave);
+        let came = tokio::select! {
             biased;
-            () = gone.cancelled() => return Err(FetchError::from(BrowserError::Gone).into()),
-            Ok(entered) = entered => entered?,
+            () = gone.cancelled() => return Err(Failure::from(FetchError::from(BrowserError::Gone)).into()),
+            entered = entered => entered??,
         };
         self.reusable = !gone.is_cancelled();
-        Ok(stays_here)
+        self.keep_cookies().await.map_err(Failure::from)?;
+        Ok(came)
     }
 }
 
@@ -222,8 +231,8 @@ impl Form<'_> {
         }
     }
 
-    /// Fills the form in and sends it. Says whether the session may be in this tab alone: the login has left something in its storage.
-    async fn run(&self) -> Result<bool, Failure> {
+    /// Fills the form in and sends it. The session may be in this tab alone where the login has left something in its storage.
+    async fn run(&self) -> Result<Came, Failure> {
         let tab = self.tab;
         let mut answers = tab
             .page
@@ -244,8 +253,11 @@ impl Form<'_> {
         self.check().await?;
         let stored = self.stored().await?;
         self.submit().await?;
-        self.wait(&mut answers).await?;
-        Ok(self.stored().await? != stored)
+        if let Some(failure) = self.wait(&mut answers).await? {
+            return Ok(Came::Refused(failure));
+        }
+        let stays_here = self.stored().await? != stored;
+        Ok(if stays_here { Came::InATab } else { Came::In })
     }
 
     /// What the login's origin has in the tab's storage, by the names and lengths of it.
@@ -339,7 +351,8 @@ impl Form<'_> {
         Ok(found == Some(Value::Bool(true)))
     }
 
-    async fn wait(&self, answers: &mut EventStream<EventResponseReceived>) -> Result<(), Failure> {
+    /// Waits for a login that went well. What it still lacks in the end, the site has refused; one that is down has not.
+    async fn wait(&self, answers: &mut EventStream<EventResponseReceived>) -> Result<Option<Failure>, Failure> {
         let (started, mut status) = (Instant::now(), None);
         let mut asked_since = None;
         loop {
@@ -351,11 +364,12 @@ impl Form<'_> {
                 }
             }
             let missing = self.missing(status).await?;
-            let Some(failure) = missing else { return Ok(()) };
+            let Some(failure) = missing else { return Ok(None) };
             let late =
                 asked_since.is_some_and(|since: Instant| since.elapsed() > SETTLES) && self.login.success.is_none();
             if late || started.elapsed() > PATIENCE {
-                return Err(failure);
+                let is_down = status.is_some_and(|status| status >= 500 || status == 429);
+                return if is_down { Err(failure) } else { Ok(Some(failure)) };
             }
         }
     }
