@@ -183,7 +183,9 @@ impl Load {
             world.service_address(&service)?,
             world.secret(&service, "admin-password")?,
         );
-        let task = documentation::task(&format!("sites.{}.svc.cluster.local", world.namespace))?;
+        let mut task = documentation::task(&format!("sites.{}.svc.cluster.local", world.namespace))?;
+        // What waits for its site is no backlog.
+        task["politeness"] = json!({ "minDelay": "0s", "maxConcurrent": 16 });
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let working = tokio::spawn(async move {
