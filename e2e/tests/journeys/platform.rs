@@ -73,6 +73,13 @@ impl Platform {
             .await
     }
 
+    /// Waits until every task has ended.
+    pub async fn wait_until_done(&self) -> Result<()> {
+        let open = "SELECT count(*) FROM tasks WHERE status IN ('pending', 'running')";
+        let ended = || Ok((self.sql(open)? == "0").then_some(()));
+        self.world.wait_until("the end of every task", DONE * 3, ended).await
+    }
+
     /// The API, as its administrator.
     pub async fn api(&self) -> Result<Api> {
         self.world.sign_in("shop").await

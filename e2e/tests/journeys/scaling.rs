@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::platform::{DONE, Platform, READY, SHOP};
+use crate::platform::{Platform, READY, SHOP};
 use selextract_e2e::world::World;
 
 /// CPU is measured against a limit here: against the profile's small request anything is much.
@@ -119,13 +119,7 @@ async fn a_backlog_adds_workers_a_slow_site_does_not_and_calm_takes_them_away() 
     for said in ["queue", "Threshold", "Queue"] {
         assert!(description.contains(said), "{said} in {description}");
     }
-    let ended = || {
-        Ok((platform.sql("SELECT count(*) FROM tasks WHERE status IN ('pending', 'running')")? == "0").then_some(()))
-    };
-    platform
-        .world
-        .wait_until("the end of every task", DONE * 3, ended)
-        .await?;
+    platform.wait_until_done().await?;
     let failed = platform.sql("SELECT count(*) FROM tasks WHERE status <> 'succeeded'")?;
     assert_eq!(failed, "0", "no task fell between the workers that came and went");
     let worker = scale(&platform, "worker", "one worker again", CALM, |worker| {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     load::{Load, list},
-    platform::{DONE, Platform, READY},
+    platform::{Platform, READY},
     scaling::{CALM, SOON, changes, scale},
 };
 
@@ -65,13 +65,7 @@ async fn grows(platform: &Platform, target: &str, reason: &str) -> Result<()> {
 
 /// The backlog is worked off, and calm takes away what it had brought.
 async fn calms(platform: &Platform, target: &str) -> Result<()> {
-    let ended = || {
-        Ok((platform.sql("SELECT count(*) FROM tasks WHERE status IN ('pending', 'running')")? == "0").then_some(()))
-    };
-    platform
-        .world
-        .wait_until("the end of every task", DONE * 3, ended)
-        .await?;
+    platform.wait_until_done().await?;
     let what = format!("one pod again of {target}");
     let calm = scale(platform, target, &what, CALM, |found| found["desired"] == 1).await?;
     let newest = changes(&calm).into_iter().next();
