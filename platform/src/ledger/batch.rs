@@ -10,6 +10,7 @@ use super::{
     error::DatabaseSnafu,
     idempotency::{self, Idempotency, Taken},
     tasks::NewTask,
+    transaction,
 };
 
 /// The most tasks of one batch.
@@ -39,7 +40,7 @@ impl Ledger {
             doing: "accepting a batch of tasks",
         };
         let ids: Vec<TaskId> = tasks.iter().map(|_| TaskId::new()).collect();
-        let mut transaction = self.pool.begin().await.context(doing)?;
+        let mut transaction = transaction::begin(&self.pool).await.context(doing)?;
         if let Some(key) = idempotency
             && let Taken::Earlier(ids) = idempotency::take(&mut transaction, owner, key, &ids).await?
         {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::{TaskId, claims::Claim};
+use super::{TaskId, claims::Claim, transaction};
 
 /// What may be claimed: `tasks` is looked at, `$1` are the ids. `coalesce` hides the state from the planner, which would look through all
 /// that waits by one of its indexes instead of looking for the ids.
@@ -93,7 +93,7 @@ pub(super) async fn claim(
     left.retain(|id| claims.iter().all(|claim| claim.id.0 != *id));
     if !left.is_empty() {
         // Limited, done already, or not yet due.
-        let mut transaction = pool.begin().await?;
+        let mut transaction = transaction::begin(pool).await?;
         let limited = sqlx::query(LOCK).bind(&left).execute(&mut *transaction).await?;
         if limited.rows_affected() > 0 {
             // A statement of its own, which sees what others committed before the lock was free.

@@ -34,6 +34,7 @@ pub mod stats;
 pub mod tasks;
 pub mod ticks;
 mod together;
+mod transaction;
 pub mod users;
 mod waiting;
 pub mod waits;

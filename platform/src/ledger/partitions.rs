@@ -7,7 +7,7 @@ use snafu::ResultExt;
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::{Ledger, LedgerError, artifacts, error::DatabaseSnafu};
+use super::{Ledger, LedgerError, artifacts, error::DatabaseSnafu, transaction};
 
 /// The tables that are partitioned by month.
 const PARTITIONED: [&str; 7] = [
@@ -42,7 +42,7 @@ impl Ledger {
         for month in (0..=i32::from(ahead)).filter_map(|n| Month::of(now).plus(n)) {
             for table in PARTITIONED {
                 let name = month.partition(table);
-                let mut transaction = self.pool.begin().await.context(doing)?;
+                let mut transaction = transaction::begin(&self.pool).await.context(doing)?;
                 for sql in [LOCK_TIMEOUT, ONE_CHANGE_AT_A_TIME] {
                     sqlx::query(sql).execute(&mut *transaction).await.context(doing)?;
                 }

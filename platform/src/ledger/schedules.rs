@@ -8,6 +8,7 @@ use super::{
     Ledger, LedgerError, TaskId, UserId,
     error::DatabaseSnafu,
     scrape_tasks::{NewRun, insert_run, lock},
+    transaction,
 };
 use crate::frontier::Entry;
 
@@ -153,7 +154,7 @@ impl Ledger {
         let doing = DatabaseSnafu {
             doing: "starting a run out of turn",
         };
-        let mut transaction = self.pool.begin().await.context(doing)?;
+        let mut transaction = transaction::begin(&self.pool).await.context(doing)?;
         let newest = lock(&mut transaction, uid).await?;
         let found: Option<Row> = sqlx::query_as(
             "SELECT user_id, name, spec, spec_hash, priority, ttl_seconds FROM scrape_tasks

@@ -8,7 +8,7 @@ use selextract_task::{
 use snafu::ResultExt;
 use sqlx::{FromRow, PgConnection, types::Json};
 
-use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu};
+use super::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, transaction};
 use crate::frontier::Entry;
 
 /// An item to write, with what its plan says.
@@ -84,7 +84,7 @@ impl Ledger {
             Some(Ok(clock)) => clock.next_after(now),
             Some(Err(refused)) => return Ok(refuse(item, refused)),
         };
-        let mut transaction = self.pool.begin().await.context(doing)?;
+        let mut transaction = transaction::begin(&self.pool).await.context(doing)?;
         let newest = lock(&mut transaction, &item.uid).await?;
         // The row first: from now on no tick starts a run of the old spec, and the runs that one started are seen below.
         write(&mut transaction, item, owner, origin, next).await?;
@@ -135,7 +135,7 @@ impl Ledger {
         let doing = DatabaseSnafu {
             doing: "removing ScrapeTasks",
         };
-        let mut transaction = self.pool.begin().await.context(doing)?;
+        let mut transaction = transaction::begin(&self.pool).await.context(doing)?;
         // In order, so that two removals cannot wait for each other; an upsert under way ends first.
         sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended(uid, 0)) FROM (SELECT unnest($1::text[]) AS uid ORDER BY 1) AS sorted")
             .bind(uids)

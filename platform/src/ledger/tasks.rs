@@ -8,6 +8,7 @@ use super::{
     Ledger, LedgerError, TaskId, UserId,
     error::{DatabaseSnafu, StoredSnafu},
     idempotency::{self, Idempotency, Taken},
+    transaction,
 };
 
 /// The guide's list has twenty rows ("Query Optimization").
@@ -192,7 +193,7 @@ impl Ledger {
                 task: Some(task),
             });
         };
-        let mut transaction = self.pool.begin().await.context(doing)?;
+        let mut transaction = transaction::begin(&self.pool).await.context(doing)?;
         if let Taken::Earlier(ids) = idempotency::take(&mut transaction, owner, idempotency, &[id]).await? {
             return Ok(Accepted {
                 id: ids.first().copied().unwrap_or(id),

@@ -18,6 +18,7 @@ use super::{
     error::DatabaseSnafu,
     quotas::QueueRoom,
     scrape_tasks::{cancel, lock},
+    transaction,
 };
 
 /// How many schedules one round looks at.
@@ -246,7 +247,7 @@ impl Ledger {
         // It was accepted by a version that understood it.
         let plan = due.spec.compile().ok();
         let host = plan.and_then(|plan| plan.url.host_str().map(str::to_owned));
-        let mut transaction = self.pool.begin().await.context(doing)?;
+        let mut transaction = transaction::begin(&self.pool).await.context(doing)?;
         lock(&mut transaction, &due.uid).await?;
         let open = open_runs(&mut transaction, &due.uid).await?;
         let policy = ConcurrencyPolicy::read(&due.concurrency_policy);

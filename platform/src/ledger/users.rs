@@ -6,7 +6,7 @@ use snafu::ResultExt;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Ledger, LedgerError, UserId, error::DatabaseSnafu, error::NameTakenSnafu};
+use super::{Ledger, LedgerError, UserId, error::DatabaseSnafu, error::NameTakenSnafu, transaction};
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,7 +286,7 @@ impl Ledger {
         let doing = DatabaseSnafu {
             doing: "refreshing a session",
         };
-        let mut transaction = self.pool.begin().await.context(doing)?;
+        let mut transaction = transaction::begin(&self.pool).await.context(doing)?;
         let found: Option<(Uuid, UserId, bool, bool)> = sqlx::query_as(
             "SELECT family, user_id, used_at IS NOT NULL, expires_at < now() FROM refresh_tokens WHERE hash = $1 FOR UPDATE",
         )

@@ -1,8 +1,10 @@
 //! Accepting, listing, canceling and deleting tasks.
 
+use std::time::Duration;
+
 use selextract_platform::ledger::{LedgerError, TaskId, UserId, idempotency::Idempotency};
 
-use crate::support::{Room, new_task, page};
+use crate::support::{Room, new_task, page, small_ledger};
 
 fn key(body: u8) -> Idempotency {
     Idempotency {
@@ -125,4 +127,25 @@ async fn the_list_goes_through_every_task_once_newest_first() {
         listed.extend(rows.iter().map(|row| row.id));
     }
     assert_eq!(listed, accepted);
+}
+
+/// A client that hangs up has its request dropped wherever that is, and its connection goes to the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_up_takes_nothing_along_that_is_acknowledged_later() {
+    let (room, owner) = (Room::new().await, UserId::new());
+    let ledger = small_ledger(&room.database.url, 1);
+    let mut lost = 0;
+    for round in 0..300_u16 {
+        let once = Idempotency {
+            key: round.to_string(),
+            ..key(1)
+        };
+        let (task, patience) = (new_task(), Duration::from_micros(u64::from(round) * 10));
+        let given_up = ledger.accept(owner, &task, Some(&once));
+        drop(tokio::time::timeout(patience, given_up).await);
+        let id = ledger.accept(owner, &task, None).await.unwrap().id;
+        // Another connection sees what is committed.
+        lost += usize::from(room.keeper.task(None, id).await.unwrap().is_none());
+    }
+    assert_eq!(lost, 0, "acknowledged and not committed");
 }

@@ -118,9 +118,14 @@ impl Room {
 }
 
 pub fn ledger(url: &str) -> Ledger {
+    small_ledger(url, 8)
+}
+
+/// With this many connections at the most.
+pub fn small_ledger(url: &str, max_connections: u32) -> Ledger {
     Ledger::connect_lazy(&PoolSettings {
         url: Secret(url.to_owned()),
-        max_connections: 8,
+        max_connections,
         min_connections: 0,
         acquire_timeout: Duration::from_secs(10),
         max_lifetime: Duration::from_mins(10),

@@ -17,6 +17,7 @@ use crate::{
         claims::{Fenced, Lease, Renewed},
         error::{DatabaseSnafu, StoredSnafu},
         leased::{self, PageRow},
+        transaction,
     },
     packing,
 };
@@ -251,7 +252,7 @@ impl Ledger {
             warnings: page.warnings.saturating_add(contents.left_out),
             ..page
         };
-        let mut transaction = self.pool.begin().await.context(doing)?;
+        let mut transaction = transaction::begin(&self.pool).await.context(doing)?;
         let answers = leased::commit(&mut *transaction, vec![Arc::new(page)])
             .await
             .context(doing)?;

@@ -13,6 +13,7 @@ use crate::{
         Ledger, LedgerError, TaskId, UserId,
         claims::{Fenced, Lease},
         error::DatabaseSnafu,
+        transaction,
     },
 };
 
@@ -77,7 +78,7 @@ impl Ledger {
         let doing = DatabaseSnafu {
             doing: "beginning a crawl",
         };
-        let mut transaction = self.pool.begin().await.context(doing)?;
+        let mut transaction = transaction::begin(&self.pool).await.context(doing)?;
         let row: Option<Held> = sqlx::query_as(
             "SELECT user_id, priority, cancel_requested FROM tasks WHERE id = $1 AND lease_token = $2 AND status = 'running' FOR UPDATE",
         )

@@ -4,7 +4,7 @@ use snafu::ResultExt;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use crate::ledger::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, run_control::Changed};
+use crate::ledger::{Ledger, LedgerError, TaskId, UserId, error::DatabaseSnafu, run_control::Changed, transaction};
 
 /// The most pages of one answer.
 pub const PAGE_LIMIT: i64 = 1_000;
@@ -171,7 +171,7 @@ impl Ledger {
         let doing = DatabaseSnafu {
             doing: "running the failed pages of a crawl again",
         };
-        let mut transaction = self.pool.begin().await.context(doing)?;
+        let mut transaction = transaction::begin(&self.pool).await.context(doing)?;
         // Whoever commits a page waits for the task, so that the pages that failed are all there.
         let ids: Vec<Uuid> = sqlx::query_scalar(
             "SELECT id FROM tasks WHERE id = ANY($1) AND status = ANY($2) AND crawl_open + crawl_failed > 0

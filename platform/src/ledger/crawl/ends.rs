@@ -28,6 +28,7 @@ use crate::{
         conditional::{self, PageState},
         error::DatabaseSnafu,
         together::all_or_each,
+        transaction,
     },
 };
 
@@ -282,7 +283,7 @@ async fn commit(
     task: TaskId,
     ends: Vec<Arc<End>>,
 ) -> Result<Vec<Result<CrawlEnded, Fenced>>, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = transaction::begin(pool).await?;
     let run: Option<Run> = sqlx::query_as(
         "SELECT user_id, priority, pages, crawl_found FROM tasks
          WHERE id = $1 AND status = 'running' AND crawl_open IS NOT NULL FOR UPDATE",

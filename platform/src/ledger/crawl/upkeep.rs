@@ -19,6 +19,7 @@ use crate::{
         error::DatabaseSnafu,
         maintenance::Swept,
         refill::{Circle, HEAD, OWNERS, Round, Waits},
+        transaction,
         waiting::EntryRow,
     },
 };
@@ -134,7 +135,7 @@ impl Ledger {
         let doing = DatabaseSnafu {
             doing: "reading pages that wait",
         };
-        let mut transaction = self.pool.begin().await.context(doing)?;
+        let mut transaction = transaction::begin(&self.pool).await.context(doing)?;
         sqlx::query("SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true)")
             .execute(&mut *transaction)
             .await
