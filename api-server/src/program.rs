@@ -17,7 +17,7 @@ use crate::{
     internal::{self, tls::Certificate, tokens::OperatorTokens},
     metrics::{HttpMetrics, Listener},
     openapi, router,
-    server::Server,
+    server::{Ending, Server},
     settings::{InternalOn, Secrets, Settings},
     state::AppState,
     telemetry::{self, Readiness},
@@ -27,7 +27,8 @@ const TELEMETRY_DRAIN: Duration = Duration::from_secs(1);
 
 /// Runs the API until SIGTERM or SIGINT; `timings` are those that the logs were started with.
 pub async fn run(settings: Settings, secrets: Secrets, timings: Timings) -> anyhow::Result<()> {
-    let end = CancellationToken::new();
+    let ending = Ending::default();
+    let end = &ending.end;
     let state = AppState::connect(&settings, &secrets, &timings, end.clone())?;
     let internal = settings.internal.on()?;
     let document = router::document().context("writing the OpenAPI document")?;
@@ -53,15 +54,15 @@ pub async fn run(settings: Settings, secrets: Secrets, timings: Timings) -> anyh
         router: router::public(state.clone(), metrics, document, settings.request_timeout.get()),
         drain: settings.drain_timeout.get(),
     };
-    servers.spawn(public.run(end.clone()));
+    servers.spawn(public.run(ending.clone()));
     if let Some(on) = internal {
         let listener = bind(settings.internal_addr).await?;
         let server = internal_server(on, listener, &settings, state.clone(), internal_metrics, end.clone()).await?;
-        servers.spawn(server.run(end.clone()));
+        servers.spawn(server.run(ending.clone()));
     } else {
         tracing::warn!("The internal listener is off: it has no certificate.");
     }
-    let stop = CancellationToken::new();
+    let stop = Ending::default();
     let readiness = Readiness::default();
     readiness.register(&registry).context("registering the readiness")?;
     let telemetry = Server {
@@ -76,13 +77,15 @@ pub async fn run(settings: Settings, secrets: Secrets, timings: Timings) -> anyh
     tracing::info!(address = %settings.public_addr, "The API listens.");
 
     wait_for_signal().await?;
-    // First out of the Service's endpoints while requests still come, then no further connections, then the open requests.
+    // First out of the Service's endpoints while requests still come, each the last of its connection; then no further connections,
+    // then the open requests.
     readiness.leave();
+    ending.leaving.cancel();
     tracing::info!("The API leaves.");
     tokio::time::sleep(settings.leave_delay.get()).await;
     end.cancel();
     servers.join_all().await;
-    stop.cancel();
+    stop.end.cancel();
     telemetry.await.context("ending the telemetry listener")
 }
 

@@ -2,11 +2,12 @@
 //!
 //! Knows nothing of routes. Every wait has a bound: the TLS handshake, the request's head, the drain.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{ConnectInfo, Request},
+    http::{HeaderValue, Version, header},
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -43,9 +44,19 @@ pub struct Server {
     pub drain: Duration,
 }
 
+/// How a server ends, in two steps some seconds apart.
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    /// Still everything is accepted and served, and each HTTP/1 answer closes its connection. A connection that is closed between two requests may
+    /// swallow the second (RFC 9112, section 9.5); one that an answer has closed cannot.
+    pub leaving: CancellationToken,
+    /// Nothing is accepted any more.
+    pub end: CancellationToken,
+}
+
 impl Server {
-    /// Serves until `end`, then lets open requests finish within the drain time.
-    pub async fn run(self, end: CancellationToken) {
+    /// Serves until the end, then lets open requests finish within the drain time.
+    pub async fn run(self, Ending { leaving, end }: Ending) {
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         while let Some((stream, peer, slot)) = self.accept(&slots, &end).await {
@@ -53,6 +64,7 @@ impl Server {
                 tls: self.tls.clone(),
                 router: self.router.clone(),
                 peer,
+                leaving: leaving.clone(),
                 watcher: graceful.watcher(),
             };
             tokio::spawn(async move {
@@ -99,6 +111,7 @@ struct Connection {
     tls: Option<TlsAcceptor>,
     router: Router,
     peer: SocketAddr,
+    leaving: CancellationToken,
     watcher: hyper_util::server::graceful::Watcher,
 }
 
@@ -129,11 +142,21 @@ impl Connection {
             .max_concurrent_streams(128)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(10));
-        let (router, peer) = (self.router, self.peer);
+        let (router, peer, leaving) = (self.router, self.peer, self.leaving);
         let service = hyper::service::service_fn(move |request| {
             let mut request = Request::map(request, axum::body::Body::new);
+            let kept_alive = request.version() <= Version::HTTP_11;
             request.extensions_mut().insert(ConnectInfo(peer));
-            router.clone().oneshot(request)
+            let (answer, leaving) = (router.clone().oneshot(request), leaving.clone());
+            async move {
+                let mut answer = answer.await?;
+                if kept_alive && leaving.is_cancelled() {
+                    answer
+                        .headers_mut()
+                        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         if let Err(error) = self.watcher.watch(connection.into_owned()).await {
