@@ -3,6 +3,7 @@
 //!
 //! The input is hostile: bytes are capped before it comes here, and nodes, depth, output and time are capped here.
 
+mod atoms;
 mod automatic;
 mod budget;
 mod document;
@@ -10,6 +11,7 @@ mod grow;
 mod json;
 mod json_path;
 mod links;
+mod plant;
 mod references;
 mod select;
 #[cfg(test)]
@@ -18,6 +20,7 @@ mod stream;
 mod text;
 mod tokens;
 mod value;
+mod walk;
 mod xml;
 mod xpath;
 

@@ -112,6 +112,7 @@ async fn a_schedule_keeps_as_many_runs_of_each_kind_as_it_says_and_always_the_ne
     assert_eq!(room.number("SELECT count(*) FROM tasks").await, 1);
 }
 
+#[expect(clippy::disallowed_methods, reason = "nobody gives up what this test begins")]
 #[tokio::test]
 async fn a_run_that_is_replayed_while_a_history_is_trimmed_keeps_its_pages() {
     let room = Room::new().await;

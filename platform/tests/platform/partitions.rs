@@ -106,7 +106,7 @@ async fn every_partition_carries_every_index() {
         "idx_tasks_user_created",
         "idx_tasks_status_priority",
         "idx_tasks_active",
-        "tasks_pending",
+        "tasks_source_pending",
         "tasks_pkey",
     ] {
         let sql = format!(

@@ -126,6 +126,7 @@ async fn an_owner_who_has_read_a_days_pages_waits_for_the_next_day() {
     assert!(room.claim(ids[2]).await.is_some());
 }
 
+#[expect(clippy::disallowed_methods, reason = "nobody gives up what this test begins")]
 #[tokio::test]
 async fn two_workers_that_claim_together_do_not_both_take_the_last_free_place() {
     let room = Room::new().await;

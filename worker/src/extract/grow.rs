@@ -1,11 +1,10 @@
 //! A page's tree, grown by html5ever's tree construction from our own [`Tokens`].
 
-use std::{borrow::Cow, cell::RefCell, collections::HashSet};
+use std::{borrow::Cow, cell::RefCell};
 
 use html5ever::{
-    Attribute, LocalName, QualName, TokenizerResult,
+    TokenizerResult,
     buffer_queue::BufferQueue,
-    ns,
     tendril::StrTendril,
     tokenizer::{
         CharacterTokens, CommentToken, Doctype, DoctypeToken, EOFToken, ParseError, Tag, TagKind, TagToken,
@@ -17,15 +16,11 @@ use scraper::{Html, HtmlTreeSink};
 
 use super::{
     ExtractError,
+    atoms::Atoms,
     document::PIECE,
     references::{self, Within},
     tokens::{self, Token, Tokens},
 };
-
-/// So many attributes are looked through one by one.
-const FEW: usize = 32;
-/// Names that are kept at hand.
-const NAMES: usize = 128;
 
 /// Grows the tree of a page without NUL characters. `look` sees it from piece to piece, and may end it.
 pub(super) fn grow(
@@ -34,11 +29,9 @@ pub(super) fn grow(
     mut look: impl FnMut(&mut Html) -> Result<(), ExtractError>,
 ) -> Result<Html, ExtractError> {
     let mut grower = Grower {
-        page,
-        whole: StrTendril::from_slice(page),
+        atoms: Atoms::of(page),
         tokens: Tokens::new(page),
         builder: TreeBuilder::new(HtmlTreeSink::new(empty), TreeBuilderOpts::default()),
-        names: vec![None; NAMES],
     };
     let mut looked = 0;
     while grower.step() {
@@ -54,12 +47,9 @@ pub(super) fn grow(
 }
 
 struct Grower<'d> {
-    page: &'d str,
-    /// The page, of which the tree's texts are parts.
-    whole: StrTendril,
+    atoms: Atoms<'d>,
     tokens: Tokens<'d>,
     builder: TreeBuilder<ego_tree::NodeId, HtmlTreeSink>,
-    names: Vec<Option<(&'d str, LocalName)>>,
 }
 
 impl<'d> Grower<'d> {
@@ -84,7 +74,7 @@ impl<'d> Grower<'d> {
                 }
             }
             Token::Comment(text) => {
-                let text = self.part(&tokens::lines(text));
+                let text = self.atoms.text(&tokens::lines(text));
                 self.tell(CommentToken(text));
             }
             // A line end behind it is no line end behind a start tag any more.
@@ -117,16 +107,16 @@ impl<'d> Grower<'d> {
 
     fn raw_text(&mut self, text: &'d str) {
         if !text.is_empty() {
-            let text = self.part(&tokens::lines(text));
+            let text = self.atoms.text(&tokens::lines(text));
             self.tell(CharacterTokens(text));
         }
     }
 
     fn start(&mut self, name: &'d str) {
-        let (attrs, had_duplicate_attributes) = self.attributes();
+        let (attrs, had_duplicate_attributes) = self.atoms.attributes(&self.tokens.attributes);
         let tag = Tag {
             kind: TagKind::StartTag,
-            name: self.name(name),
+            name: self.atoms.name(name),
             self_closing: self.tokens.closes_itself,
             attrs,
             had_duplicate_attributes,
@@ -148,72 +138,22 @@ impl<'d> Grower<'d> {
     fn end(&mut self, name: &'d str) {
         let tag = Tag {
             kind: TagKind::EndTag,
-            name: self.name(name),
+            name: self.atoms.name(name),
             self_closing: false,
             attrs: Vec::new(),
             had_duplicate_attributes: false,
         };
         self.tell(TagToken(tag));
     }
+}
 
-    /// The attributes of the newest start tag, the first of each name, and whether there were more.
-    fn attributes(&mut self) -> (Vec<Attribute>, bool) {
-        let found = std::mem::take(&mut self.tokens.attributes);
-        let mut attributes: Vec<Attribute> = Vec::with_capacity(found.len());
-        let mut more = false;
-        let mut seen = HashSet::new();
-        for attribute in &found {
-            let local = self.name(attribute.name);
-            let is_known = if found.len() <= FEW {
-                attributes.iter().any(|earlier| earlier.name.local == local)
-            } else {
-                !seen.insert(local.clone())
-            };
-            if is_known {
-                more = true;
-                continue;
-            }
-            attributes.push(Attribute {
-                name: QualName::new(None, ns!(), local),
-                value: self.part(&attribute.value()),
-            });
-        }
-        self.tokens.attributes = found;
-        (attributes, more)
+/// A tree of a doctype alone, which says how the rest is read.
+pub(super) fn grow_doctype(text: &str, empty: Html) -> Html {
+    let builder = TreeBuilder::new(HtmlTreeSink::new(empty), TreeBuilderOpts::default());
+    if let Some(doctype) = doctype(text) {
+        builder.process_token(DoctypeToken(doctype), 1);
     }
-
-    /// A name in small letters. Most of a page's names are few.
-    fn name(&mut self, name: &'d str) -> LocalName {
-        let bytes = name.as_bytes();
-        let slot = bytes.iter().fold(bytes.len(), |sum, byte| {
-            sum.wrapping_mul(31).wrapping_add(usize::from(*byte))
-        }) % NAMES;
-        if let Some(Some((known, local))) = self.names.get(slot)
-            && *known == name
-        {
-            return local.clone();
-        }
-        let local = if bytes.iter().any(u8::is_ascii_uppercase) {
-            LocalName::from(name.to_ascii_lowercase())
-        } else {
-            LocalName::from(name)
-        };
-        if let Some(slot) = self.names.get_mut(slot) {
-            *slot = Some((name, local.clone()));
-        }
-        local
-    }
-
-    /// A text as the tree holds it: a long one that the page has is a part of the page.
-    fn part(&self, text: &str) -> StrTendril {
-        const SHORT: usize = 8;
-        let begin = (text.as_ptr() as usize).wrapping_sub(self.page.as_ptr() as usize);
-        let is_part = begin.checked_add(text.len()).is_some_and(|end| end <= self.page.len());
-        match (u32::try_from(begin), u32::try_from(text.len())) {
-            (Ok(begin), Ok(length)) if is_part && text.len() > SHORT => self.whole.subtendril(begin, length),
-            _ => StrTendril::from_slice(text),
-        }
-    }
+    builder.sink.0.into_inner()
 }
 
 /// A doctype is seldom, and its rules are many: html5ever reads it.

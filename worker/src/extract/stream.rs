@@ -5,15 +5,19 @@
 
 mod capture;
 mod selector;
-mod tags;
-mod walk;
 
 use selextract_task::{CompiledField, Conversion, Items, Locator, Plan, Reads, Shape, Take};
 
-use super::{Document, ExtractError, Extracted, Reading, Rows, budget::Budget, document::MAX_DEPTH, follow, xpath};
+use super::{
+    Document, ExtractError, Extracted, Reading, Rows,
+    budget::Budget,
+    document::MAX_DEPTH,
+    follow,
+    walk::{Stop, Walk},
+    xpath,
+};
 use capture::Capture;
 use selector::Selector;
-use walk::{Stop, Walk};
 
 /// What a plan takes of a page that streams.
 pub(super) struct Columns<'p> {

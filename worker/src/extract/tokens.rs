@@ -29,6 +29,11 @@ impl<'d> Attribute<'d> {
     }
 }
 
+/// The attribute of this name in small letters; the first counts.
+pub(super) fn attribute<'a, 'd>(attributes: &'a [Attribute<'d>], name: &str) -> Option<&'a Attribute<'d>> {
+    attributes.iter().find(|found| found.name.eq_ignore_ascii_case(name))
+}
+
 /// A piece of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token<'d> {

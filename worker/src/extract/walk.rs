@@ -5,15 +5,13 @@
 //! that is closed elsewhere, text within a table and outside of its cells, SVG, templates and what else is rare) it is crooked: the walk stops,
 //! and the whole of the rules reads the page.
 
+pub(super) mod tags;
+
 use super::{
-    super::{
-        ExtractError,
-        tokens::{Attribute, Token, Tokens},
-    },
-    capture::Capture,
-    selector::attribute,
-    tags::{Class, Name},
+    ExtractError,
+    tokens::{Attribute, Token, Tokens, attribute},
 };
+use tags::{Class, Name};
 
 /// Why a walk ends before its page does.
 #[derive(Debug)]
@@ -33,7 +31,40 @@ impl From<ExtractError> for Stop {
 /// The most attributes of one element.
 const MOST_ATTRIBUTES: usize = 256;
 
-type Walked = Result<(), Stop>;
+pub(super) type Walked = Result<(), Stop>;
+
+/// What becomes of a page on the way through it.
+pub(super) trait Sink<'d> {
+    /// One more piece of the page is read. Every node of a tree is at least one.
+    fn count(&mut self) -> Walked;
+
+    /// The newest of the open elements begins.
+    fn opened(&mut self, open: &Open<'d>) -> Walked;
+
+    /// The newest of the open elements, which is no longer among them, ends.
+    fn closed(&mut self) -> Walked;
+
+    /// Characters with references in them, in the newest of the open elements.
+    fn text(&mut self, text: &'d str) -> Walked;
+
+    /// The content of the newest of the open elements where that is text, as it is written; of some nobody sees it.
+    fn raw(&mut self, text: &'d str, hidden: bool) -> Walked;
+
+    /// What is in a comment.
+    fn comment(&mut self, text: &'d str, place: Place);
+
+    /// A doctype that counts, from `<!` on.
+    fn doctype(&mut self, text: &'d str);
+}
+
+/// Where a comment belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Document,
+    Root,
+    /// In the newest of the open elements.
+    Here,
+}
 
 /// An element that is open.
 #[derive(Clone, Debug)]
@@ -46,8 +77,6 @@ pub(super) struct Element<'d> {
     pub(super) place: u32,
     children: u32,
     attributes: (usize, usize),
-    /// What the capture remembers with it.
-    pub(super) mark: super::capture::Mark,
 }
 
 /// The elements that are open, from the root on.
@@ -66,6 +95,8 @@ impl<'d> Open<'d> {
 /// How far a page has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
+    /// A doctype may come.
+    Initial,
     BeforeHtml,
     BeforeHead,
     InHead,
@@ -75,10 +106,12 @@ enum Phase {
 }
 
 /// A walk through one page.
-pub(super) struct Walk<'d, 'c, 'r> {
+pub(super) struct Walk<'d, 's, S> {
     open: Open<'d>,
-    capture: &'c mut Capture<'r>,
+    sink: &'s mut S,
     phase: Phase,
+    /// Whether the root has ended too, behind the body.
+    after_root: bool,
     /// Whether a table stays within a paragraph; not known with a doctype that is seldom.
     quirks: Option<bool>,
     has_form: bool,
@@ -87,16 +120,17 @@ pub(super) struct Walk<'d, 'c, 'r> {
     most: usize,
 }
 
-impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
+impl<'d, 's, S: Sink<'d>> Walk<'d, 's, S> {
     /// Through a page, with at most so many elements in each other.
-    pub(super) fn new(page: &'d str, capture: &'c mut Capture<'r>, most: usize) -> Self {
+    pub(super) fn new(page: &'d str, sink: &'s mut S, most: usize) -> Self {
         Self {
             open: Open {
                 elements: Vec::with_capacity(32),
                 tokens: Tokens::new(page),
             },
-            capture,
-            phase: Phase::BeforeHtml,
+            sink,
+            phase: Phase::Initial,
+            after_root: false,
             quirks: Some(true),
             has_form: false,
             fresh: 0,
@@ -109,7 +143,7 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
         loop {
             let before = self.open.tokens.attributes.len();
             let Some(token) = self.open.tokens.next() else { break };
-            self.capture.count()?;
+            self.sink.count()?;
             match token {
                 Token::Text(text) => self.text(text)?,
                 Token::Start(name) => {
@@ -123,7 +157,8 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
                 }
                 Token::End(name) => self.end(name)?,
                 Token::Doctype(text) => self.doctype(text),
-                Token::Comment(_) | Token::Nothing => {}
+                Token::Comment(text) => self.comment(text),
+                Token::Nothing => {}
             }
         }
         // What the page ended within.
@@ -132,8 +167,10 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
         self.close_to(0, true)
     }
 
-    fn doctype(&mut self, text: &str) {
-        if self.phase == Phase::BeforeHtml && self.quirks == Some(true) {
+    fn doctype(&mut self, text: &'d str) {
+        if self.phase == Phase::Initial {
+            self.phase = Phase::BeforeHtml;
+            self.sink.doctype(text);
             let name = text.get("<!doctype".len()..).unwrap_or_default();
             let plain = name
                 .trim_matches(['>', ' ', '\t', '\n', '\r', '\x0c'])
@@ -142,25 +179,39 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
         }
     }
 
-    fn text(&mut self, text: &str) -> Walked {
+    fn comment(&mut self, text: &'d str) {
+        let place = match self.phase {
+            Phase::Initial | Phase::BeforeHtml => Place::Document,
+            Phase::AfterBody if self.after_root => Place::Document,
+            Phase::AfterBody => Place::Root,
+            _ => Place::Here,
+        };
+        self.sink.comment(text, place);
+    }
+
+    fn text(&mut self, text: &'d str) -> Walked {
         let white = text.len() - text.trim_start_matches(is_white).len();
+        // A reference may be white space, which is read otherwise here.
+        if self.phase != Phase::InBody && text.as_bytes().get(white) == Some(&b'&') {
+            return Err(Stop::Crooked);
+        }
         match self.phase {
             Phase::InBody | Phase::AfterBody if white < text.len() && self.top().is_table_part() => Err(Stop::Crooked),
-            Phase::InBody => self.capture.text(text),
+            Phase::InBody => self.sink.text(text),
             Phase::AfterBody => {
                 self.go_back_into_body(white < text.len());
-                self.capture.text(text)
+                self.sink.text(text)
             }
             _ => {
                 let (before, rest) = text.split_at(white);
                 if self.phase > Phase::BeforeHead {
-                    self.capture.text(before)?;
+                    self.sink.text(before)?;
                 }
                 if rest.is_empty() {
                     return Ok(());
                 }
                 self.arrive_in(Phase::InBody)?;
-                self.capture.text(rest)
+                self.sink.text(rest)
             }
         }
     }
@@ -169,6 +220,7 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
     fn go_back_into_body(&mut self, is_content: bool) {
         if is_content && self.phase == Phase::AfterBody {
             self.phase = Phase::InBody;
+            self.after_root = false;
         }
     }
 
@@ -188,12 +240,14 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
     fn arrive_in(&mut self, phase: Phase) -> Walked {
         while self.phase < phase {
             match self.phase {
+                Phase::Initial => {}
                 Phase::BeforeHtml => self.imply("html", Class::Html)?,
                 Phase::BeforeHead => self.imply("head", Class::Head)?,
                 Phase::InHead => self.pop()?,
                 _ => self.imply("body", Class::Body)?,
             }
             self.phase = match self.phase {
+                Phase::Initial => Phase::BeforeHtml,
                 Phase::BeforeHtml => Phase::BeforeHead,
                 Phase::BeforeHead => Phase::InHead,
                 Phase::InHead => Phase::AfterHead,
@@ -205,7 +259,7 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
 
     fn start(&mut self, name: &'d str) -> Walked {
         let (packed, class) = Class::of(name.as_bytes());
-        if self.phase == Phase::BeforeHtml {
+        if self.phase <= Phase::BeforeHtml {
             if class == Class::Html {
                 self.phase = Phase::BeforeHead;
                 return self.insert(name, packed, class);
@@ -343,7 +397,7 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
         let (packed, class) = Class::of(name.as_bytes());
         match self.phase {
             Phase::InBody => return self.end_in_body(packed, class, name),
-            Phase::AfterBody if matches!(class, Class::Body | Class::Html) => return Ok(()),
+            Phase::AfterBody if matches!(class, Class::Body | Class::Html) => self.after_root = class == Class::Html,
             Phase::AfterBody => {
                 self.go_back_into_body(true);
                 return self.end_in_body(packed, class, name);
@@ -355,6 +409,8 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
             _ if matches!(class, Class::Html | Class::Head | Class::Body | Class::Unknown) || is_break(name) => {
                 return Err(Stop::Crooked);
             }
+            // A doctype that comes now is too late.
+            Phase::Initial => self.phase = Phase::BeforeHtml,
             _ => {}
         }
         Ok(())
@@ -366,7 +422,7 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
         }
         let found = match class {
             Class::Body | Class::Html => {
-                self.end_body();
+                self.end_body(class);
                 None
             }
             Class::Caption | Class::Cell | Class::Table | Class::Section | Class::Row => {
@@ -410,13 +466,14 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
         None
     }
 
-    fn end_body(&mut self) {
+    fn end_body(&mut self, class: Class) {
         if self.cell_or_caption().is_none()
             && self
                 .within_scope(|element| element.class == Class::Body, |_| false)
                 .is_some()
         {
             self.phase = Phase::AfterBody;
+            self.after_root = class == Class::Html;
         }
     }
 
@@ -593,17 +650,20 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
                     self.open.tokens.raw(name)
                 };
                 let hidden = class == Class::Script || class == Class::Raw && !name.eq_ignore_ascii_case("noframes");
-                let asked = self.open.elements.last().filter(|_| hidden).map(|element| element.mark);
-                self.capture.raw(text, asked)?;
+                self.sink.raw(text, hidden)?;
             }
             Class::Title => {
                 let (text, _) = self.open.tokens.raw(name);
-                self.capture.text(text)?;
+                self.sink.text(text)?;
             }
             Class::Textarea => {
                 let (text, _) = self.open.tokens.raw(name);
+                // It might be a line end, which does not count here.
+                if text.starts_with("&#") {
+                    return Err(Stop::Crooked);
+                }
                 let line = text.strip_prefix("\r\n").or_else(|| text.strip_prefix(['\n', '\r']));
-                self.capture.text(line.unwrap_or(text))?;
+                self.sink.text(line.unwrap_or(text))?;
             }
             _ => {}
         }
@@ -625,13 +685,8 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
             place,
             children: 0,
             attributes,
-            mark: super::capture::Mark::default(),
         });
-        let mark = self.capture.opened(&self.open)?;
-        if let Some(top) = self.open.elements.last_mut() {
-            top.mark = mark;
-        }
-        Ok(())
+        self.sink.opened(&self.open)
     }
 
     /// Closes elements down to this one. Formatting that was not closed by its own end tag would open again, unless a cell ends with it.
@@ -655,7 +710,7 @@ impl<'d, 'c, 'r> Walk<'d, 'c, 'r> {
         } else if top.attributes.0 < end {
             self.open.tokens.attributes.drain(top.attributes.0..end);
         }
-        self.capture.closed(&top)
+        self.sink.closed()
     }
 
     fn drop_fresh(&mut self) {

@@ -10,17 +10,16 @@ use super::{
         budget::{MAX_NODES, MAX_OUTPUT, check_set},
         references::{self, Within},
         text::Folded,
+        tokens::attribute,
         value,
+        walk::{Element, Open, Place, Sink, Stop, Walked, tags::Class},
     },
     Columns,
-    selector::attribute,
-    tags::Class,
-    walk::{Element, Open, Stop},
 };
 
 /// What is remembered with an element that is open.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Mark {
+struct Mark {
     /// Texts that were gathered before it.
     gathering: u32,
     is_item: bool,
@@ -56,6 +55,8 @@ pub(super) struct Capture<'r> {
     pieces: Vec<Piece>,
     /// Pieces whose elements are open, the innermost last.
     gathering: Vec<u32>,
+    /// One for each element that is open.
+    marks: Vec<Mark>,
     spent: usize,
     pieces_of_page: usize,
     has_rows: bool,
@@ -75,6 +76,7 @@ impl<'r> Capture<'r> {
             open: Vec::new(),
             pieces: Vec::new(),
             gathering: Vec::new(),
+            marks: Vec::with_capacity(32),
             spent: 0,
             pieces_of_page: 0,
             has_rows: false,
@@ -85,54 +87,6 @@ impl<'r> Capture<'r> {
     /// The rows, and what they were read with.
     pub(super) fn finished(self) -> (Rows<'r>, Reading, Option<String>) {
         (self.rows, self.reading, self.next)
-    }
-
-    /// One more piece of the page was read. Every node of a tree is at least one.
-    pub(super) fn count(&mut self) -> Result<(), Stop> {
-        self.pieces_of_page += 1;
-        if self.pieces_of_page > 2 * MAX_NODES {
-            return Err(Stop::Crooked);
-        }
-        Ok(self.reading.budget.work(1)?)
-    }
-
-    /// The newest of the open elements begins.
-    pub(super) fn opened(&mut self, open: &Open<'_>) -> Result<Mark, Stop> {
-        let Some(element) = open.elements.last() else {
-            return Ok(Mark::default());
-        };
-        let mut mark = Mark {
-            gathering: count(self.gathering.len()),
-            is_item: false,
-            is_block: is_block(element),
-        };
-        if mark.is_block {
-            self.leave_gap();
-        }
-        let is_root = open.elements.len() == 1;
-        if element.class == Class::Meta {
-            self.look_for_base(element, open)?;
-        }
-        if !is_root {
-            if self.next.is_none()
-                && let Some(next) = &self.columns.next
-                && next.means(open)
-                && let Some(href) = attribute(open.attributes_of(element), "href")
-            {
-                self.next = Some(href.value().into_owned());
-            }
-            for depth in 0..self.open.len() {
-                self.look_for_fields(depth, open)?;
-            }
-        }
-        mark.is_item = match &self.columns.items {
-            Some(items) => !is_root && items.means(open),
-            None => is_root,
-        };
-        if mark.is_item {
-            self.begin_item(open)?;
-        }
-        Ok(mark)
     }
 
     fn look_for_base(&mut self, element: &Element<'_>, open: &Open<'_>) -> Result<(), Stop> {
@@ -220,27 +174,6 @@ impl<'r> Capture<'r> {
         }
     }
 
-    /// Characters with references in them.
-    pub(super) fn text(&mut self, text: &str) -> Result<(), Stop> {
-        if self.gathering.is_empty() {
-            return Ok(());
-        }
-        if memchr::memchr(b'&', text.as_bytes()).is_none() {
-            return self.gather(text, 0);
-        }
-        let mut decoded = std::mem::take(&mut self.decoded);
-        decoded.clear();
-        references::decode(text, Within::Text, &mut decoded);
-        let gathered = self.gather(&decoded, 0);
-        self.decoded = decoded;
-        gathered
-    }
-
-    /// The content of an element whose content is text, as it is written; where it is hidden, for those alone who asked for this element.
-    pub(super) fn raw(&mut self, text: &str, asked: Option<Mark>) -> Result<(), Stop> {
-        self.gather(text, asked.map_or(0, |mark| mark.gathering as usize))
-    }
-
     fn gather(&mut self, text: &str, first: usize) -> Result<(), Stop> {
         for index in first..self.gathering.len() {
             self.spend(text.len())?;
@@ -274,21 +207,6 @@ impl<'r> Capture<'r> {
         }
     }
 
-    /// An element ends.
-    pub(super) fn closed(&mut self, element: &Element<'_>) -> Result<(), Stop> {
-        if element.mark.is_block {
-            self.leave_gap();
-        }
-        self.gathering.truncate(element.mark.gathering as usize);
-        if element.mark.is_item {
-            self.open.pop();
-            if self.open.is_empty() {
-                self.make_rows()?;
-            }
-        }
-        Ok(())
-    }
-
     /// The records of all items that have ended, in the order in which they began.
     fn make_rows(&mut self) -> Result<(), Stop> {
         self.has_rows = true;
@@ -312,6 +230,95 @@ impl<'r> Capture<'r> {
         self.spent = 0;
         Ok(())
     }
+}
+
+impl<'d> Sink<'d> for Capture<'_> {
+    fn count(&mut self) -> Walked {
+        self.pieces_of_page += 1;
+        if self.pieces_of_page > 2 * MAX_NODES {
+            return Err(Stop::Crooked);
+        }
+        Ok(self.reading.budget.work(1)?)
+    }
+
+    fn opened(&mut self, open: &Open<'d>) -> Walked {
+        let Some(element) = open.elements.last() else {
+            return Ok(());
+        };
+        let mut mark = Mark {
+            gathering: count(self.gathering.len()),
+            is_item: false,
+            is_block: is_block(element),
+        };
+        if mark.is_block {
+            self.leave_gap();
+        }
+        let is_root = open.elements.len() == 1;
+        if element.class == Class::Meta {
+            self.look_for_base(element, open)?;
+        }
+        if !is_root {
+            if self.next.is_none()
+                && let Some(next) = &self.columns.next
+                && next.means(open)
+                && let Some(href) = attribute(open.attributes_of(element), "href")
+            {
+                self.next = Some(href.value().into_owned());
+            }
+            for depth in 0..self.open.len() {
+                self.look_for_fields(depth, open)?;
+            }
+        }
+        mark.is_item = match &self.columns.items {
+            Some(items) => !is_root && items.means(open),
+            None => is_root,
+        };
+        if mark.is_item {
+            self.begin_item(open)?;
+        }
+        self.marks.push(mark);
+        Ok(())
+    }
+
+    fn closed(&mut self) -> Walked {
+        let Some(mark) = self.marks.pop() else { return Ok(()) };
+        if mark.is_block {
+            self.leave_gap();
+        }
+        self.gathering.truncate(mark.gathering as usize);
+        if mark.is_item {
+            self.open.pop();
+            if self.open.is_empty() {
+                self.make_rows()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, text: &'d str) -> Walked {
+        if self.gathering.is_empty() {
+            return Ok(());
+        }
+        if memchr::memchr(b'&', text.as_bytes()).is_none() {
+            return self.gather(text, 0);
+        }
+        let mut decoded = std::mem::take(&mut self.decoded);
+        decoded.clear();
+        references::decode(text, Within::Text, &mut decoded);
+        let gathered = self.gather(&decoded, 0);
+        self.decoded = decoded;
+        gathered
+    }
+
+    fn raw(&mut self, text: &'d str, hidden: bool) -> Walked {
+        // What is hidden is for those alone who asked for this element.
+        let first = self.marks.last().filter(|_| hidden).map_or(0, |mark| mark.gathering);
+        self.gather(text, first as usize)
+    }
+
+    fn comment(&mut self, _text: &'d str, _place: Place) {}
+
+    fn doctype(&mut self, _text: &'d str) {}
 }
 
 /// As [`super::super::text`] sees blocks, by what is known of the element already.

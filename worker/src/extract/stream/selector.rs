@@ -1,10 +1,9 @@
 //! CSS selectors that can be told when an element begins: names, ids, classes, attributes and places, below and directly below each other.
 //! Others need a tree; of those [`Selector::parse`] says nothing.
 
-use super::{
-    super::tokens::Attribute,
-    tags::Name,
-    walk::{Element, Open},
+use super::super::{
+    tokens::{Attribute, attribute},
+    walk::{Element, Open, tags::Name},
 };
 
 /// Several ways to be meant, with a comma between them.
@@ -156,11 +155,6 @@ impl Operator {
             Self::Holds => found.contains(wanted),
         }
     }
-}
-
-/// The attribute of this name in small letters; the first counts.
-pub(super) fn attribute<'a, 'd>(attributes: &'a [Attribute<'d>], name: &str) -> Option<&'a Attribute<'d>> {
-    attributes.iter().find(|found| found.name.eq_ignore_ascii_case(name))
 }
 
 /// What is left of a selector.

@@ -3,13 +3,13 @@
 /// A name in small letters, in a form that is compared in one step: up to eight letters themselves; of longer ones the first seven and the
 /// length, so that two long names may look alike and are compared as texts too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Name(u64);
+pub(in crate::extract) struct Name(u64);
 
 const LONG: u64 = 0x80;
 
 impl Name {
     /// Of a name as a page writes it.
-    pub(super) const fn of(name: &[u8]) -> Self {
+    pub(in crate::extract) const fn of(name: &[u8]) -> Self {
         let long = name.len() > 8;
         let taken = if long { 7 } else { name.len() };
         let (mut packed, mut index) = (0_u64, 0);
@@ -25,14 +25,14 @@ impl Name {
     }
 
     /// Whether another name may look like this one.
-    pub(super) const fn is_long(self) -> bool {
+    pub(in crate::extract) const fn is_long(self) -> bool {
         self.0 & LONG != 0
     }
 }
 
 /// What the rules make of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(in crate::extract) enum Class {
     Html,
     Head,
     Body,
@@ -82,7 +82,7 @@ pub(super) enum Class {
 
 impl Class {
     /// What stands under this name.
-    pub(super) fn of(name: &[u8]) -> (Name, Self) {
+    pub(in crate::extract) fn of(name: &[u8]) -> (Name, Self) {
         let packed = Name::of(name);
         let class = Self::of_packed(packed);
         if packed.is_long() && class != Self::Other {
@@ -145,7 +145,7 @@ impl Class {
     }
 
     /// Whether an end tag within it does not reach what is around it, but for the names that close it.
-    pub(super) const fn is_special(self, name: Name) -> bool {
+    pub(in crate::extract) const fn is_special(self, name: Name) -> bool {
         match self {
             Self::Other | Self::Formatting | Self::Anchor | Self::Choice | Self::Choices => false,
             Self::Block => !matches!(name.0, DIALOG | SEARCH),
@@ -154,7 +154,7 @@ impl Class {
     }
 
     /// Whether an element beyond it is out of scope.
-    pub(super) const fn bounds_scope(self) -> bool {
+    pub(in crate::extract) const fn bounds_scope(self) -> bool {
         matches!(
             self,
             Self::Html | Self::Table | Self::Caption | Self::Cell | Self::Select
@@ -162,19 +162,19 @@ impl Class {
     }
 
     /// Whether its end tag may be left out where something around it ends.
-    pub(super) const fn ends_by_itself(self) -> bool {
+    pub(in crate::extract) const fn ends_by_itself(self) -> bool {
         matches!(
             self,
             Self::Definition | Self::Item | Self::Choice | Self::Choices | Self::Paragraph
         )
     }
 
-    pub(super) const fn is_formatting(self) -> bool {
+    pub(in crate::extract) const fn is_formatting(self) -> bool {
         matches!(self, Self::Formatting | Self::Anchor)
     }
 
     /// Whether it holds table parts and no text.
-    pub(super) const fn is_table_part(self) -> bool {
+    pub(in crate::extract) const fn is_table_part(self) -> bool {
         matches!(self, Self::Table | Self::Section | Self::Row | Self::Columns)
     }
 }
