@@ -151,7 +151,7 @@ impl<'d> Grower<'d> {
 pub(super) fn grow_doctype(text: &str, empty: Html) -> Html {
     let builder = TreeBuilder::new(HtmlTreeSink::new(empty), TreeBuilderOpts::default());
     if let Some(doctype) = doctype(text) {
-        builder.process_token(DoctypeToken(doctype), 1);
+        drop(builder.process_token(DoctypeToken(doctype), 1));
     }
     builder.sink.0.into_inner()
 }
