@@ -182,6 +182,8 @@ pub fn extract(plan: &Plan, document: Document<'_>, deadline: Instant) -> Result
 pub fn is_quick(plan: &Plan, document: Document<'_>) -> bool {
     document.content == Content::Html
         && document.text.len() <= SMALL
+        // What a crawl follows is told link by link.
+        && plan.crawl.is_none()
         && plan
             .fields
             .iter()

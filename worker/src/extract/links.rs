@@ -1,6 +1,6 @@
 //! The links of a page that a crawl follows.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use scraper::ElementRef;
 use selextract_task::{CrawlPlan, absolute, normal_url};
@@ -22,17 +22,12 @@ pub(super) fn find(crawl: &CrawlPlan, root: Scope<'_>, reading: &Reading) -> Res
     if !crawl.reads_links {
         return Ok(Vec::new());
     }
-    let mut links = Links {
-        crawl,
-        base: &reading.base,
-        seen: HashSet::new(),
-        urls: Vec::new(),
-    };
+    let mut links = Links::new(crawl, &reading.base);
     if let Scope::Tree(root) = root {
         for element in root.descendants().filter_map(ElementRef::wrap) {
             reading.budget.work(1)?;
             match element.value().name() {
-                "meta" if forbids(element) => return Ok(Vec::new()),
+                "meta" if forbids(|name| element.attr(name).map(Cow::Borrowed)) => return Ok(Vec::new()),
                 "a" | "area" if crawl.links.is_none() => links.add_element(element),
                 _ => {}
             }
@@ -54,6 +49,16 @@ pub(super) fn find(crawl: &CrawlPlan, root: Scope<'_>, reading: &Reading) -> Res
     Ok(links.urls)
 }
 
+/// The same, of what was read without a tree: links as they are written.
+pub(super) fn of_written(crawl: &CrawlPlan, written: &[String], reading: &Reading) -> Result<Vec<Url>, ExtractError> {
+    let mut links = Links::new(crawl, &reading.base);
+    for link in written {
+        reading.budget.work(1)?;
+        links.add(link);
+    }
+    Ok(links.urls)
+}
+
 struct Links<'a> {
     crawl: &'a CrawlPlan,
     base: &'a Url,
@@ -61,17 +66,19 @@ struct Links<'a> {
     urls: Vec<Url>,
 }
 
-impl Links<'_> {
-    fn add_element(&mut self, element: ElementRef<'_>) {
-        let rel = element.attr("rel").unwrap_or_default();
-        if rel
-            .split_ascii_whitespace()
-            .any(|word| word.eq_ignore_ascii_case("nofollow"))
-        {
-            return;
+impl<'a> Links<'a> {
+    fn new(crawl: &'a CrawlPlan, base: &'a Url) -> Self {
+        Self {
+            crawl,
+            base,
+            seen: HashSet::new(),
+            urls: Vec::new(),
         }
-        if let Some(href) = element.attr("href") {
-            self.add(href);
+    }
+
+    fn add_element(&mut self, element: ElementRef<'_>) {
+        if let Some(link) = written(|name| element.attr(name).map(Cow::Borrowed)) {
+            self.add(&link);
         }
     }
 
@@ -88,11 +95,21 @@ impl Links<'_> {
     }
 }
 
+/// The link of an element, if it wants to be followed.
+pub(super) fn written<'e>(attribute: impl Fn(&str) -> Option<Cow<'e, str>>) -> Option<Cow<'e, str>> {
+    let rel = attribute("rel").unwrap_or_default();
+    let mut words = rel.split_ascii_whitespace();
+    if words.any(|word| word.eq_ignore_ascii_case("nofollow")) {
+        return None;
+    }
+    attribute("href")
+}
+
 /// `<meta name=robots content="nofollow">`, or `none`.
-fn forbids(meta: ElementRef<'_>) -> bool {
-    let name = meta.attr("name").unwrap_or_default();
-    let content = meta.attr("content").unwrap_or_default();
-    MEANT.iter().any(|meant| meant.eq_ignore_ascii_case(name))
+pub(super) fn forbids<'e>(attribute: impl Fn(&str) -> Option<Cow<'e, str>>) -> bool {
+    let name = attribute("name").unwrap_or_default();
+    let content = attribute("content").unwrap_or_default();
+    MEANT.iter().any(|meant| meant.eq_ignore_ascii_case(&name))
         && content.split(',').any(|word| {
             ["nofollow", "none"]
                 .iter()
@@ -187,6 +204,7 @@ mod tests {
         let html = "<li><b>x</b><a href=/x>x</a>";
         let page = read(&plan, Content::Html, html);
         assert_eq!((page.records.len(), page.left_out, page.links.len()), (0, 0, 1));
+        assert!(page.streamed, "links need no tree");
         assert!(read(&plan, Content::Json, "{}").links.is_empty());
         plan.url = "http://site.test/p/1".parse().unwrap();
         assert_eq!(read(&plan, Content::Html, html).records.len(), 1);

@@ -98,7 +98,7 @@ const TEXTS: [&str; 22] = [
     "</br>",
 ];
 
-const ATTRIBUTES: [&str; 12] = [
+const ATTRIBUTES: [&str; 14] = [
     " class=x",
     " class='y x'",
     " id=i",
@@ -108,6 +108,8 @@ const ATTRIBUTES: [&str; 12] = [
     " src=s",
     " class",
     " hidden href=''",
+    " href=y rel='a nofollow'",
+    " name=robots content='noindex, none'",
     "/",
     " a=b a=c",
     " data-x='>'",

@@ -12,7 +12,7 @@ use super::{
     Document, ExtractError, Extracted, Reading, Rows,
     budget::Budget,
     document::MAX_DEPTH,
-    follow,
+    follow, gives_records, links,
     walk::{Stop, Walk},
     xpath,
 };
@@ -28,6 +28,15 @@ pub(super) struct Columns<'p> {
     /// All fields, as bits.
     all: u64,
     next: Option<Selector>,
+    links: Followed,
+}
+
+/// Which links a crawl follows.
+enum Followed {
+    None,
+    /// Those of each `a` and `area`.
+    All,
+    Of(Selector),
 }
 
 /// What a field takes.
@@ -45,10 +54,17 @@ impl<'p> Columns<'p> {
         if plan.reads != Reads::Tree || !plan.automatic.is_empty() || !(1..=64).contains(&plan.fields.len()) {
             return None;
         }
-        // Whether a selector is missing is known when the page has ended; the links of a crawl are read from the tree.
-        if plan.crawl.is_some() || plan.stop.found.is_some() || plan.stop.missing.is_some() {
+        // Whether a selector is missing is known when the page has ended.
+        if plan.stop.found.is_some() || plan.stop.missing.is_some() {
             return None;
         }
+        let links = match plan.crawl.as_ref().filter(|crawl| crawl.reads_links) {
+            None => Followed::None,
+            Some(crawl) => match &crawl.links {
+                None => Followed::All,
+                Some(locator) => Followed::Of(css(locator)?),
+            },
+        };
         let items = match &plan.items {
             Items::Page => None,
             Items::Located(locator) => Some(css(locator)?),
@@ -65,6 +81,7 @@ impl<'p> Columns<'p> {
             fields: fields?,
             all: u64::MAX >> (64 - plan.fields.len()),
             next,
+            links,
         })
     }
 }
@@ -111,17 +128,27 @@ pub(super) fn extract(plan: &Plan, document: Document<'_>, budget: Budget) -> Re
         budget,
         order: xpath::Order::default(),
     };
-    let mut capture = Capture::new(&columns, Rows::new(plan), reading, document.url);
+    let reads = gives_records(plan, document.url);
+    let mut capture = Capture::new(&columns, Rows::new(plan), reading, (document.url, reads));
     match Walk::new(document.text, &mut capture, MAX_DEPTH).run() {
         Ok(()) => {}
         Err(Stop::Crooked) => return Ok(None),
         Err(Stop::Failed(error)) => return Err(error),
     }
-    let (rows, reading, next) = capture.finished();
-    let next = follow(next, document.url, &reading);
-    let extracted = rows.finished(next)?;
+    let (rows, reading, (next, written)) = capture.finished();
+    let links = match &plan.crawl {
+        Some(crawl) => links::of_written(crawl, &written, &reading)?,
+        None => Vec::new(),
+    };
+    let extracted = if reads {
+        let next = follow(next, document.url, &reading);
+        rows.finished(next)?
+    } else {
+        Extracted::default()
+    };
     Ok(Some(Extracted {
         streamed: true,
+        links,
         ..extracted
     }))
 }
@@ -212,6 +239,21 @@ mod tests {
                 { "name": "all" }, { "name": "title", "selector": "title" }, { "name": "links", "type": "Link", "selector": "a", "multiple": true },
                 { "name": "every", "selector": "*", "multiple": true }, { "name": "n", "type": "Number", "selector": "b" },
             ], "pagination": { "nextSelector": "a[href*=n]" } }))];
+        for (url, crawl) in [
+            ("http://site.test/", json!({})),
+            (
+                "http://site.test/",
+                json!({ "linkSelector": "td a, [href]", "exclude": ["y"] }),
+            ),
+            ("http://site.test/", json!({ "extract": ["/p/"] })),
+            ("http://site.test/p/", json!({ "extract": ["/p/"] })),
+        ] {
+            plans.push(plan(
+                &json!({ "url": url, "crawl": crawl, "items": "li, td", "fields": [
+                    { "name": "t", "required": true }, { "name": "b", "selector": "b" },
+                ]}),
+            ));
+        }
         for items in elements {
             plans.push(plan(&json!({ "items": items, "fields": [
                 { "name": "text" }, { "name": "class", "type": "Attribute", "attribute": "class" },

@@ -8,13 +8,14 @@ use super::{
     super::{
         Reading, Rows,
         budget::{MAX_NODES, MAX_OUTPUT, check_set},
+        links,
         references::{self, Within},
         text::Folded,
-        tokens::attribute,
+        tokens::{Attribute, attribute},
         value,
         walk::{Element, Open, Place, Sink, Stop, Walked, tags::Class},
     },
-    Columns,
+    Columns, Followed,
 };
 
 /// What is remembered with an element that is open.
@@ -46,8 +47,12 @@ pub(super) struct Capture<'r> {
     reading: Reading,
     page: &'r Url,
     has_base: bool,
+    /// Whether the page gives records.
+    reads: bool,
     /// Where the next page is, as the page says.
-    pub(super) next: Option<String>,
+    next: Option<String>,
+    /// Links that a crawl follows, as the page says; none where it does not want that.
+    links: Option<Vec<String>>,
     items: Vec<Item>,
     /// Items within each other, the innermost last.
     open: Vec<u32>,
@@ -64,14 +69,21 @@ pub(super) struct Capture<'r> {
 }
 
 impl<'r> Capture<'r> {
-    pub(super) fn new(columns: &'r Columns<'r>, rows: Rows<'r>, reading: Reading, page: &'r Url) -> Self {
+    pub(super) fn new(
+        columns: &'r Columns<'r>,
+        rows: Rows<'r>,
+        reading: Reading,
+        (page, reads): (&'r Url, bool),
+    ) -> Self {
         Self {
             columns,
             rows,
             reading,
             page,
             has_base: false,
+            reads,
             next: None,
+            links: (!matches!(columns.links, Followed::None)).then(Vec::new),
             items: Vec::new(),
             open: Vec::new(),
             pieces: Vec::new(),
@@ -84,9 +96,26 @@ impl<'r> Capture<'r> {
         }
     }
 
-    /// The rows, and what they were read with.
-    pub(super) fn finished(self) -> (Rows<'r>, Reading, Option<String>) {
-        (self.rows, self.reading, self.next)
+    /// The rows, what they were read with, and where the page leads: to the next one, and everywhere.
+    pub(super) fn finished(self) -> (Rows<'r>, Reading, (Option<String>, Vec<String>)) {
+        (self.rows, self.reading, (self.next, self.links.unwrap_or_default()))
+    }
+
+    fn look_for_links(&mut self, element: &Element<'_>, open: &Open<'_>) {
+        let Some(links) = &mut self.links else { return };
+        let attribute = |name: &str| attribute(open.attributes_of(element), name).map(Attribute::value);
+        if element.class == Class::Meta && element.text.eq_ignore_ascii_case("meta") && links::forbids(attribute) {
+            self.links = None;
+            return;
+        }
+        let leads = match &self.columns.links {
+            Followed::None => false,
+            Followed::All => element.class == Class::Anchor || element.text.eq_ignore_ascii_case("area"),
+            Followed::Of(selector) => open.elements.len() > 1 && selector.means(open),
+        };
+        if leads && let Some(link) = links::written(attribute) {
+            links.push(link.into_owned());
+        }
     }
 
     fn look_for_base(&mut self, element: &Element<'_>, open: &Open<'_>) -> Result<(), Stop> {
@@ -257,7 +286,8 @@ impl<'d> Sink<'d> for Capture<'_> {
         if element.class == Class::Meta {
             self.look_for_base(element, open)?;
         }
-        if !is_root {
+        self.look_for_links(element, open);
+        if !is_root && self.reads {
             if self.next.is_none()
                 && let Some(next) = &self.columns.next
                 && next.means(open)
@@ -269,10 +299,11 @@ impl<'d> Sink<'d> for Capture<'_> {
                 self.look_for_fields(depth, open)?;
             }
         }
-        mark.is_item = match &self.columns.items {
-            Some(items) => !is_root && items.means(open),
-            None => is_root,
-        };
+        mark.is_item = self.reads
+            && match &self.columns.items {
+                Some(items) => !is_root && items.means(open),
+                None => is_root,
+            };
         if mark.is_item {
             self.begin_item(open)?;
         }
