@@ -29,6 +29,8 @@ pub(super) struct Columns<'p> {
     all: u64,
     next: Option<Selector>,
     links: Followed,
+    /// What makes a page the last one where it is there, and where it is not.
+    stops: [Option<Selector>; 2],
 }
 
 /// Which links a crawl follows.
@@ -54,10 +56,6 @@ impl<'p> Columns<'p> {
         if plan.reads != Reads::Tree || !plan.automatic.is_empty() || !(1..=64).contains(&plan.fields.len()) {
             return None;
         }
-        // Whether a selector is missing is known when the page has ended.
-        if plan.stop.found.is_some() || plan.stop.missing.is_some() {
-            return None;
-        }
         let links = match plan.crawl.as_ref().filter(|crawl| crawl.reads_links) {
             None => Followed::None,
             Some(crawl) => match &crawl.links {
@@ -70,10 +68,8 @@ impl<'p> Columns<'p> {
             Items::Located(locator) => Some(css(locator)?),
             Items::Embedded { .. } => return None,
         };
-        let next = match &plan.next {
-            None => None,
-            Some(locator) => Some(css(locator)?),
-        };
+        let next = any_css(plan.next.as_ref())?;
+        let stops = [any_css(plan.stop.found.as_ref())?, any_css(plan.stop.missing.as_ref())?];
         let fields: Option<Vec<Column<'p>>> = plan.fields.iter().map(Column::of).collect();
         Some(Self {
             plan,
@@ -82,6 +78,7 @@ impl<'p> Columns<'p> {
             all: u64::MAX >> (64 - plan.fields.len()),
             next,
             links,
+            stops,
         })
     }
 }
@@ -94,10 +91,7 @@ impl<'p> Column<'p> {
         if field.take == Take::Html {
             return None;
         }
-        let selector = match &field.locator {
-            None => None,
-            Some(locator) => Some(css(locator)?),
-        };
+        let selector = any_css(field.locator.as_ref())?;
         let as_it_is = field.json_path.is_none() && field.regex.is_none() && field.changes.is_empty();
         Some(Self {
             of: field,
@@ -105,6 +99,11 @@ impl<'p> Column<'p> {
             first_is_all: !field.multiple && as_it_is && matches!(conversion, Conversion::Text),
         })
     }
+}
+
+/// One that streams, or none where none is asked for.
+fn any_css(locator: Option<&Locator>) -> Option<Option<Selector>> {
+    locator.map_or(Some(None), |locator| css(locator).map(Some))
 }
 
 fn css(locator: &Locator) -> Option<Selector> {
@@ -135,6 +134,7 @@ pub(super) fn extract(plan: &Plan, document: Document<'_>, budget: Budget) -> Re
         Err(Stop::Crooked) => return Ok(None),
         Err(Stop::Failed(error)) => return Err(error),
     }
+    let [found, missing] = capture.stops();
     let (rows, reading, (next, written)) = capture.finished();
     let links = match &plan.crawl {
         Some(crawl) => links::of_written(crawl, &written, &reading)?,
@@ -142,7 +142,10 @@ pub(super) fn extract(plan: &Plan, document: Document<'_>, budget: Budget) -> Re
     };
     let extracted = if reads {
         let next = follow(next, document.url, &reading);
-        rows.finished(next)?
+        Extracted {
+            stops: found == Some(true) || missing == Some(false),
+            ..rows.finished(next)?
+        }
     } else {
         Extracted::default()
     };
@@ -239,6 +242,15 @@ mod tests {
                 { "name": "all" }, { "name": "title", "selector": "title" }, { "name": "links", "type": "Link", "selector": "a", "multiple": true },
                 { "name": "every", "selector": "*", "multiple": true }, { "name": "n", "type": "Number", "selector": "b" },
             ], "pagination": { "nextSelector": "a[href*=n]" } }))];
+        for stop in [
+            json!({ "selector": "td.x" }),
+            json!({ "missingSelector": "li" }),
+            json!({ "selector": "b i", "missingSelector": "a" }),
+        ] {
+            plans.push(plan(
+                &json!({ "fields": [{ "name": "all" }], "pagination": { "nextSelector": "a", "stopCondition": stop } }),
+            ));
+        }
         for (url, crawl) in [
             ("http://site.test/", json!({})),
             (

@@ -51,6 +51,8 @@ pub(super) struct Capture<'r> {
     reads: bool,
     /// Where the next page is, as the page says.
     next: Option<String>,
+    /// Whether what makes a page the last one was found.
+    stops: [bool; 2],
     /// Links that a crawl follows, as the page says; none where it does not want that.
     links: Option<Vec<String>>,
     items: Vec<Item>,
@@ -83,6 +85,7 @@ impl<'r> Capture<'r> {
             has_base: false,
             reads,
             next: None,
+            stops: [false; 2],
             links: (!matches!(columns.links, Followed::None)).then(Vec::new),
             items: Vec::new(),
             open: Vec::new(),
@@ -99,6 +102,15 @@ impl<'r> Capture<'r> {
     /// The rows, what they were read with, and where the page leads: to the next one, and everywhere.
     pub(super) fn finished(self) -> (Rows<'r>, Reading, (Option<String>, Vec<String>)) {
         (self.rows, self.reading, (self.next, self.links.unwrap_or_default()))
+    }
+
+    /// Of what makes a page the last one where it is there, and where it is not, whether it is there; nothing where nobody asks.
+    pub(super) fn stops(&self) -> [Option<bool>; 2] {
+        let [found, missing] = &self.columns.stops;
+        [
+            found.as_ref().map(|_| self.stops[0]),
+            missing.as_ref().map(|_| self.stops[1]),
+        ]
     }
 
     fn look_for_links(&mut self, element: &Element<'_>, open: &Open<'_>) {
@@ -294,6 +306,9 @@ impl<'d> Sink<'d> for Capture<'_> {
                 && let Some(href) = attribute(open.attributes_of(element), "href")
             {
                 self.next = Some(href.value().into_owned());
+            }
+            for (there, selector) in self.stops.iter_mut().zip(&self.columns.stops) {
+                *there = *there || selector.as_ref().is_some_and(|selector| selector.means(open));
             }
             for depth in 0..self.open.len() {
                 self.look_for_fields(depth, open)?;
