@@ -6,6 +6,7 @@
 local host, id, owner, outcome, asked = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local now, h = clock(), recall(ARGV[1])
 local slots = 'sx:s:' .. host
+local STEP = 50
 local was_closed = false
 
 -- The breaker: open after 5 failures in a row or half of the last 20, half open after a minute, doubled with each failed probe to an hour.
@@ -70,6 +71,9 @@ local function begin()
   end
   local delay = math.max(own, h.x)
   local at = math.max(now, next_start(h, delay, now), h.b)
+  -- Who waits anyway waits for the next step, with others: whoever wakes, fetches and commits their pages does it for all at once. Delays
+  -- that are steps themselves, as the default is, lose nothing by it, and no other more than a fifth.
+  if at > now and delay >= 5 * STEP then at = math.ceil(at / STEP) * STEP end
   if at - now > patience then
     return { 'later', at - now }
   end

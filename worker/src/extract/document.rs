@@ -104,7 +104,7 @@ mod tests {
     use crate::extract::soup::soup;
 
     fn late() -> Instant {
-        Instant::now() + Duration::from_secs(60)
+        Instant::now() + Duration::from_mins(1)
     }
 
     /// Our trees are html5ever's; whether the walk planted one.

@@ -41,6 +41,9 @@ enum Followed {
     Of(Selector),
 }
 
+/// A selector of the plan does not stream.
+struct TakesTree;
+
 /// What a field takes.
 struct Column<'p> {
     of: &'p CompiledField,
@@ -68,8 +71,11 @@ impl<'p> Columns<'p> {
             Items::Located(locator) => Some(css(locator)?),
             Items::Embedded { .. } => return None,
         };
-        let next = any_css(plan.next.as_ref())?;
-        let stops = [any_css(plan.stop.found.as_ref())?, any_css(plan.stop.missing.as_ref())?];
+        let next = any_css(plan.next.as_ref()).ok()?;
+        let stops = [
+            any_css(plan.stop.found.as_ref()).ok()?,
+            any_css(plan.stop.missing.as_ref()).ok()?,
+        ];
         let fields: Option<Vec<Column<'p>>> = plan.fields.iter().map(Column::of).collect();
         Some(Self {
             plan,
@@ -91,7 +97,7 @@ impl<'p> Column<'p> {
         if field.take == Take::Html {
             return None;
         }
-        let selector = any_css(field.locator.as_ref())?;
+        let selector = any_css(field.locator.as_ref()).ok()?;
         let as_it_is = field.json_path.is_none() && field.regex.is_none() && field.changes.is_empty();
         Some(Self {
             of: field,
@@ -102,8 +108,8 @@ impl<'p> Column<'p> {
 }
 
 /// One that streams, or none where none is asked for.
-fn any_css(locator: Option<&Locator>) -> Option<Option<Selector>> {
-    locator.map_or(Some(None), |locator| css(locator).map(Some))
+fn any_css(locator: Option<&Locator>) -> Result<Option<Selector>, TakesTree> {
+    locator.map(|locator| css(locator).ok_or(TakesTree)).transpose()
 }
 
 fn css(locator: &Locator) -> Option<Selector> {
