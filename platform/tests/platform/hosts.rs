@@ -236,8 +236,8 @@ async fn an_entry_whose_page_never_begins_keeps_its_host_from_nobody_once_it_is_
 
 #[tokio::test]
 async fn pages_that_wait_start_together_with_those_of_other_hosts() {
-    let (frontier, url) = open_frontier().await;
     for (delay, step) in [(250, 50), (333, 50), (249, 1)] {
+        let (frontier, url) = open_frontier().await;
         // The first starts at once, whenever that is.
         starts_after(&frontier, run(), delay).await;
         starts_after(&frontier, run(), delay).await;
