@@ -1,4 +1,5 @@
-//! Whose CPU is counted: processes by name, with everything that they started. Reads `/proc`.
+//! Whose CPU is counted: processes by name, with everything that they started. Those that were started here have an [`Account`]; of others
+//! `/proc` is read.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,12 +12,15 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use super::account::{self, Account};
+
 /// The kernel counts CPU time in hundredths of a second on every platform that we run on (`USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
 
 /// A program that ends with this one.
 pub struct Played {
     child: Child,
+    _account: Account,
 }
 
 impl Played {
@@ -37,13 +41,21 @@ impl Played {
         if let Some(folder) = command.get_current_dir() {
             guarded.current_dir(folder);
         }
-        let child = guarded
+        let mut child = guarded
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
             .with_context(|| format!("{} cannot be started", command.get_program().display()))?;
-        Ok(Self { child })
+        let account = Account::open(child.id()).inspect_err(|_| {
+            // It may have ended by itself.
+            drop(child.kill());
+            drop(child.wait());
+        })?;
+        Ok(Self {
+            child,
+            _account: account,
+        })
     }
 
     /// Its number.
@@ -51,7 +63,7 @@ impl Played {
         self.child.id()
     }
 
-    /// Whether it has ended. It is not waited for: until this is dropped its CPU time can be read.
+    /// Whether it has ended. It is not waited for: its number stays its own until this is dropped.
     pub fn has_ended(&self) -> bool {
         fs::read_to_string(format!("/proc/{}/stat", self.id())).map_or(true, |stat| {
             stat.rsplit_once(')')
@@ -102,7 +114,7 @@ impl Cast {
         let table = table();
         let mut bill = Bill::new();
         for (name, process) in &self.0 {
-            *bill.entry(*name).or_default() += of_tree(&table, *process);
+            *bill.entry(*name).or_default() += account::used(*process).unwrap_or_else(|| of_tree(&table, *process));
         }
         bill
     }
@@ -226,6 +238,23 @@ mod tests {
         };
         let table = HashMap::from([(1, row(0, 100)), (2, row(1, 3)), (3, row(2, 4)), (4, row(1, 50))]);
         assert_eq!(of_tree(&table, 2), TICK * 7);
+    }
+
+    #[test]
+    fn who_is_killed_and_not_waited_for_is_in_the_bill() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sh -c 'while :; do :; done' & sleep 0.5; kill -9 $!"]);
+        let folder = tempfile::tempdir().unwrap();
+        let played = Played::start(&command, &folder.path().join("log")).unwrap();
+        let cast = Cast::default().with("played", played.id());
+        while !played.has_ended() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(cast.bill()["played"] > Duration::from_millis(50));
+        assert!(
+            of_tree(&table(), played.id()) < Duration::from_millis(50),
+            "nobody waited for it"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! No Kubernetes: the services come out of the product's data image, the programs are processes on loopback. CPU is counted over every
 //! process that takes part; wall time says little on a machine that does other things too.
 
+mod account;
 mod api;
 mod browser;
 mod cast;
