@@ -1,4 +1,4 @@
-//! Whose CPU is counted: processes by name, with everything that they started. Those that were started here have an [`Account`]; of others
+//! Whose CPU is counted: processes by name, with everything that they started. Those that were started here have an [`account`]; of others
 //! `/proc` is read.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::account::{self, Account};
+use super::account;
 
 /// The kernel counts CPU time in hundredths of a second on every platform that we run on (`USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
@@ -20,16 +20,15 @@ const TICK: Duration = Duration::from_millis(10);
 /// A program that ends with this one.
 pub struct Played {
     child: Child,
-    _account: Account,
 }
 
 impl Played {
     /// Starts it; what it writes goes to a file.
     pub fn start(command: &Command, log: &Path) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("creating {}", log.display()))?;
-        let mut guarded = Command::new("setpriv");
+        let mut guarded = account::opened();
         guarded
-            .args(["--pdeathsig", "KILL"])
+            .args(["setpriv", "--pdeathsig", "KILL"])
             .arg(command.get_program())
             .args(command.get_args());
         for (name, value) in command.get_envs() {
@@ -41,21 +40,13 @@ impl Played {
         if let Some(folder) = command.get_current_dir() {
             guarded.current_dir(folder);
         }
-        let mut child = guarded
+        let child = guarded
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
             .with_context(|| format!("{} cannot be started", command.get_program().display()))?;
-        let account = Account::open(child.id()).inspect_err(|_| {
-            // It may have ended by itself.
-            drop(child.kill());
-            drop(child.wait());
-        })?;
-        Ok(Self {
-            child,
-            _account: account,
-        })
+        Ok(Self { child })
     }
 
     /// Its number.
@@ -77,6 +68,7 @@ impl Drop for Played {
         // It may have ended by itself.
         drop(self.child.kill());
         drop(self.child.wait());
+        account::close(self.id());
     }
 }
 
