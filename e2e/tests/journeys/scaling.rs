@@ -1,13 +1,13 @@
 //! The loop on the real cluster: what Prometheus measures sizes API and workers, and the status says why. The windows are short here; the
 //! guide's own lengths are proven by the stepped clock (`operator/src/scaling/days.rs`).
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::platform::{Platform, READY, SHOP};
-use selextract_e2e::world::World;
+use selextract_e2e::{api::Api, world::World};
 
 /// CPU is measured against a limit here: against the profile's small request anything is much.
 const SCALED: &str = "
@@ -81,21 +81,36 @@ fn politely(platform: &Platform, min_delay: &str) -> Result<Value> {
     Ok(task)
 }
 
+/// Has these tasks wait, again and again, for as long as it is polled: how fast they are done depends on the machine.
+async fn keep_waiting(platform: &Platform, api: &Api, tasks: &[Value]) -> Result<Infallible> {
+    loop {
+        let waiting: usize = platform
+            .sql("SELECT count(*) FROM tasks WHERE status = 'pending'")?
+            .parse()?;
+        if waiting < tasks.len() {
+            api.create_tasks(tasks).await?;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_backlog_adds_workers_a_slow_site_does_not_and_calm_takes_them_away() -> Result<()> {
     let platform = scaled().await?;
     let api = platform.api().await?;
 
     let tasks: Vec<Value> = (0..150).map(|_| politely(&platform, "0s")).collect::<Result<_>>()?;
-    api.create_tasks(&tasks).await?;
-    let worker = scale(
+    let wanted = scale(
         &platform,
         "worker",
         "three workers for the backlog",
         SOON * 2,
         |worker| worker["desired"] == 3,
-    )
-    .await?;
+    );
+    let worker = tokio::select! {
+        worker = wanted => worker?,
+        ended = keep_waiting(&platform, &api, &tasks) => match ended? {},
+    };
     assert!(
         changes(&worker)
             .iter()
